@@ -1,0 +1,16 @@
+"""The fair baselines of Snapshot Distillation on CIFAR-100: labels only, the same budget.
+
+One cosine (the default), the same cycles without a teacher, or step decay:
+
+    python run.py --config=configs/supervised_cifar100.py --config.data.dir=DIR --workdir=/data/cosine
+    python run.py --config=configs/supervised_cifar100.py --config.data.dir=DIR --workdir=/data/cycles --config.schedule.cycles=2
+    python run.py --config=configs/supervised_cifar100.py --config.data.dir=DIR --workdir=/data/step --config.schedule.name=step
+
+A strong ResNet-32 reaches about 69 to 70 %.
+"""
+
+from configs import common
+
+
+def get_config():
+    return common.get_config()

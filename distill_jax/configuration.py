@@ -1,0 +1,74 @@
+"""Checks of a config, and the tie between a workdir and the config it belongs to."""
+
+import json
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from distill_jax import logs
+from distill_jax.errors import UserError
+
+# These may differ when a run is resumed: they do not change what it computes.
+HARMLESS = ("log_every", "data.dir")
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError, naming the field, if a number of the config lies outside its range."""
+    for field in ("seeds", "epochs", "batch_size", "log_every", "eval_every", "checkpoint_every"):
+        if config[field] < 1:
+            raise UserError(f"{field} is {config[field]}; it must be at least 1")
+    for field in ("seed", "data.train_examples", "data.crop_padding", "optimizer.weight_decay"):
+        if flatten(config)[field] < 0:
+            raise UserError(f"{field} is {flatten(config)[field]}; it must not be negative")
+    if not config.optimizer.learning_rate > 0:
+        raise UserError(f"optimizer.learning_rate is {config.optimizer.learning_rate}; it must be positive")
+    if not 0 <= config.optimizer.momentum < 1:
+        raise UserError(f"optimizer.momentum is {config.optimizer.momentum}; it must lie in [0, 1)")
+
+
+def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Writes config.json into a new workdir; in an old one, sees to it that the config is the same.
+
+    Raises:
+      UserError: the workdir cannot be written, or belongs to another config; the message lists the fields that differ.
+    """
+    path = workdir / "config.json"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            logs.write_json(path, config.to_dict())
+    except OSError as error:
+        raise UserError(f"workdir {workdir} cannot be written: {error.strerror}; choose another with --workdir") from error
+    theirs, ours = flatten(load(workdir)), flatten(config)
+    differing = [
+        f"{field} is {theirs.get(field)!r} there and {ours.get(field)!r} here"
+        for field in sorted(theirs.keys() | ours.keys())
+        if field not in HARMLESS and json.dumps(theirs.get(field)) != json.dumps(ours.get(field))
+    ]
+    if differing:
+        raise UserError(f"workdir {workdir} belongs to another config: {'; '.join(differing)}. Choose another with --workdir.")
+
+
+def load(workdir: pathlib.Path) -> dict[str, Any]:
+    """The config of a run, as nested dicts.
+
+    Raises:
+      UserError: the folder is no workdir of a run.
+    """
+    path = workdir / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; is {workdir} the workdir of a run?") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"data.name": ..., ...}"""
+    flat = {}
+    for name, value in config.items():
+        nested = isinstance(value, ConfigDict | dict)
+        flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,60 @@
+"""Augmentation and normalisation of images on the device: pure functions, traced into the jitted step."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def random_crop(images_BxHxWxC: jax.Array, key: jax.Array, padding: int) -> jax.Array:
+    """Zero-pads by `padding` pixels on each side, then crops each image to its old size at a place of its own."""
+    batch, height, width, channels = images_BxHxWxC.shape
+    padded = jnp.pad(images_BxHxWxC, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    corners_Bx2 = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
+
+    def crop(image, corner):
+        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), (height, width, channels))
+
+    return jax.vmap(crop)(padded, corners_Bx2)
+
+
+def random_flip(images_BxHxWxC: jax.Array, key: jax.Array) -> jax.Array:
+    """Mirrors each image left to right with probability 1/2."""
+    flip_B = jax.random.bernoulli(key, shape=images_BxHxWxC.shape[:1])
+    return jnp.where(flip_B[:, None, None, None], images_BxHxWxC[:, :, ::-1], images_BxHxWxC)
+
+
+def channel_statistics(images_NxHxWxC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel over a data set of uint8 images, in the units of [0, 1] pixels: float32 [C] both."""
+    values = np.arange(256) / 255
+    counts_Cx256 = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images_NxHxWxC, -1, 0)])
+    weights_Cx256 = counts_Cx256 / counts_Cx256.sum(axis=1, keepdims=True)
+    mean_C = weights_Cx256 @ values
+    variance_C = weights_Cx256 @ values**2 - mean_C**2
+    return mean_C.astype(np.float32), np.sqrt(np.maximum(variance_C, 1e-12)).astype(np.float32)
+
+
+def make_prepare(mean_C: np.ndarray, std_C: np.ndarray, crop_padding: int, flip: bool) -> Callable[..., jax.Array]:
+    """Builds prepare(batch, key) -> model inputs, float32 [B, H, W, C] of zero mean and unit variance a channel.
+
+    Args:
+      mean_C: mean of each channel, pixels in [0, 1].
+      std_C: standard deviation of each channel.
+      crop_padding: pixels of zero padding of the random crop; 0 leaves the crop out.
+      flip: whether to mirror at random.
+
+    Returns:
+      A pure function. `batch["image"]` is uint8 [B, H, W, C]; with key None, as in evaluation, nothing is random. The padding of the
+      crop is black, the pixel value 0, before normalisation, as in the usual recipe.
+    """
+
+    def prepare(batch, key):
+        images = batch["image"]
+        if key is not None:
+            crop_key, flip_key = jax.random.split(key)
+            images = random_crop(images, crop_key, crop_padding) if crop_padding else images
+            images = random_flip(images, flip_key) if flip else images
+        return (images.astype(jnp.float32) / 255 - mean_C) / std_C
+
+    return prepare

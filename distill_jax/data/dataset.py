@@ -1,0 +1,68 @@
+"""What every reader returns, and the class-balanced choice of rows."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from distill_jax.errors import UserError
+
+
+class Dataset(NamedTuple):
+    """An image classification set in memory.
+
+    `train` and `test` hold "image" (uint8 [N, H, W, C]) and "label" (int32 [N], 0..num_classes-1).
+    The id of a sample is its row in `train`.
+    """
+
+    name: str
+    num_classes: int
+    train: dict[str, np.ndarray]
+    test: dict[str, np.ndarray]
+
+
+def split(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """One split from uint8 images [N, H, W, C] and integer labels [N]."""
+    return {"image": images, "label": np.asarray(labels, np.int32)}
+
+
+def take(rows: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarray]:
+    """The chosen rows (indices, or bool [N]) of a split."""
+    return {key: value[chosen] for key, value in rows.items()}
+
+
+def class_ranks(labels: np.ndarray) -> np.ndarray:
+    """Each row's place (int [N], from 0) in a shuffled list of its own class.
+
+    The shuffle is the same in every run: RandomState's stream never changes between numpy releases.
+    """
+    shuffled = np.random.RandomState(0).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.bincount(labels)
+    starts = np.cumsum(counts) - counts
+    ranks = np.empty(len(labels), int)
+    ranks[by_class] = np.arange(len(labels)) - starts[labels[by_class]]
+    return ranks
+
+
+def balanced_rows(labels: np.ndarray, count: int) -> np.ndarray:
+    """`count` row indices, ascending, dealt to the classes in turn.
+
+    The first classes get one more if it does not divide; a class that runs out of rows leaves the rest to the others.
+    """
+    return np.sort(np.lexsort((labels, class_ranks(labels)))[:count])
+
+
+def check(dataset: Dataset) -> None:
+    """Raises UserError if a split is empty, a label is out of range, or train and test images differ in shape."""
+    for key, rows in (("train", dataset.train), ("test", dataset.test)):
+        labels = rows["label"]
+        if not len(labels):
+            raise UserError(f"{dataset.name}: the {key} split is empty")
+        if labels.min() < 0 or labels.max() >= dataset.num_classes:
+            raise UserError(
+                f"{dataset.name}: {key} labels must be 0..{dataset.num_classes - 1}, "
+                f"found {labels.min()}..{labels.max()}"
+            )
+    train_shape, test_shape = dataset.train["image"].shape[1:], dataset.test["image"].shape[1:]
+    if train_shape != test_shape:
+        raise UserError(f"{dataset.name}: train images are {train_shape}, test images {test_shape} (H, W, C)")

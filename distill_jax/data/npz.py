@@ -1,0 +1,53 @@
+"""Arrays in one .npz file: train_images, train_labels, test_images, test_labels."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from distill_jax.data.dataset import Dataset, split
+from distill_jax.errors import UserError
+
+KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def read(path: str) -> Dataset:
+    """Reads uint8 images [N, H, W] or [N, H, W, C] and integer labels [N]; train_labels use all of 0..C-1.
+
+    Raises:
+      UserError: the file is missing or damaged, or an array has the wrong dtype, shape or labels.
+    """
+    file = Path(path).expanduser()
+    arrays = _arrays(file)
+    train, test = (_split(file, arrays, part) for part in ("train", "test"))
+    classes = np.unique(arrays["train_labels"])
+    if not np.array_equal(classes, np.arange(len(classes))):
+        raise UserError(f"{file}: train_labels must use all of 0..C-1, has {len(classes)} values up to {classes[-1]}")
+    return Dataset(f"npz:{path}", len(classes), train, test)
+
+
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            missing = [key for key in KEYS if key not in archive]
+            if missing:
+                raise UserError(f"{file}: no array {missing[0]}; needs {', '.join(KEYS)}")
+            return {key: archive[key] for key in KEYS}
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file") from None
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{file}: not a readable .npz of plain arrays") from error
+
+
+def _split(file: Path, arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
+    images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise UserError(
+            f"{file}: {part}_images must be uint8 [N, H, W] or [N, H, W, C], is {images.dtype} {images.shape}"
+        )
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+        raise UserError(
+            f"{file}: {part}_labels must be {len(images)} integers, one an image, is {labels.dtype} {labels.shape}"
+        )
+    return split(images if images.ndim == 4 else images[..., None], labels)

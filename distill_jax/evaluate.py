@@ -1,0 +1,96 @@
+"""Predictions on a data set and what they are worth."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from distill_jax import sharding
+from distill_jax.data.batches import evaluation_order
+from distill_jax.step import gather
+
+ECE_BINS = 15
+
+
+def make_predict(network: Callable[[Any, Any], jax.Array], prepare: Callable[..., Any]) -> Callable[..., jax.Array]:
+    """Builds the pure function predict(variables, source, batch) -> float32 logits [B, C].
+
+    Args:
+      network: (variables, inputs) -> logits, in inference mode.
+      prepare: (batch, None) -> inputs, without augmentation.
+    """
+
+    def predict(variables, source, batch):
+        return network(variables, prepare(gather(source, batch), None))
+
+    return predict
+
+
+def predict_all(
+    predict: Callable[..., jax.Array], source: dict[str, jax.Array], num_examples: int, batch_size: int, mesh: Mesh
+) -> np.ndarray:
+    """The logits of a whole data set, the partial last batch included.
+
+    Args:
+      predict: (source, batch) -> logits [B, C], jitted, its result replicated.
+      source: arrays [N, ...] on the device.
+      num_examples: N.
+      batch_size: B, a multiple of the number of devices.
+      mesh: the devices.
+
+    Returns:
+      float32 [N, C] on the host, in the order of the data set.
+    """
+    order = evaluation_order(num_examples, batch_size)
+    logits = [predict(source, {"id": sharding.put(ids_B, sharding.rows(mesh))}) for ids_B in order]
+    return np.concatenate(jax.device_get(logits))[:num_examples]
+
+
+def classification_metrics(log_probs_NxC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
+    """Accuracy, top-5 accuracy, negative log-likelihood and expected calibration error of predictions.
+
+    Args:
+      log_probs_NxC: log-probabilities, or logits: they are normalised here.
+      labels_N: integers in [0, C).
+
+    Returns:
+      test_accuracy: fraction in 0..1. An arg-max tie goes to the lower class.
+      test_top5: fraction of the samples with fewer than five classes strictly above the label's (1 if C <= 5).
+      test_nll: mean negative log-likelihood, in nats.
+      test_ece: expected calibration error of the top probability in `ECE_BINS` bins of equal width, in 0..1 (Guo et al., "On
+        Calibration of Modern Neural Networks", ICML 2017, equation 3).
+    """
+    log_probs_NxC = log_softmax(log_probs_NxC)
+    label_log_probs_N = np.take_along_axis(log_probs_NxC, labels_N[:, None], axis=1)[:, 0]
+    correct_N = np.argmax(log_probs_NxC, axis=1) == labels_N
+    return {
+        "test_accuracy": float(correct_N.mean()),
+        "test_top5": float(((log_probs_NxC > label_log_probs_N[:, None]).sum(axis=1) < 5).mean()),
+        "test_nll": float(-label_log_probs_N.mean()),
+        "test_ece": expected_calibration_error(np.exp(log_probs_NxC.max(axis=1)), correct_N),
+    }
+
+
+def expected_calibration_error(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = ECE_BINS) -> float:
+    """Mean over the samples of |accuracy - mean confidence| of their bin; the bins are (k/bins, (k+1)/bins]."""
+    bin_N = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)
+    gap = np.bincount(bin_N, weights=correct_N - confidence_N, minlength=bins)
+    return float(np.abs(gap).sum() / len(confidence_N))
+
+
+def agreement(logits_NxC: np.ndarray, teacher_logits_NxC: np.ndarray) -> float:
+    """Fraction of the samples on which both have the same arg-max."""
+    return float((logits_NxC.argmax(axis=1) == teacher_logits_NxC.argmax(axis=1)).mean())
+
+
+def ensemble(members: Sequence[np.ndarray]) -> np.ndarray:
+    """Log of the members' mean probabilities: [N, C] from logits [N, C] each."""
+    return np.log(np.mean([np.exp(log_softmax(logits)) for logits in members], axis=0))
+
+
+def log_softmax(logits_NxC: np.ndarray) -> np.ndarray:
+    """Over the classes, in float64."""
+    shifted = logits_NxC.astype(np.float64) - logits_NxC.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -1,0 +1,173 @@
+"""What a run tells: metrics.jsonl, TensorBoard, and lines for the person who watches."""
+
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+from tensorboard.summary import Writer
+
+from distill_jax.errors import UserError
+
+
+class Plan(NamedTuple):
+    """The shape of a run."""
+
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    cycle_ends: tuple[int, ...]  # in finished epochs, increasing; the last is `epochs`
+    learning_rates: Sequence[float]  # of every step
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+
+class RunLog:
+    """Records a run while it goes on.
+
+    Args:
+      workdir: its folder.
+      plan: its shape.
+      log_every: steps between two lines within an epoch.
+      step: finished steps at the start. Lines of later steps, left behind by a run that was killed after its last checkpoint, are
+        dropped, since they will be written again.
+    """
+
+    def __init__(self, workdir: pathlib.Path, plan: Plan, log_every: int, step: int):
+        self.plan, self.log_every, self.step = plan, log_every, step
+        self.history = [line for line in read_jsonl(workdir / "metrics.jsonl") if line["step"] <= step]
+        write_text(workdir / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
+        self._file = (workdir / "metrics.jsonl").open("a")
+        self._tensorboard = Writer(str(workdir))
+        self._pending = None  # (step, metrics) of a line that is still being computed
+        self._finite_until = self._first_step = step
+        self._clock = None  # (step, seconds) since when this epoch's speed is measured
+        self._start = time.perf_counter()
+        self._seconds_before = max((line.get("wall_seconds", 0.0) for line in self.history), default=0.0)
+
+    def after_step(self, epoch_metrics: Any) -> None:
+        """Counts a step that was dispatched, and logs the epoch so far every `log_every` steps.
+
+        The line is written once the next step has been dispatched, so that the device does not wait for the host.
+        """
+        self.step += 1
+        if self._clock is None:
+            jax.block_until_ready(epoch_metrics)  # the first step of an epoch may be compiled: the clock starts after it
+            self._clock = (self.step, time.perf_counter())
+        if self._pending:
+            line = self.train_line(*self._pending)
+            self._pending = None
+            self._write(line)
+            show_progress(self._sentence(line))
+        if self.step % self.log_every == 0 and self.step % self.plan.steps_per_epoch:
+            self._pending = (self.step, epoch_metrics)
+
+    def train_line(self, step: int, epoch_metrics: Any) -> dict[str, float]:
+        """The line of a step: the means since the epoch began. Waits for the device.
+
+        Raises:
+          UserError: the loss is not finite.
+        """
+        means = {name: float(value) for name, value in jax.device_get(epoch_metrics).compute().items()}
+        if not math.isfinite(means["loss"]):
+            raise UserError(
+                f"the loss is not finite: it went wrong in steps {self._finite_until + 1} to {step}. The checkpoints are from before "
+                "that. Try a lower optimizer.learning_rate, in a new --workdir"
+            )
+        self._finite_until = step
+        clock_step, clock_seconds = self._clock
+        seconds = time.perf_counter() - clock_seconds
+        epoch = (step - 1) // self.plan.steps_per_epoch + 1
+        return {
+            "step": step,
+            "epoch": epoch,
+            "cycle": sum(epoch > end for end in self.plan.cycle_ends) + 1,
+            "learning_rate": float(self.plan.learning_rates[step - 1]),
+            **means,
+            "images_per_second": (step - clock_step) * self.plan.batch_size / seconds,
+            "wall_seconds": self._seconds_before + time.perf_counter() - self._start,
+        }
+
+    def end_epoch(self, line: dict[str, float]) -> None:
+        """Writes and tells the line of a finished epoch: `train_line`, with the test metrics if it was evaluated."""
+        self._write(line)
+        clear_progress()
+        say(self._sentence(line))
+        self._clock = None
+
+    def close(self) -> None:
+        clear_progress()
+        self._file.close()
+        self._tensorboard.close()
+
+    def _write(self, line: dict[str, float]) -> None:
+        self.history.append(line)
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        for name, value in line.items():
+            if name != "step":
+                self._tensorboard.add_scalar(name, value, line["step"])
+
+    def _sentence(self, line: dict[str, float]) -> str:
+        seconds_a_step = (time.perf_counter() - self._start) / max(line["step"] - self._first_step, 1)
+        test = f"test {line['test_accuracy']:6.2%}  " if "test_accuracy" in line else ""
+        return (
+            f"epoch {line['epoch']}/{self.plan.epochs}  step {line['step']}  cycle {line['cycle']}/{len(self.plan.cycle_ends)}  "
+            f"lr {line['learning_rate']:.4f}  loss {line['loss']:.4f}  train {line['train_accuracy']:6.2%}  {test}"
+            f"{line['images_per_second']:.0f} images/s  {duration(seconds_a_step * (self.plan.steps - line['step']))} left"
+        )
+
+
+def read_jsonl(path: pathlib.Path) -> list[dict[str, float]]:
+    """The lines of a file, [] if there is none. A last line that a kill cut short is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: pathlib.Path, content: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(content)
+    os.replace(temporary, path)
+
+
+def say(text: str) -> None:
+    """One line for the person who watches."""
+    print(text, flush=True)
+
+
+def show_progress(text: str) -> None:
+    """A line that the next one takes the place of; on a terminal only."""
+    if sys.stdout.isatty():
+        print(f"\r\033[K{text}", end="", flush=True)
+
+
+def clear_progress() -> None:
+    show_progress("")
+
+
+def duration(seconds: float) -> str:
+    """h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

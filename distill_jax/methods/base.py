@@ -1,0 +1,49 @@
+"""What a distillation method is: a record of pure functions, in the spirit of optax's GradientTransformation."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+
+Teacher = Any  # a pytree; None where there is no teacher (yet)
+Signal = Any  # what the teacher says of one batch: a pytree of arrays, or None
+
+
+class Setting(NamedTuple):
+    """What a method may know of the run it serves."""
+
+    model: nn.Module
+    cycle_ends: tuple[int, ...]  # finished epochs at which each learning-rate cycle ends; the last is the run's length
+
+
+class Losses(NamedTuple):
+    """A batch's loss and its parts; scalars."""
+
+    loss: jax.Array  # what is minimised
+    ce: jax.Array  # cross-entropy with the labels, unweighted
+    teacher: jax.Array  # what the teacher adds, weighted as in `loss`; 0 without a teacher
+
+
+class Method(NamedTuple):
+    """A distillation method.
+
+    Every function is pure. `signal`, `loss` and `observe` are traced into the jitted step; the other two run between epochs.
+    """
+
+    # (state) -> Teacher: the teacher before the first step
+    init: Callable[[Any], Teacher]
+    # (teacher, inputs, ids_B) -> Signal: computed outside the differentiated function, so no gradient can reach the teacher
+    signal: Callable[[Teacher, Any, jax.Array], Signal]
+    # (logits_BxC, labels_B, signal) -> Losses
+    loss: Callable[[jax.Array, jax.Array, Signal], Losses]
+    # (state, epochs_done) -> Teacher: the teacher of the next epoch
+    end_epoch: Callable[[Any, int], Teacher]
+    # (teacher, inputs) -> logits_BxC of unseen inputs; None if the teacher cannot tell. For evaluation only.
+    predict: Callable[[Teacher, Any], jax.Array] | None = None
+
+
+def unchanged(state, epochs_done: int) -> Teacher:
+    """An `end_epoch` for methods whose teacher never changes."""
+    del epochs_done
+    return state.teacher

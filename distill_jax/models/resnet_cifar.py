@@ -1,0 +1,78 @@
+"""ResNets for 32x32 images (He et al., "Deep Residual Learning for Image Recognition", 2016, arXiv 1512.03385, section 4.2)."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+DEPTHS = (8, 14, 20, 26, 32, 44, 56, 110)
+SHORTCUTS = ("pad", "projection")
+
+Conv = functools.partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; the first may halve the image and widen the channels."""
+
+    filters: int
+    strides: int
+    shortcut: str
+    dtype: Any
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, inputs_BxHxWxC: jax.Array) -> jax.Array:
+        strides = (self.strides, self.strides)
+        x = Conv(self.filters, (3, 3), strides, padding=1, dtype=self.dtype)(inputs_BxHxWxC)
+        x = nn.relu(self.norm()(x))
+        x = Conv(self.filters, (3, 3), padding=1, dtype=self.dtype)(x)
+        x = self.norm()(x)
+
+        residual = inputs_BxHxWxC
+        if residual.shape != x.shape:
+            if self.shortcut == "projection":
+                residual = Conv(self.filters, (1, 1), strides, dtype=self.dtype, name="shortcut_conv")(residual)
+                residual = self.norm(name="shortcut_norm")(residual)
+            else:
+                residual = subsample_and_pad(residual, self.strides, self.filters)
+        return nn.relu(x + residual)
+
+
+def subsample_and_pad(inputs_BxHxWxC: jax.Array, strides: int, filters: int) -> jax.Array:
+    """The shortcut without parameters (option A): every `strides`-th pixel, and zeros on both sides of the channels."""
+    missing = filters - inputs_BxHxWxC.shape[-1]
+    subsampled = inputs_BxHxWxC[:, ::strides, ::strides]
+    return jnp.pad(subsampled, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
+
+
+class ResNet(nn.Module):
+    """6n + 2 layers: a 3x3 stem, three stages of n basic blocks with 16, 32 and 64 channels, mean over the image, a dense layer.
+
+    Attributes:
+      depth: 6n + 2.
+      num_classes: C.
+      shortcut: where a block changes the shape: "pad" (He et al.'s option A) or "projection" (1x1 convolution and BatchNorm).
+      dtype: of the compute. Parameters, BatchNorm statistics and logits are float32 always.
+    """
+
+    depth: int
+    num_classes: int
+    shortcut: str = "pad"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
+        """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
+        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+        x = Conv(16, (3, 3), padding=1, dtype=self.dtype, name="stem_conv")(images_BxHxWx3)
+        x = nn.relu(norm(name="stem_norm")(x))
+        for stage, filters in enumerate((16, 32, 64)):
+            for block in range((self.depth - 2) // 6):
+                strides = 2 if stage > 0 and block == 0 else 1
+                name = f"stage{stage + 1}_block{block + 1}"
+                x = BasicBlock(filters, strides, self.shortcut, self.dtype, norm, name=name)(x)
+        features_BxF = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return nn.Dense(self.num_classes, name="head")(features_BxF)

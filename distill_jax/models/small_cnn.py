@@ -1,0 +1,33 @@
+"""A small convolutional net for small images, such as the 8x8 digits."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class SmallCNN(nn.Module):
+    """Three 3x3 convolutions with BatchNorm, the last two halving the image, mean over the image, a dense layer (our choice).
+
+    Attributes:
+      num_classes: C.
+      filters: channels of the three convolutions.
+      dtype: of the compute. Parameters, BatchNorm statistics and logits are float32 always.
+    """
+
+    num_classes: int
+    filters: tuple[int, int, int] = (16, 32, 64)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> jax.Array:
+        """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
+        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+        x = images_BxHxWxC
+        for layer, (filters, strides) in enumerate(zip(self.filters, (1, 2, 2), strict=True)):
+            x = nn.Conv(filters, (3, 3), strides, padding=1, use_bias=False, dtype=self.dtype, name=f"conv{layer + 1}")(x)
+            x = nn.relu(norm(name=f"norm{layer + 1}")(x))
+        features_BxF = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return nn.Dense(self.num_classes, name="head")(features_BxF)

@@ -1,0 +1,67 @@
+"""Learning-rate schedules, a value an iteration, and the arithmetic of cycles."""
+
+from collections.abc import Sequence
+
+import optax
+
+from distill_jax.errors import UserError
+
+
+def cycle_ends(epochs: int, cycles: int = 1, cycle_epochs: Sequence[int] = ()) -> tuple[int, ...]:
+    """The number of finished epochs at which each cycle ends.
+
+    Args:
+      epochs: length of the run.
+      cycles: number of cycles, as equal in whole epochs as can be (unused if `cycle_epochs` is given).
+      cycle_epochs: length of each cycle in epochs; their sum is `epochs`.
+
+    Returns:
+      Increasing tuple, one entry a cycle; the last is `epochs`. 164 epochs in 3 cycles: (55, 109, 164).
+
+    Raises:
+      UserError: the lengths do not add up, or there are more cycles than epochs.
+    """
+    if not cycle_epochs:
+        if not 1 <= cycles <= epochs:
+            raise UserError(f"schedule.cycles is {cycles}; it must lie in 1..epochs = {epochs}")
+        return tuple(round(k * epochs / cycles) for k in range(1, cycles + 1))
+    if min(cycle_epochs) < 1 or sum(cycle_epochs) != epochs:
+        raise UserError(
+            f"schedule.cycle_epochs {tuple(cycle_epochs)} must be positive and sum to epochs = {epochs}, not {sum(cycle_epochs)}"
+        )
+    return tuple(sum(cycle_epochs[: k + 1]) for k in range(len(cycle_epochs)))
+
+
+def cyclic_cosine(peaks: Sequence[float], ends: Sequence[int]) -> optax.Schedule:
+    """Cosine annealing to zero in every cycle, a warm restart between cycles.
+
+    Iteration i of a cycle of L iterations, i = 0..L-1, has the rate 0.5 * peak * (1 + cos(pi * i / L)). This is Snapshot
+    Distillation's schedule (arXiv 1812.00123) with its 1-based iteration counted from 0, as in SGDR (arXiv 1608.03983): the first
+    iteration has the full peak, and none is spent at a rate of exactly zero (our choice).
+
+    Args:
+      peaks: the first rate of each cycle.
+      ends: the iteration at which each cycle ends, increasing.
+    """
+    lengths = [end - start for start, end in zip((0, *ends), ends, strict=False)]
+    cosines = [optax.cosine_decay_schedule(peak, length) for peak, length in zip(peaks, lengths, strict=True)]
+    return optax.join_schedules(cosines, list(ends[:-1]))
+
+
+def step_decay(learning_rate: float, boundaries: Sequence[int], factor: float) -> optax.Schedule:
+    """The rate is multiplied by `factor` at each iteration of `boundaries`."""
+    return optax.piecewise_constant_schedule(learning_rate, {boundary: factor for boundary in boundaries})
+
+
+def create(schedule, learning_rate: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
+    """The schedule that the fields `schedule.*` of a config describe (see configs/common.py)."""
+    if schedule.name == "cosine":
+        ends = cycle_ends(epochs, schedule.cycles, schedule.cycle_epochs)
+        amplitudes = tuple(schedule.amplitudes) or (1.0,) * len(ends)
+        if len(amplitudes) != len(ends):
+            raise UserError(f"schedule.amplitudes has {len(amplitudes)} entries; there are {len(ends)} cycles")
+        return cyclic_cosine([learning_rate * a for a in amplitudes], [end * steps_per_epoch for end in ends])
+    if schedule.name == "step":
+        boundaries = [int(fraction * epochs) * steps_per_epoch for fraction in schedule.boundaries]
+        return step_decay(learning_rate, boundaries, schedule.factor)
+    raise UserError(f"schedule.name is {schedule.name!r}; known: cosine, step")

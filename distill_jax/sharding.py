@@ -1,0 +1,45 @@
+"""Devices: the only file that knows meshes and processes.
+
+One mesh axis, "data", over all devices. Batches are split along it, parameters are replicated, and jit inserts the collectives: so
+BatchNorm's means are those of the whole batch, and the same program runs on one device, on eight, or on a pod.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from distill_jax.errors import UserError
+
+
+def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """A one-axis mesh over `devices` (default: all of them)."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+    """The first axis split over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Host arrays, the same on every process, as global device arrays."""
+
+    def put_array(array):
+        array = np.asarray(array)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(put_array, tree)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Raises UserError unless the batch splits evenly over the mesh."""
+    if batch_size % mesh.size:
+        raise UserError(f"batch_size is {batch_size}; it must be a multiple of the number of devices, {mesh.size}")
