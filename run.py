@@ -7,19 +7,44 @@
 
 import pathlib
 import sys
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 QUICKSTART = str(pathlib.Path(__file__).parent / "configs" / "sd_digits.py")
-CONFIG = config_flags.DEFINE_config_file("config", QUICKSTART, "The experiment; --config.FIELD=VALUE overrides a field.")
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.FIELD=VALUE overrides. Default: configs/sd_digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run keeps its files. Default: runs/<name of the config file>.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "train, or eval: evaluate the workdir's newest checkpoint.")
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Like absl's own parser, with the quickstart by default; a config that cannot be read, or lacks a field, is told in one line."""
+    if not any(argument.split("=")[0] in ("--config", "-config") for argument in argv):
+        argv = [argv[0], f"--config={QUICKSTART}", *argv[1:]]
+    try:
+        remaining = app.parse_flags_with_usage(argv)
+        CONFIG.value.lock()
+        return remaining
+    except (AttributeError, KeyError) as error:
+        fail(f"--config has no such field: {one_line(error)}")
+    except (OSError, TypeError, ValueError) as error:
+        fail(f"--config: {one_line(error)}")
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error, or of the one it wraps."""
+    inner = error.args[0] if error.args else error
+    return one_line(inner) if isinstance(inner, Exception) else " ".join(str(inner).split())
+
+
+def fail(message: str) -> NoReturn:
+    sys.exit(f"error: {message}")
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        sys.exit(f"error: unknown argument {argv[1]!r}; fields are given as --config.FIELD=VALUE")
+        fail(f"unknown argument {argv[1]!r}; fields are given as --config.FIELD=VALUE")
     from distill_jax import train  # here, so that --help need not wait for jax
     from distill_jax.errors import Interrupted, UserError
 
@@ -29,11 +54,11 @@ def main(argv: list[str]) -> None:
     try:
         {"train": train.train, "eval": train.evaluate_checkpoint}[MODE.value](CONFIG.value, workdir)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        fail(str(error))
     except Interrupted as interrupted:
         print(interrupted, flush=True)
         sys.exit(128 + interrupted.signal_number)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

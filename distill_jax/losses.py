@@ -1,7 +1,6 @@
 """Loss terms, each a pure function of logits. Temperatures and reductions are named, because they are where codes differ."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
 
@@ -44,8 +43,3 @@ def kl_divergence(
     log_teacher_BxC = jax.nn.log_softmax(teacher_logits_BxC / teacher_temperature)
     log_student_BxC = jax.nn.log_softmax(student_logits_BxC / student_temperature)
     return optax.losses.kl_divergence_with_log_targets(log_student_BxC, log_teacher_BxC)
-
-
-def accuracy(logits_BxC: jax.Array, labels_B: jax.Array) -> jax.Array:
-    """Fraction of the batch whose largest logit is the label's: scalar in 0..1."""
-    return jnp.mean(jnp.argmax(logits_BxC, axis=-1) == labels_B)

@@ -25,10 +25,8 @@ def cycle_ends(epochs: int, cycles: int = 1, cycle_epochs: Sequence[int] = ()) -
         if not 1 <= cycles <= epochs:
             raise UserError(f"schedule.cycles is {cycles}; it must lie in 1..epochs = {epochs}")
         return tuple(round(k * epochs / cycles) for k in range(1, cycles + 1))
-    if min(cycle_epochs) < 1 or sum(cycle_epochs) != epochs:
-        raise UserError(
-            f"schedule.cycle_epochs {tuple(cycle_epochs)} must be positive and sum to epochs = {epochs}, not {sum(cycle_epochs)}"
-        )
+    if any(length != int(length) or length < 1 for length in cycle_epochs) or sum(cycle_epochs) != epochs:
+        raise UserError(f"schedule.cycle_epochs {tuple(cycle_epochs)} must be positive integers with the sum epochs = {epochs}")
     return tuple(sum(cycle_epochs[: k + 1]) for k in range(len(cycle_epochs)))
 
 

@@ -1,0 +1,68 @@
+"""Learning rates at the first, middle and last iteration of each cycle, from the formula by hand."""
+
+import math
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import common
+from distill_jax import schedules
+from distill_jax.errors import UserError
+
+
+def test_cycles_are_as_equal_as_whole_epochs_allow():
+    assert schedules.cycle_ends(164, 2) == (82, 164)
+    assert schedules.cycle_ends(164, 3) == (55, 109, 164)
+    assert schedules.cycle_ends(10, 2, (3, 7)) == (3, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((10, 0), "schedule.cycles is 0"),
+        ((3, 4), "schedule.cycles is 4; it must lie in 1..epochs = 3"),
+        ((10, 1, (3, 6)), r"schedule.cycle_epochs \(3, 6\) must be positive integers with the sum epochs = 10"),
+        ((10, 1, (0, 10)), "must be positive"),
+        ((10, 1, (2.5, 7.5)), "must be positive integers"),
+    ],
+)
+def test_impossible_cycles(arguments, message):
+    with pytest.raises(UserError, match=message):
+        schedules.cycle_ends(*arguments)
+
+
+def test_cyclic_cosine_by_hand():
+    rate = schedules.cyclic_cosine(peaks=[0.1, 0.05], ends=[100, 300])
+    assert rate(0) == pytest.approx(0.1)
+    assert rate(50) == pytest.approx(0.05)
+    assert rate(99) == pytest.approx(0.05 * (1 + math.cos(math.pi * 0.99)), rel=1e-3)
+    assert rate(100) == pytest.approx(0.05)
+    assert rate(200) == pytest.approx(0.025)
+    assert rate(299) == pytest.approx(0.025 * (1 + math.cos(math.pi * 0.995)), rel=1e-3)
+
+
+def test_schedule_of_a_config():
+    config = common.get_config()
+    config.schedule.cycles = 2
+    config.schedule.amplitudes = (1.0, 0.5)
+    rate = schedules.create(config.schedule, learning_rate=0.2, epochs=10, steps_per_epoch=7)
+    assert [float(rate(step)) for step in (0, 35)] == pytest.approx([0.2, 0.1])
+    assert rate(34) < 0.001
+
+
+def test_step_decay_falls_at_its_boundaries():
+    config = common.get_config()
+    config.schedule.name = "step"
+    rate = schedules.create(config.schedule, learning_rate=0.1, epochs=164, steps_per_epoch=390)
+    steps = [0, 82 * 390 - 1, 82 * 390, 123 * 390 - 1, 123 * 390]
+    assert [float(rate(step)) for step in steps] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"name": "linear"}, "schedule.name is 'linear'; known: cosine, step"), ({"amplitudes": (1.0, 1.0)}, "there are 1 cycles")],
+)
+def test_bad_schedule(fields, message):
+    schedule = ConfigDict(common.get_config().schedule.to_dict() | fields)
+    with pytest.raises(UserError, match=message):
+        schedules.create(schedule, 0.1, 10, 7)
