@@ -101,10 +101,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
       UserError: bad input, or a loss that is not finite.
       Interrupted: by SIGTERM or SIGINT, after saving.
     """
-    if config.seeds == 1:
-        return run(build(config), config.seed, workdir)
-    configuration.claim(workdir, config)
     program = build(config)
+    if config.seeds == 1:
+        return run(program, config.seed, workdir)
+    configuration.claim(workdir, config)
     seeds = range(config.seed, config.seed + config.seeds)
     summary = summarise_seeds([run(program, seed, workdir / f"seed_{seed}") for seed in seeds])
     logs.write_json(workdir / "summary.json", summary)
@@ -141,6 +141,7 @@ def run(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
                     break
 
             line = log.train_line(log.step, epoch_metrics)
+            check_finite(state.params, log.step)
             if log.step < epoch * plan.steps_per_epoch:
                 save_and_leave(manager, log.step, state, epoch_metrics, signals[0])
 
@@ -219,13 +220,21 @@ def test_metrics(program: Program, state: TrainState, teacher_logits: np.ndarray
     return metrics
 
 
-def save(manager, step: int, state: TrainState, epoch_metrics: TrainMetrics) -> None:
-    """Writes a checkpoint, unless a parameter is not finite."""
-    if not all_finite(state.params):
+def check_finite(params: Any, step: int) -> None:
+    """The last step of an epoch may have broken the parameters without a trace in its loss."""
+    if not all_finite(params):
         raise UserError(
             f"a parameter is not finite after step {step}; the checkpoints are from before that. "
             "Try a lower optimizer.learning_rate, in a new --workdir"
         )
+
+
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+
+def save(manager, step: int, state: TrainState, epoch_metrics: TrainMetrics) -> None:
     checkpoints.save(manager, step, {"state": state, "epoch_metrics": epoch_metrics})
 
 
@@ -234,11 +243,6 @@ def save_and_leave(manager, step: int, state: TrainState, epoch_metrics: TrainMe
     raise Interrupted(
         f"stopped by {signal.Signals(signal_number).name}; saved after step {step}. The same command resumes there", signal_number
     )
-
-
-@jax.jit
-def all_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
 
 def summarise(program: Program, seed: int, workdir: pathlib.Path, state: TrainState, history: list[dict]) -> dict[str, Any]:

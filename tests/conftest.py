@@ -1,0 +1,32 @@
+"""A run small enough for every test: 200 digits, a small net, 4 epochs of 5 steps, 2 cycles."""
+
+import pytest
+
+from configs import sd_digits
+from distill_jax import train
+
+
+def make_config(**fields):
+    config = sd_digits.get_config()
+    config.epochs = 4
+    config.batch_size = 40
+    config.eval_every = 1
+    config.checkpoint_every = 1
+    config.log_every = 2
+    config.data.train_examples = 200
+    config.schedule.cycles = 2
+    for name, value in fields.items():
+        config.update_from_flattened_dict({name.replace("__", "."): value})
+    return config
+
+
+@pytest.fixture(scope="session")
+def program():
+    return train.build(make_config())
+
+
+@pytest.fixture(scope="session")
+def finished(program, tmp_path_factory):
+    """The workdir and the summary of an uninterrupted run."""
+    workdir = tmp_path_factory.mktemp("finished")
+    return workdir, train.run(program, 0, workdir)

@@ -1,0 +1,49 @@
+"""Metrics against scikit-learn and numbers by hand."""
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.metrics import log_loss, top_k_accuracy_score
+
+from distill_jax import evaluate
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    rng = np.random.default_rng(0)
+    return 2 * rng.standard_normal((300, 12)).astype(np.float32), rng.integers(0, 12, 300)
+
+
+def test_metrics_agree_with_scikit_learn(predictions):
+    logits, labels = predictions
+    metrics = evaluate.classification_metrics(logits, labels)
+    classes = np.arange(12)
+    assert metrics["test_accuracy"] == pytest.approx((logits.argmax(axis=1) == labels).mean())
+    assert metrics["test_top5"] == pytest.approx(top_k_accuracy_score(labels, logits, k=5, labels=classes))
+    assert metrics["test_nll"] == pytest.approx(log_loss(labels, softmax(logits.astype(float), axis=1), labels=classes))
+
+
+def test_ece_by_hand():
+    # Two bins of four: three at confidence 0.6 with one hit, one at 0.9 with a hit: (3 * |1/3 - 0.6| + |1 - 0.9|) / 4.
+    confidence, correct = np.array([0.6, 0.6, 0.6, 0.9]), np.array([True, False, False, True])
+    assert evaluate.expected_calibration_error(confidence, correct, bins=4) == pytest.approx((3 * (0.6 - 1 / 3) + 0.1) / 4)
+
+
+def test_ece_takes_a_bin_with_its_upper_edge():
+    assert evaluate.expected_calibration_error(np.array([0.5, 1.0, 0.0]), np.array([True, True, False]), bins=2) == pytest.approx(0.5 / 3)
+
+
+def test_top5_of_few_classes_is_one():
+    assert evaluate.classification_metrics(np.zeros((4, 3)), np.zeros(4, int))["test_top5"] == 1
+
+
+def test_ensemble_is_the_mean_of_probabilities(predictions):
+    logits, _ = predictions
+    others = logits[::-1]
+    mean = (softmax(logits.astype(float), axis=1) + softmax(others.astype(float), axis=1)) / 2
+    np.testing.assert_allclose(np.exp(evaluate.ensemble([logits, others])), mean, rtol=1e-6)
+    np.testing.assert_allclose(evaluate.ensemble([logits]), evaluate.log_softmax(logits), rtol=1e-6, atol=1e-9)
+
+
+def test_agreement_counts_equal_answers():
+    assert evaluate.agreement(np.eye(4), np.eye(4)[[0, 1, 3, 3]]) == 0.75
