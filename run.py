@@ -1,8 +1,8 @@
 """Trains or evaluates what a config describes.
 
-    python run.py                                                     # the quickstart: Snapshot Distillation on digits
-    python run.py --config=configs/sd_cifar100.py --workdir=/data/sd  # the same command again resumes the run
-    python run.py --config=configs/sd_cifar100.py --workdir=/data/sd --mode=eval
+python run.py                                                     # the quickstart: Snapshot Distillation on digits
+python run.py --config=configs/sd_cifar100.py --workdir=/data/sd  # the same command again resumes the run
+python run.py --config=configs/sd_cifar100.py --workdir=/data/sd --mode=eval
 """
 
 import pathlib

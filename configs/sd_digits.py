@@ -1,6 +1,6 @@
 """Snapshot Distillation on the 8x8 digits that scikit-learn ships: the quickstart, real images and no download.
 
-    python run.py
+python run.py
 """
 
 from configs import common

@@ -34,9 +34,7 @@ class TrainMetrics(metrics.Collection):
     train_accuracy: metrics.Accuracy
 
 
-def init_state(
-    model: nn.Module, method: Method, optimizer: optax.GradientTransformation, inputs: Any, key: jax.Array
-) -> TrainState:
+def init_state(model: nn.Module, method: Method, optimizer: optax.GradientTransformation, inputs: Any, key: jax.Array) -> TrainState:
     """A fresh state: a function of `key` alone; of `inputs` [B, ...] only the shapes matter."""
     variables = model.init(key, inputs, train=False)
     params = variables["params"]

@@ -16,8 +16,8 @@ def call(*arguments):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--config.modle.name=x", 'no such field: \'modle\' Did you mean "model"'),
-        ("--config.data.nam=x", 'no such field: \'nam\' Did you mean "name"'),
+        ("--config.modle.name=x", "no such field: 'modle' Did you mean \"model\""),
+        ("--config.data.nam=x", "no such field: 'nam' Did you mean \"name\""),
         ("--config.epochs=many", "--config.epochs=many: invalid literal for int()"),
         ("--config.data.flip=3", "--config.data.flip=3"),
         ("--config=configs/nothing.py", "No such file or directory: 'configs/nothing.py'"),

@@ -58,9 +58,7 @@ def test_subset_is_balanced_and_exact(count):
     if count < 1437:
         assert per_class.tolist() == [count // 10 + (label < count % 10) for label in range(10)]
     np.testing.assert_array_equal(part.test["image"], whole.test["image"])
-    np.testing.assert_array_equal(
-        part.train["image"], load("digits", train_examples=count).train["image"], err_msg="not deterministic"
-    )
+    np.testing.assert_array_equal(part.train["image"], load("digits", train_examples=count).train["image"], err_msg="not deterministic")
 
 
 @pytest.mark.parametrize("count", [-1, 1438])

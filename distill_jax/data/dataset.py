@@ -59,10 +59,7 @@ def check(dataset: Dataset) -> None:
         if not len(labels):
             raise UserError(f"{dataset.name}: the {key} split is empty")
         if labels.min() < 0 or labels.max() >= dataset.num_classes:
-            raise UserError(
-                f"{dataset.name}: {key} labels must be 0..{dataset.num_classes - 1}, "
-                f"found {labels.min()}..{labels.max()}"
-            )
+            raise UserError(f"{dataset.name}: {key} labels must be 0..{dataset.num_classes - 1}, found {labels.min()}..{labels.max()}")
     train_shape, test_shape = dataset.train["image"].shape[1:], dataset.test["image"].shape[1:]
     if train_shape != test_shape:
         raise UserError(f"{dataset.name}: train images are {train_shape}, test images {test_shape} (H, W, C)")

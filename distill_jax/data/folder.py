@@ -71,9 +71,7 @@ def _images(files: list[Path]) -> np.ndarray:
     for row, file in enumerate(files):
         image = _image(file)
         if image.shape != first.shape:
-            raise UserError(
-                f"images must be of one size: {files[0]} is {_size(first)}, {file} is {_size(image)} (width x height)"
-            )
+            raise UserError(f"images must be of one size: {files[0]} is {_size(first)}, {file} is {_size(image)} (width x height)")
         images[row] = image
     return images
 

@@ -43,11 +43,7 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
 def _split(file: Path, arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
     images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise UserError(
-            f"{file}: {part}_images must be uint8 [N, H, W] or [N, H, W, C], is {images.dtype} {images.shape}"
-        )
+        raise UserError(f"{file}: {part}_images must be uint8 [N, H, W] or [N, H, W, C], is {images.dtype} {images.shape}")
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        raise UserError(
-            f"{file}: {part}_labels must be {len(images)} integers, one an image, is {labels.dtype} {labels.shape}"
-        )
+        raise UserError(f"{file}: {part}_labels must be {len(images)} integers, one an image, is {labels.dtype} {labels.shape}")
     return split(images if images.ndim == 4 else images[..., None], labels)

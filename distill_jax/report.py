@@ -1,0 +1,53 @@
+"""Tables from the summaries of finished runs.
+
+    python -m distill_jax.report results/cifar100_sd_cpu/*
+
+prints a Markdown table, a row for each folder that has a summary.json, or whose sub-folders have one for each seed.
+"""
+
+import pathlib
+import statistics
+import sys
+from typing import Any
+
+from distill_jax import logs
+
+HEADER = """\
+| run | seeds | train accuracy, % | test accuracy, last epoch, % | best epoch, % | test NLL, nats | ECE, % | snapshots' ensemble, % |
+|---|---|---|---|---|---|---|---|"""
+
+
+def read_summaries(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """The summaries of a run's seeds, or of its only one."""
+    paths = sorted(folder.glob("seed_*/summary.json")) or sorted(folder.glob("summary.json"))
+    return [logs.read_json(path) for path in paths]
+
+
+def row(name: str, summaries: list[dict[str, Any]]) -> str:
+    """A line of the table: mean and, with several seeds, standard deviation (n - 1)."""
+
+    def cell(values: list[float], scale: float = 100, digits: int = 2) -> str:
+        spread = f" ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+        return f"{scale * statistics.mean(values):.{digits}f}{spread}"
+
+    ensembles = [summary["snapshot_ensemble"]["test_accuracy"] for summary in summaries if "snapshot_ensemble" in summary]
+    cells = [cell([summary[field] for summary in summaries]) for field in ("train_accuracy", "test_accuracy", "best_test_accuracy")]
+    cells += [cell([summary["test_nll"] for summary in summaries], scale=1, digits=3)]
+    cells += [cell([summary["test_ece"] for summary in summaries]), cell(ensembles) if ensembles else "-"]
+    return f"| {name} | {len(summaries)} | " + " | ".join(cells) + " |"
+
+
+def main(folders: list[str]) -> None:
+    """Prints the table of the folders."""
+    if not folders:
+        sys.exit(__doc__)
+    print(HEADER)
+    for folder in map(pathlib.Path, folders):
+        summaries = read_summaries(folder)
+        if not summaries:
+            sys.exit(f"error: {folder} has no summary.json, neither its own nor one for each seed")
+        print(row(folder.name, summaries))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
