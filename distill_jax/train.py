@@ -118,7 +118,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 def run(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
     """One run of one seed: see `train`."""
     config, plan = program.config, program.plan
-    configuration.claim(workdir, ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1}))
+    configuration.claim(workdir, config_of_seed(config, seed))
     if (workdir / "summary.json").exists():
         summary = logs.read_json(workdir / "summary.json")
         logs.say(f"{workdir}: finished before, test accuracy {summary['test_accuracy']:.2%}")
@@ -298,19 +298,37 @@ def summarise_seeds(summaries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of a workdir on the test set, and writes eval.json.
+    """Evaluates the newest checkpoint of a workdir, or of each of its seeds, on the test set.
+
+    Returns:
+      The content of workdir/eval.json.
 
     Raises:
       UserError: the workdir has no checkpoint, or belongs to another config.
     """
+    program = build(config)
+    if config.seeds == 1:
+        result = evaluate_run(program, config.seed, workdir)
+    else:
+        seeds = range(config.seed, config.seed + config.seeds)
+        runs = [evaluate_run(program, seed, workdir / f"seed_{seed}") for seed in seeds]
+        result = {"test_accuracy": statistics.mean(run["test_accuracy"] for run in runs), "runs": runs}
+    logs.write_json(workdir / "eval.json", result)
+    logs.say(f"{workdir / 'eval.json'}: test accuracy {result['test_accuracy']:.2%}")
+    return result
+
+
+def evaluate_run(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
+    """The newest checkpoint of one seed: its step and its test metrics."""
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"workdir {workdir} has no checkpoint to evaluate; train first, with the same --config and --workdir")
-    configuration.claim(workdir, config)
-    program = build(config)
-    state, _, step = start(program, jax.random.key(0), checkpoints.open_manager(workdir / "checkpoints"))
+    configuration.claim(workdir, config_of_seed(program.config, seed))
+    state, _, step = start(program, jax.random.key(seed), checkpoints.open_manager(workdir / "checkpoints"))
     if step == 0:
         raise UserError(f"workdir {workdir} has no intact checkpoint to evaluate")
-    result = {"step": step, **test_metrics(program, state, None)}
-    logs.write_json(workdir / "eval.json", result)
-    logs.say(f"{workdir}/eval.json: test accuracy {result['test_accuracy']:.2%} after step {step}")
-    return result
+    return {"seed": seed, "step": step, **test_metrics(program, state, None)}
+
+
+def config_of_seed(config: ConfigDict, seed: int) -> ConfigDict:
+    """The config under which one of several seeds is a run of its own."""
+    return ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1})

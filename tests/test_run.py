@@ -175,14 +175,17 @@ def test_seeds_share_one_compilation(finished, tmp_path, monkeypatch):
     built = []
     build = train.build
     monkeypatch.setattr(train, "build", lambda config: built.append(build(config)) or built[-1])
-    summary = train.train(make_config(seeds=2, epochs=4), tmp_path)
-    assert len(built) == 1 and built[0].train_step._cache_size() == 2
+    summary = train.train(make_config(seeds=2), tmp_path)
+    assert len(built) == 1
+    assert built[0].train_step._cache_size() == 2
     first, second = summary["runs"]
     assert first["params_sha256"] == finished[1]["params_sha256"] != second["params_sha256"]
     accuracies = [first["test_accuracy"], second["test_accuracy"]]
     assert summary["test_accuracy"] == pytest.approx(np.mean(accuracies))
     assert summary["test_accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
     assert summary["seeds"] == [0, 1] and (tmp_path / "seed_1" / "summary.json").exists()
+    result = train.evaluate_checkpoint(make_config(seeds=2), tmp_path)
+    assert [run["test_accuracy"] for run in result["runs"]] == accuracies
 
 
 def test_evaluation_of_a_checkpoint(finished):
