@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import optax
 
-from distill_jax import methods, models
+from distill_jax import methods, models, sharding
 from distill_jax.data import augment
 from distill_jax.step import TrainMetrics, init_state, make_train_step
 
@@ -34,14 +34,17 @@ def jax_block(method_name: str, cycle: int, arguments: argparse.Namespace) -> Bl
     """A method's step in a cycle of the learning rate; the teacher of the second is the initial network."""
     data = random_images()
     model = models.create(arguments.model, NUM_CLASSES, arguments.dtype)
-    method = methods.create(method_name, methods.Setting(model=model, cycle_ends=(1, 2)))
+    setting = methods.Setting(model, (1, 2), NUM_IMAGES, NUM_CLASSES, sharding.make_mesh(jax.devices()[:1]))
+    method = methods.create(method_name, setting)
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, 0.9, nesterov=True))
     prepare = augment.make_prepare(*augment.channel_statistics(data["image"]), crop_padding=4, flip=True)
     example = prepare({"image": data["image"][:1]}, None)
-    state = jax.jit(lambda key: init_state(model, method, optimizer, example, key))(jax.random.key(0))
+    state = jax.jit(lambda key: init_state(model, optimizer, example, key))(jax.random.key(0))
+    state = state.replace(teacher=method.init(state))
     if cycle > 1:
         state = state.replace(teacher=method.end_epoch(state, 1))
     train_step = jax.jit(make_train_step(model, method, optimizer, prepare), donate_argnums=0)
+    observe = method.observe and jax.jit(method.observe, donate_argnums=0)
     source = jax.device_put(data)
     rng = np.random.default_rng(1)
     epoch_metrics, key = TrainMetrics.empty(), jax.random.key(1)
@@ -49,8 +52,10 @@ def jax_block(method_name: str, cycle: int, arguments: argparse.Namespace) -> Bl
     def block(steps):
         nonlocal state, epoch_metrics
         for _ in range(steps):
-            batch = {"id": jax.device_put(rng.integers(0, NUM_IMAGES, arguments.batch_size).astype(np.int32))}
-            state, epoch_metrics = train_step(state, epoch_metrics, source, batch, key)
+            batch = {"id": jax.device_put(rng.choice(NUM_IMAGES, arguments.batch_size, replace=False).astype(np.int32))}
+            state, epoch_metrics, logits = train_step(state, epoch_metrics, source, batch, key)
+            if observe:
+                state = state.replace(teacher=observe(state.teacher, batch["id"], logits))
         jax.block_until_ready((state, epoch_metrics))
 
     return block
@@ -93,6 +98,7 @@ def main(argv: list[str] | None = None) -> str:
         "supervised": jax_block("supervised", 1, arguments),
         "SD, cycle 1": jax_block("snapshot", 1, arguments),
         "SD, cycle >= 2": jax_block("snapshot", 2, arguments),
+        "LSTSD": jax_block("long_short_term", 2, arguments),
     }
     if arguments.torch:
         import torch_resnet

@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     config.dtype = "float32"  # of the compute: float32 or bfloat16; parameters, statistics, logits and losses stay float32
     config.log_every = 100  # steps
     config.eval_every = 1  # epochs; the last epoch is always evaluated
-    config.checkpoint_every = 1  # epochs; the last epoch and the end of a cycle always get one
+    config.checkpoint_every = 10  # epochs; the last epoch and the end of a cycle always get one
 
     config.data = ConfigDict()
     config.data.name = "cifar100"  # digits, cifar10, cifar100, tfds:NAME, folder:PATH or npz:PATH

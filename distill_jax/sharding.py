@@ -4,9 +4,11 @@ One mesh axis, "data", over all devices. Batches are split along it, parameters 
 BatchNorm's means are those of the whole batch, and the same program runs on one device, on eight, or on a pod.
 """
 
+import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -37,6 +39,11 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     return jax.tree.map(put_array, tree)
+
+
+def zeros(shape: tuple[int, ...], dtype: Any, mesh: Mesh) -> jax.Array:
+    """A device array of zeros, its first axis split over the devices."""
+    return jax.jit(functools.partial(jnp.zeros, shape, dtype), out_shardings=rows(mesh))()
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

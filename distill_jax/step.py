@@ -34,18 +34,17 @@ class TrainMetrics(metrics.Collection):
     train_accuracy: metrics.Accuracy
 
 
-def init_state(model: nn.Module, method: Method, optimizer: optax.GradientTransformation, inputs: Any, key: jax.Array) -> TrainState:
-    """A fresh state: a function of `key` alone; of `inputs` [B, ...] only the shapes matter."""
+def init_state(model: nn.Module, optimizer: optax.GradientTransformation, inputs: Any, key: jax.Array) -> TrainState:
+    """A fresh state, its teacher None: a function of `key` alone; of `inputs` [B, ...] only the shapes matter."""
     variables = model.init(key, inputs, train=False)
     params = variables["params"]
-    state = TrainState(
+    return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(params),
         teacher=None,
     )
-    return state.replace(teacher=method.init(state))
 
 
 def gather(source: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -59,8 +58,8 @@ def gather(source: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[st
 
 def make_train_step(
     model: nn.Module, method: Method, optimizer: optax.GradientTransformation, prepare: Callable[..., Any]
-) -> Callable[..., tuple[TrainState, TrainMetrics]]:
-    """Builds the pure function train_step(state, epoch_metrics, source, batch, key) -> (state, epoch_metrics).
+) -> Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]:
+    """Builds the pure function train_step(state, epoch_metrics, source, batch, key) -> (state, epoch_metrics, logits_BxC).
 
     Args:
       model: flax module; its `apply` takes what `prepare` returns.
@@ -95,6 +94,6 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        return state, epoch_metrics.merge(observed)
+        return state, epoch_metrics.merge(observed), logits_BxC
 
     return train_step

@@ -33,8 +33,9 @@ class Program(NamedTuple):
     test_source: dict[str, jax.Array]
     plan: logs.Plan
     method: methods.Method
-    init: Callable[[jax.Array], TrainState]  # of a key
-    train_step: Callable[..., tuple[TrainState, TrainMetrics]]
+    init: Callable[[jax.Array], TrainState]  # of a key; without the teacher
+    train_step: Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]
+    observe: Callable[..., Any] | None  # (teacher, ids, logits) -> teacher
     predict: Callable[..., jax.Array]  # (variables, source, batch) -> logits
     predict_teacher: Callable[..., jax.Array] | None  # (teacher, source, batch) -> logits
 
@@ -61,7 +62,8 @@ def build(config: ConfigDict) -> Program:
         optax.sgd(schedule, config.optimizer.momentum, config.optimizer.nesterov),
     )
     model = models.create(num_classes=dataset.num_classes, dtype=config.dtype, **config.model)
-    method = methods.create(setting=methods.Setting(model=model, cycle_ends=cycle_ends), **config.method)
+    setting = methods.Setting(model, cycle_ends, num_examples, dataset.num_classes, mesh)
+    method = methods.create(setting=setting, **config.method)
     mean, std = augment.channel_statistics(dataset.train["image"])
     prepare = augment.make_prepare(mean, std, config.data.crop_padding, config.data.flip)
     example = prepare({name: rows[:1] for name, rows in dataset.train.items()}, None)
@@ -82,8 +84,9 @@ def build(config: ConfigDict) -> Program:
             learning_rates=np.asarray(jax.vmap(schedule)(jnp.arange(config.epochs * steps_per_epoch))),
         ),
         method=method,
-        init=jax.jit(functools.partial(init_state, model, method, optimizer, example), out_shardings=whole),
+        init=jax.jit(functools.partial(init_state, model, optimizer, example), out_shardings=whole),
         train_step=jax.jit(make_train_step(model, method, optimizer, prepare), donate_argnums=0),
+        observe=method.observe and jax.jit(method.observe, donate_argnums=0),
         predict=jit_predict(evaluate.make_predict(functools.partial(model.apply, train=False), prepare)),
         predict_teacher=method.predict and jit_predict(evaluate.make_predict(method.predict, prepare)),
     )
@@ -135,7 +138,9 @@ def run(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
             order = epoch_order(seed, epoch, len(program.dataset.train["label"]), plan.batch_size)
             for ids_B in order[log.step - (epoch - 1) * plan.steps_per_epoch :]:
                 batch = {"id": sharding.put(ids_B, sharding.rows(program.mesh))}
-                state, epoch_metrics = program.train_step(state, epoch_metrics, program.train_source, batch, step_key)
+                state, epoch_metrics, logits = program.train_step(state, epoch_metrics, program.train_source, batch, step_key)
+                if program.observe:
+                    state = state.replace(teacher=program.observe(state.teacher, batch["id"], logits))
                 log.after_step(epoch_metrics)
                 if signals:
                     break
@@ -176,6 +181,7 @@ def start(program: Program, key: jax.Array, manager) -> tuple[TrainState, TrainM
     method, which is asked what it has after that many epochs.
     """
     state, step = program.init(key), checkpoints.latest_step(manager)
+    state = state.replace(teacher=program.method.init(state))
     if step is None:
         logs.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
         return state, empty_metrics(program), 0

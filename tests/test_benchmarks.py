@@ -20,7 +20,7 @@ def speeds(monkeypatch, *options):
 def test_every_step_is_timed_also_pytorch(monkeypatch):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     measured = speeds(monkeypatch, "--torch")
-    assert list(measured) == ["supervised", "SD, cycle 1", "SD, cycle >= 2", "supervised, PyTorch"]
+    assert list(measured) == ["supervised", "SD, cycle 1", "SD, cycle >= 2", "LSTSD", "supervised, PyTorch"]
     assert min(measured.values()) > 0
 
 

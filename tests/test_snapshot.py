@@ -26,7 +26,7 @@ def batch_of(program, ids_B):
 def run_epoch(program, state, key, epoch):
     epoch_metrics = train.empty_metrics(program)
     for ids_B in epoch_order(0, epoch, 200, 40):
-        state, epoch_metrics = program.train_step(state, epoch_metrics, program.train_source, batch_of(program, ids_B), key)
+        state, epoch_metrics, _ = program.train_step(state, epoch_metrics, program.train_source, batch_of(program, ids_B), key)
     return state, epoch_metrics
 
 
@@ -56,7 +56,7 @@ def test_no_gradient_reaches_the_teacher(program):
     state = state.replace(teacher=take_snapshot(state))
     batch = batch_of(program, np.arange(40))
     before = jax.tree.map(jnp.copy, state)
-    after, _ = program.train_step(state, train.empty_metrics(program), program.train_source, batch, key)
+    after, _, _ = program.train_step(state, train.empty_metrics(program), program.train_source, batch, key)
 
     model = train.models.create("small_cnn", 10)
     mean_std = train.augment.channel_statistics(program.dataset.train["image"])

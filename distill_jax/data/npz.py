@@ -29,7 +29,7 @@ def read(path: str) -> Dataset:
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
             missing = [key for key in KEYS if key not in archive]
             if missing:
                 raise UserError(f"{file}: no array {missing[0]}; needs {', '.join(KEYS)}")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
+from jax.sharding import Mesh
 
 Teacher = Any  # a pytree; None where there is no teacher (yet)
 Signal = Any  # what the teacher says of one batch: a pytree of arrays, or None
@@ -15,6 +16,9 @@ class Setting(NamedTuple):
 
     model: nn.Module
     cycle_ends: tuple[int, ...]  # finished epochs at which each learning-rate cycle ends; the last is the run's length
+    num_examples: int = 0  # of the training set; ids are below it
+    num_classes: int = 0
+    mesh: Mesh | None = None  # the devices
 
 
 class Losses(NamedTuple):
@@ -28,7 +32,8 @@ class Losses(NamedTuple):
 class Method(NamedTuple):
     """A distillation method.
 
-    Every function is pure. `signal`, `loss` and `observe` are traced into the jitted step; the other two run between epochs.
+    Every function is pure. `signal` and `loss` are traced into the jitted step, `observe` and `predict` are jitted by themselves;
+    `init` and `end_epoch` run between epochs.
     """
 
     # (state) -> Teacher: the teacher before the first step
@@ -39,6 +44,9 @@ class Method(NamedTuple):
     loss: Callable[[jax.Array, jax.Array, Signal], Losses]
     # (state, epochs_done) -> Teacher: the teacher of the next epoch
     end_epoch: Callable[[Any, int], Teacher]
+    # (teacher, ids_B, logits_BxC) -> Teacher: what it learns of a batch after the step; None if it does not look. A call of its own, the
+    # teacher donated: a table that is read and written within one compiled program is copied as a whole, twice a step
+    observe: Callable[[Teacher, jax.Array, jax.Array], Teacher] | None = None
     # (teacher, inputs) -> logits_BxC of unseen inputs; None if the teacher cannot tell. For evaluation only.
     predict: Callable[[Teacher, Any], jax.Array] | None = None
 
