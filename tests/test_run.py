@@ -209,7 +209,7 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
 
 def run_on_eight_devices(workdir, *arguments):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    command = [sys.executable, str(ROOT / "run.py"), f"--workdir={workdir}", *TINY, *arguments]
+    command = [sys.executable, str(ROOT / "run.py"), f"--workdir={workdir}", *arguments, *TINY]
     subprocess.run(command, check=True, capture_output=True, env=environment, timeout=300)
 
 
