@@ -1,0 +1,62 @@
+"""The plain CNNs of the teacher-assistant papers (Mirzadeh et al., 2020, arXiv 1902.03393; Son et al., 2021, arXiv 2009.08825).
+
+The layers are those of github.com/wonchulSon/DGKD, plain_cnn_cifar.py. Its initialisation is PyTorch's default; He-normal is our choice.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+# name -> (layers, hidden dense units): a number is the channels of a convolution, "M" a max pool
+LAYERS = {
+    "plain2": ((32, "M", 32, "M"), ()),
+    "plain4": ((32, 32, "M", 64, 64, "M"), ()),
+    "plain6": ((32, 32, "M", 64, 64, "M", 128, 128), ()),
+    "plain8": ((32, 32, "M", 64, 64, "M", 128, 128, "M", 256, 256, "M"), (64,)),
+    "plain10": ((32, 32, "M", 64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M"), (512,)),
+    "plain2_cifar10": ((16, "M", 16, "M"), ()),
+    "plain4_cifar10": ((16, 16, "M", 32, 32, "M"), ()),
+    "plain6_cifar10": ((16, 16, "M", 32, 32, "M", 64, 64, "M"), ()),
+    "plain8_cifar10": ((16, 16, "M", 32, 32, "M", 64, 64, "M", 128, 128, "M"), (64,)),
+    "plain10_cifar10": ((32, 32, "M", 64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M"), (128,)),
+}
+
+he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class PlainCNN(nn.Module):
+    """3x3 convolutions with bias, BatchNorm and ReLU, 2x2 max pools, then dense layers with ReLU between.
+
+    A max pool is left out where the image is one pixel high or wide already (our choice), so the nets of four pools take 8x8 images too.
+    The papers have 32x32 only; there nothing is left out. The first dense layer fixes the image size that a trained net takes.
+
+    Attributes:
+      layout: a key of `LAYERS`. "plain<n>" is the paper's net for CIFAR-100, "plain<n>_cifar10" its net for CIFAR-10.
+      num_classes: C.
+      dtype: of the compute. Parameters, BatchNorm statistics and logits are float32 always.
+    """
+
+    layout: str
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> jax.Array:
+        """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
+        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+        conv = functools.partial(nn.Conv, kernel_size=(3, 3), padding=1, kernel_init=he_normal, dtype=self.dtype)
+        layers, hidden = LAYERS[self.layout]
+        x, convolutions = images_BxHxWxC, 0
+        for layer in layers:
+            if layer == "M":
+                x = nn.max_pool(x, (2, 2), (2, 2)) if min(x.shape[1:3]) > 1 else x
+            else:
+                convolutions += 1
+                x = nn.relu(norm(name=f"norm{convolutions}")(conv(layer, name=f"conv{convolutions}")(x)))
+        x = x.reshape(x.shape[0], -1)
+        for i, units in enumerate(hidden):
+            x = nn.relu(nn.Dense(units, kernel_init=he_normal, dtype=self.dtype, name=f"dense{i + 1}")(x))
+        return nn.Dense(self.num_classes, name="head")(x.astype(jnp.float32))
