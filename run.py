@@ -1,8 +1,10 @@
-"""Trains or evaluates what a config describes.
+"""Trains, evaluates or uses what a config describes.
 
 python run.py                                                     # the quickstart: Snapshot Distillation on digits
 python run.py --config=configs/sd_cifar100.py --workdir=/data/sd  # the same command again resumes the run
 python run.py --config=configs/sd_cifar100.py --workdir=/data/sd --mode=eval
+python run.py --config=configs/tolerant_cifar100.py --workdir=/data/tolerant --mode=ensemble
+python run.py --config=configs/supervised_cifar100.py --config.data.name=digits --workdir=/data/sd --mode=linear_probe
 """
 
 import pathlib
@@ -15,7 +17,14 @@ from ml_collections import config_flags
 QUICKSTART = str(pathlib.Path(__file__).parent / "configs" / "sd_digits.py")
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment; --config.FIELD=VALUE overrides. Default: configs/sd_digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run keeps its files. Default: runs/<name of the config file>.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "train, or eval: evaluate the workdir's newest checkpoint.")
+MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "eval", "ensemble", "features", "linear_probe"],
+    "train. eval: evaluate the workdir's newest checkpoint. ensemble: of the workdir's stages or seeds, or of --members. "
+    "features: write those of the config's data set; linear_probe: and fit a logistic regression on them.",
+)
+MEMBERS = flags.DEFINE_list("members", [], "Workdirs of finished runs, for --mode=ensemble.")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -45,14 +54,21 @@ def fail(message: str) -> NoReturn:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         fail(f"unknown argument {argv[1]!r}; fields are given as --config.FIELD=VALUE")
-    from distill_jax import train  # here, so that --help need not wait for jax
+    from distill_jax import train, transfer  # here, so that --help need not wait for jax
     from distill_jax.errors import Interrupted, UserError
 
     logging.set_verbosity(logging.ERROR)  # orbax tells every file it touches
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = pathlib.Path(WORKDIR.value or f"runs/{name}").expanduser()
+    actions = {
+        "train": train.train,
+        "eval": train.evaluate_checkpoint,
+        "ensemble": lambda config, workdir: transfer.ensemble(config, workdir, MEMBERS.value),
+        "features": transfer.features,
+        "linear_probe": transfer.linear_probe,
+    }
     try:
-        {"train": train.train, "eval": train.evaluate_checkpoint}[MODE.value](CONFIG.value, workdir)
+        actions[MODE.value](CONFIG.value, workdir)
     except UserError as error:
         fail(str(error))
     except Interrupted as interrupted:

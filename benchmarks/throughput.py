@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py                                   # ResNet-20, batch 128, float32
     python benchmarks/throughput.py --model=resnet32 --dtype=bfloat16
+    python benchmarks/throughput.py --guides=4                        # DGKD with 1 to 4 guides too, each as large as the student
     python benchmarks/throughput.py --torch                           # beside PyTorch (pip install -e '.[bench]')
 
 The variants are timed in turn, block by block, so that a noisy machine hits all of them; a ratio is the median of the blocks' ratios.
@@ -13,12 +14,13 @@ import time
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from distill_jax import methods, models, sharding
 from distill_jax.data import augment
-from distill_jax.step import TrainMetrics, init_state, make_train_step
+from distill_jax.step import TrainMetrics, TrainState, init_state, make_train_step
 
 NUM_CLASSES, NUM_IMAGES = 100, 2048
 Block = Callable[[int], None]  # runs so many steps and waits for the last
@@ -30,17 +32,17 @@ def random_images() -> dict[str, np.ndarray]:
     return {"image": images, "label": rng.integers(0, NUM_CLASSES, NUM_IMAGES).astype(np.int32)}
 
 
-def jax_block(method_name: str, cycle: int, arguments: argparse.Namespace) -> Block:
-    """A method's step in a cycle of the learning rate; the teacher of the second is the initial network."""
+def jax_block(method_name: str, cycle: int, arguments: argparse.Namespace, guides: int = 0, **fields) -> Block:
+    """A method's step in a cycle of the learning rate; the teacher of the second, and each guide, is the initial network."""
     data = random_images()
     model = models.create(arguments.model, NUM_CLASSES, arguments.dtype)
-    setting = methods.Setting(model, (1, 2), NUM_IMAGES, NUM_CLASSES, sharding.make_mesh(jax.devices()[:1]))
-    method = methods.create(method_name, setting)
+    setting = methods.Setting(model, (1, 2), NUM_IMAGES, NUM_CLASSES, sharding.make_mesh(jax.devices()[:1]), (model,) * guides)
+    method = methods.create(method_name, setting, **fields)
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, 0.9, nesterov=True))
     prepare = augment.make_prepare(*augment.channel_statistics(data["image"]), crop_padding=4, flip=True)
     example = prepare({"image": data["image"][:1]}, None)
     state = jax.jit(lambda key: init_state(model, optimizer, example, key))(jax.random.key(0))
-    state = state.replace(teacher=method.init(state))
+    state = state.replace(teacher=method.init(state, tuple(make_guide(method, state) for _ in range(guides))))
     if cycle > 1:
         state = state.replace(teacher=method.end_epoch(state, 1))
     train_step = jax.jit(make_train_step(model, method, optimizer, prepare), donate_argnums=0)
@@ -59,6 +61,13 @@ def jax_block(method_name: str, cycle: int, arguments: argparse.Namespace) -> Bl
         jax.block_until_ready((state, epoch_metrics))
 
     return block
+
+
+def make_guide(method: methods.Method, state: TrainState) -> methods.FrozenNetwork | methods.FrozenLogits:
+    """What stands for another run's network."""
+    if method.wants_logits:
+        return methods.FrozenLogits(jax.random.normal(jax.random.key(2), (NUM_IMAGES, NUM_CLASSES)))
+    return jax.tree.map(jnp.copy, methods.FrozenNetwork(state.params, state.batch_stats))
 
 
 def measure(blocks: dict[str, Block], arguments: argparse.Namespace) -> dict[str, list[float]]:
@@ -91,6 +100,7 @@ def main(argv: list[str] | None = None) -> str:
     parser.add_argument("--dtype", default="float32", choices=sorted(models.DTYPES))
     parser.add_argument("--steps", type=int, default=10, help="a block")
     parser.add_argument("--repeats", type=int, default=7, help="blocks of each variant")
+    parser.add_argument("--guides", type=int, default=0, help="the most guides of DGKD")
     parser.add_argument("--torch", action="store_true", help="PyTorch's step of the same ResNet, in turn with ours")
     arguments = parser.parse_args(argv)
 
@@ -100,6 +110,9 @@ def main(argv: list[str] | None = None) -> str:
         "SD, cycle >= 2": jax_block("snapshot", 2, arguments),
         "LSTSD": jax_block("long_short_term", 2, arguments),
     }
+    for guides in range(1, arguments.guides + 1):
+        for source in ("forward", "table"):
+            blocks[f"DGKD, {guides} guides, {source}"] = jax_block("densely_guided", 1, arguments, guides, guide_logits=source)
     if arguments.torch:
         import torch_resnet
 

@@ -24,5 +24,6 @@ def lstsd_fields():
     method.weight_short = 0.5  # of the term with the sample's logits from its last visit; 0 for none
     method.generation_epochs = 5  # length of a mini-generation
     method.symmetric = True  # False: soften the teacher alone, and leave out the factor T^2
+    method.view = "training"  # or clean: store the logits of a forward more, without augmentation and dropout
     method.table_dtype = "float32"  # or bfloat16: half the memory
     return method

@@ -1,7 +1,10 @@
 """Checks of a config, and the tie between a workdir and the config it belongs to."""
 
+import contextlib
+import fcntl
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -18,7 +21,7 @@ def check(config: ConfigDict) -> None:
     for field in ("seeds", "epochs", "batch_size", "log_every", "eval_every", "checkpoint_every"):
         if config[field] < 1:
             raise UserError(f"{field} is {config[field]}; it must be at least 1")
-    for field in ("seed", "data.train_examples", "data.crop_padding", "optimizer.weight_decay"):
+    for field in ("seed", "data.train_examples", "data.validation_examples", "data.crop_padding", "optimizer.weight_decay"):
         if flatten(config)[field] < 0:
             raise UserError(f"{field} is {flatten(config)[field]}; it must not be negative")
     if not config.optimizer.learning_rate > 0:
@@ -48,6 +51,21 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     ]
     if differing:
         raise UserError(f"workdir {workdir} belongs to another config: {'; '.join(differing)}. Choose another with --workdir.")
+
+
+@contextlib.contextmanager
+def exclusive(workdir: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes from training in a workdir; the lock goes with the process, however that ends.
+
+    Raises:
+      UserError: another process is training there.
+    """
+    with (workdir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"workdir {workdir} is in use by another run; wait for its end, or choose another with --workdir") from error
+        yield
 
 
 def load(workdir: pathlib.Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from distill_jax.data.batches import evaluation_order
 from distill_jax.step import gather
 
 ECE_BINS = 15
+PROFILE_K = 5  # classes of a score profile, the first included: the default K of the top-score difference
 
 
 def make_predict(network: Callable[[Any, Any], jax.Array], prepare: Callable[..., Any]) -> Callable[..., jax.Array]:
@@ -71,6 +72,18 @@ def classification_metrics(log_probs_NxC: np.ndarray, labels_N: np.ndarray) -> d
         "test_nll": float(-label_log_probs_N.mean()),
         "test_ece": expected_calibration_error(np.exp(log_probs_NxC.max(axis=1)), correct_N),
     }
+
+
+def score_profile(logits_NxC: np.ndarray) -> dict[str, float]:
+    """How strict predictions are: the mean of the largest probability, and that of the next ones, as far as the `PROFILE_K`-th."""
+    probs_NxK = np.sort(np.exp(log_softmax(logits_NxC)), axis=1)[:, ::-1][:, :PROFILE_K]
+    return {"test_top_score": float(probs_NxK[:, 0].mean()), "test_secondary_score": float(probs_NxK[:, 1:].mean())}
+
+
+def mean_entropy(logits_NxC: np.ndarray) -> float:
+    """Mean entropy of the predictions, in nats."""
+    log_probs_NxC = log_softmax(logits_NxC)
+    return float(-(np.exp(log_probs_NxC) * log_probs_NxC).sum(axis=1).mean())
 
 
 def expected_calibration_error(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = ECE_BINS) -> float:

@@ -1,6 +1,7 @@
 """Loss terms, each a pure function of logits. Temperatures and reductions are named, because they are where codes differ."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -43,3 +44,57 @@ def kl_divergence(
     log_teacher_BxC = jax.nn.log_softmax(teacher_logits_BxC / teacher_temperature)
     log_student_BxC = jax.nn.log_softmax(student_logits_BxC / student_temperature)
     return optax.losses.kl_divergence_with_log_targets(log_student_BxC, log_teacher_BxC)
+
+
+def top_score_difference(logits_BxC: jax.Array, k: int) -> jax.Array:
+    """f_(1) - mean(f_(2), ..., f_(k)), f_(i) being the i-th largest softmax probability: small where a few other classes are plausible.
+
+    The first class is the arg-max, not the label. Which classes are on top is a constant; the gradient flows through their
+    probabilities. Of equal probabilities, that of the lower class comes first.
+
+    Args:
+      logits_BxC: float32 [B, C].
+      k: number of classes, the first included; 2 <= k <= C.
+
+    Returns:
+      float32 [B], in 0..1.
+
+    References:
+      Yang, Xie, Qiao, Yuille, "Training Deep Neural Networks in Generations: A More Tolerant Teacher Educates Better Students", AAAI
+      2019 (arXiv 1805.05551).
+    """
+    top_Bxk, _ = jax.lax.top_k(jax.nn.softmax(logits_BxC), k)
+    return top_Bxk[:, 0] - top_Bxk[:, 1:].mean(axis=1)
+
+
+def uniform_cross_entropy(logits_BxC: jax.Array) -> jax.Array:
+    """Cross-entropy with the uniform distribution over the classes: what label smoothing adds.
+
+    (1 - e) * CE(label) + e * this is the cross-entropy with labels smoothed by e.
+
+    Args:
+      logits_BxC: float32 [B, C].
+
+    Returns:
+      float32 [B], in nats.
+
+    References:
+      Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016 (arXiv 1512.00567), section 7.
+    """
+    return -jax.nn.log_softmax(logits_BxC).mean(axis=1)
+
+
+def negative_entropy(logits_BxC: jax.Array) -> jax.Array:
+    """-H(softmax(logits)): the confidence penalty.
+
+    Args:
+      logits_BxC: float32 [B, C].
+
+    Returns:
+      float32 [B], in nats; -log(C) for the uniform distribution, 0 for a certain one.
+
+    References:
+      Pereyra et al., "Regularizing Neural Networks by Penalizing Confident Output Distributions", 2017 (arXiv 1701.06548).
+    """
+    log_probs_BxC = jax.nn.log_softmax(logits_BxC)
+    return (jnp.exp(log_probs_BxC) * log_probs_BxC).sum(axis=1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import optax
 
 from distill_jax.errors import UserError
@@ -51,8 +52,21 @@ def step_decay(learning_rate: float, boundaries: Sequence[int], factor: float) -
     return optax.piecewise_constant_schedule(learning_rate, {boundary: factor for boundary in boundaries})
 
 
+def with_warmup(schedule: optax.Schedule, steps: int) -> optax.Schedule:
+    """The rate of iteration i < steps is (i + 1) / steps of what `schedule` says (our choice of form; Goyal et al., arXiv 1706.02677)."""
+    return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / steps)
+
+
 def create(schedule, learning_rate: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
     """The schedule that the fields `schedule.*` of a config describe (see configs/common.py)."""
+    if not 0 <= schedule.warmup_epochs <= epochs:
+        raise UserError(f"schedule.warmup_epochs is {schedule.warmup_epochs}; it must lie in 0..epochs = {epochs}")
+    warmup_steps = round(schedule.warmup_epochs * steps_per_epoch)
+    rate = _without_warmup(schedule, learning_rate, epochs, steps_per_epoch)
+    return with_warmup(rate, warmup_steps) if warmup_steps else rate
+
+
+def _without_warmup(schedule, learning_rate: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
     if schedule.name == "cosine":
         ends = cycle_ends(epochs, schedule.cycles, schedule.cycle_epochs)
         amplitudes = tuple(schedule.amplitudes) or (1.0,) * len(ends)

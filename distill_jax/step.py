@@ -69,17 +69,18 @@ def make_train_step(
 
     Returns:
       A function to be jitted with its first argument donated. `key` is the run's key; the step's own randomness is a function of it
-      and of state.step, so a resumed run repeats it.
+      and of state.step, so a resumed run repeats it. The logits returned are those that the method observes.
     """
 
     def train_step(state, epoch_metrics, source, batch, key):
         batch = gather(source, batch)
-        inputs = prepare(batch, jax.random.fold_in(key, state.step))
-        signal = method.signal(state.teacher, inputs, batch["id"])
+        augmentation_key, dropout_key, teacher_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+        inputs = prepare(batch, augmentation_key)
+        signal = method.signal(state.teacher, inputs, batch["id"], teacher_key)
 
         def loss_fn(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
-            logits_BxC, updated = model.apply(variables, inputs, train=True, mutable=["batch_stats"])
+            logits_BxC, updated = model.apply(variables, inputs, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key})
             losses = method.loss(logits_BxC, batch["label"], signal)
             return losses.loss, (losses, logits_BxC, updated.get("batch_stats", {}))
 
@@ -88,6 +89,9 @@ def make_train_step(
         observed = TrainMetrics.single_from_model_output(
             loss=losses.loss, loss_ce=losses.ce, loss_teacher=losses.teacher, logits=logits_BxC, labels=batch["label"]
         )
+        if method.observes_clean_view:
+            variables = {"params": state.params, "batch_stats": state.batch_stats}
+            logits_BxC = model.apply(variables, prepare(batch, None), train=False)
         state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),

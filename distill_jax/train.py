@@ -1,101 +1,32 @@
-"""A run, from top to bottom: data, state, epochs, steps, evaluation, checkpoint, summary."""
+"""A run, from top to bottom: state, epochs, steps, evaluation, checkpoint, summary."""
 
 import contextlib
-import functools
 import pathlib
 import signal
 import statistics
-from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 from clu import parameter_overview
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from distill_jax import checkpoints, configuration, evaluate, logs, methods, models, preemption, schedules, sharding
-from distill_jax.data import Dataset, augment, load
+from distill_jax import checkpoints, configuration, logs, networks, preemption, sharding, stages
 from distill_jax.data.batches import epoch_order
 from distill_jax.errors import Interrupted, UserError
-from distill_jax.step import TrainMetrics, TrainState, init_state, make_train_step
+from distill_jax.methods import FrozenLogits, FrozenNetwork
+from distill_jax.program import Program, build, predict_source, predict_test, test_metrics, variables
+from distill_jax.step import TrainMetrics, TrainState
+from distill_jax.summary import summarise, summarise_seeds
 
-
-class Program(NamedTuple):
-    """What all runs of a config share, whatever their seed: built once, compiled once."""
-
-    config: ConfigDict
-    mesh: Mesh
-    dataset: Dataset
-    train_source: dict[str, jax.Array]  # the training set, on the device
-    test_source: dict[str, jax.Array]
-    plan: logs.Plan
-    method: methods.Method
-    init: Callable[[jax.Array], TrainState]  # of a key; without the teacher
-    train_step: Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]
-    observe: Callable[..., Any] | None  # (teacher, ids, logits) -> teacher
-    predict: Callable[..., jax.Array]  # (variables, source, batch) -> logits
-    predict_teacher: Callable[..., jax.Array] | None  # (teacher, source, batch) -> logits
-
-
-def build(config: ConfigDict) -> Program:
-    """Reads the data and makes the functions of a config.
-
-    Raises:
-      UserError: a field of the config, or the data it names, will not do.
-    """
-    configuration.check(config)
-    mesh = sharding.make_mesh()
-    sharding.check_batch_size(config.batch_size, mesh)
-    dataset = load(config.data.name, config.data.dir, config.data.train_examples)
-    num_examples = len(dataset.train["label"])
-    steps_per_epoch = num_examples // config.batch_size
-    if steps_per_epoch == 0:
-        raise UserError(f"batch_size is {config.batch_size}, but the training set has only {num_examples} examples")
-
-    schedule = schedules.create(config.schedule, config.optimizer.learning_rate, config.epochs, steps_per_epoch)
-    cycle_ends = schedules.cycle_ends(config.epochs, config.schedule.cycles, config.schedule.cycle_epochs)
-    optimizer = optax.chain(
-        optax.add_decayed_weights(config.optimizer.weight_decay),
-        optax.sgd(schedule, config.optimizer.momentum, config.optimizer.nesterov),
-    )
-    model = models.create(num_classes=dataset.num_classes, dtype=config.dtype, **config.model)
-    setting = methods.Setting(model, cycle_ends, num_examples, dataset.num_classes, mesh)
-    method = methods.create(setting=setting, **config.method)
-    mean, std = augment.channel_statistics(dataset.train["image"])
-    prepare = augment.make_prepare(mean, std, config.data.crop_padding, config.data.flip)
-    example = prepare({name: rows[:1] for name, rows in dataset.train.items()}, None)
-
-    whole = sharding.replicated(mesh)
-    jit_predict = functools.partial(jax.jit, out_shardings=whole)
-    return Program(
-        config=config,
-        mesh=mesh,
-        dataset=dataset,
-        train_source=sharding.put(dataset.train, whole),
-        test_source=sharding.put(dataset.test, whole),
-        plan=logs.Plan(
-            epochs=config.epochs,
-            steps_per_epoch=steps_per_epoch,
-            batch_size=config.batch_size,
-            cycle_ends=cycle_ends,
-            learning_rates=np.asarray(jax.vmap(schedule)(jnp.arange(config.epochs * steps_per_epoch))),
-        ),
-        method=method,
-        init=jax.jit(functools.partial(init_state, model, optimizer, example), out_shardings=whole),
-        train_step=jax.jit(make_train_step(model, method, optimizer, prepare), donate_argnums=0),
-        observe=method.observe and jax.jit(method.observe, donate_argnums=0),
-        predict=jit_predict(evaluate.make_predict(functools.partial(model.apply, train=False), prepare)),
-        predict_teacher=method.predict and jit_predict(evaluate.make_predict(method.predict, prepare)),
-    )
+Given = FrozenNetwork | FrozenLogits
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     """Trains what a config describes; resumes, if it was begun in this workdir.
 
-    With config.seeds > 1, each seed has a run of its own in workdir/seed_<seed>, all with the same compiled functions.
+    With config.seeds > 1, each seed has a run of its own in workdir/seed_<seed>, all with the same compiled functions. A family of
+    runs (config.stages.name) has a folder for each of its stages in there.
 
     Returns:
       The content of workdir/summary.json.
@@ -104,32 +35,85 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
       UserError: bad input, or a loss that is not finite.
       Interrupted: by SIGTERM or SIGINT, after saving.
     """
-    program = build(config)
-    if config.seeds == 1:
-        return run(program, config.seed, workdir)
     configuration.claim(workdir, config)
-    seeds = range(config.seed, config.seed + config.seeds)
-    summary = summarise_seeds([run(program, seed, workdir / f"seed_{seed}") for seed in seeds])
+    folders = seed_folders(config, workdir)
+    for seed, folder in folders.items():
+        configuration.claim(folder, config_of_seed(config, seed))
+    with configuration.exclusive(workdir):
+        summaries = train_stages(config, folders)
+    summary = summaries[0] if config.seeds == 1 else summarise_seeds(summaries)
     logs.write_json(workdir / "summary.json", summary)
-    logs.say(
-        f"{workdir}: test accuracy of {config.seeds} seeds {summary['test_accuracy']:.2%}, "
-        f"standard deviation {summary['test_accuracy_std']:.2%}"
-    )
+    if config.stages.name:
+        table = stages.family(config).table(summary["stages"])
+        logs.write_text(workdir / "table.md", table + "\n")
+        logs.say(table)
+    spread = f" (mean of {config.seeds} seeds, standard deviation {summary['test_accuracy_std']:.2%})" if config.seeds > 1 else ""
+    logs.say(f"{workdir}: {summary['evaluated_on']} accuracy {summary['test_accuracy']:.2%}{spread}")
+    return summary
+
+
+def seed_folders(config: ConfigDict, workdir: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Where each seed's files are."""
+    if config.seeds == 1:
+        return {config.seed: workdir}
+    return {seed: workdir / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds)}
+
+
+def config_of_seed(config: ConfigDict, seed: int) -> ConfigDict:
+    """The config under which one of several seeds is a run of its own."""
+    return ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1})
+
+
+def train_stages(config: ConfigDict, folders: dict[int, pathlib.Path]) -> list[dict[str, Any]]:
+    """One stage after the other, each for all seeds: a summary a seed; in a family that of its last stage, all of them under "stages"."""
+    families = {seed: stages.expand(config_of_seed(config, seed)) for seed in folders}
+    done = {seed: [] for seed in folders}
+    for name in families[config.seed]:
+        configs = {seed: families[seed][name] for seed in folders}
+        summaries = train_seeds(configs, {seed: folder / name for seed, folder in folders.items()})
+        for seed, summary in zip(folders, summaries, strict=True):
+            done[seed].append({"stage": name} | summary)
+    if not config.stages.name:
+        return summaries
+    families_summaries = [runs[-1] | {"stages": runs} for runs in done.values()]
+    for folder, summary in zip(folders.values(), families_summaries, strict=True):
+        logs.write_json(folder / "summary.json", summary)
+    return families_summaries
+
+
+def train_seeds(configs: dict[int, ConfigDict], folders: dict[int, pathlib.Path]) -> list[dict[str, Any]]:
+    """Runs that differ in their seeds alone, by seed: one program for all. Finished ones are not repeated."""
+    program, summaries = None, []
+    for seed, folder in folders.items():
+        summary = finished(configs[seed], folder)
+        if summary is None:
+            program = program or build(configs[seed], folder)
+            summary = run(program, configs[seed].seed, folder)
+        summaries.append(summary)
+    return summaries
+
+
+def finished(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None:
+    """Makes a workdir this config's; the summary of its run, if that is finished."""
+    configuration.claim(workdir, config)
+    if not (workdir / "summary.json").exists():
+        return None
+    summary = logs.read_json(workdir / "summary.json")
+    logs.say(f"{workdir}: finished before, {summary['evaluated_on']} accuracy {summary['test_accuracy']:.2%}")
     return summary
 
 
 def run(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
     """One run of one seed: see `train`."""
-    config, plan = program.config, program.plan
-    configuration.claim(workdir, config_of_seed(config, seed))
-    if (workdir / "summary.json").exists():
-        summary = logs.read_json(workdir / "summary.json")
-        logs.say(f"{workdir}: finished before, test accuracy {summary['test_accuracy']:.2%}")
+    config, plan = config_of_seed(program.config, seed), program.plan
+    summary = finished(config, workdir)
+    if summary is not None:
         return summary
-
     init_key, step_key = jax.random.split(jax.random.key(seed))
+    if program.dataset.tokenizer:
+        logs.write_text(workdir / "tokenizer.json", program.dataset.tokenizer)
     manager = checkpoints.open_manager(workdir / "checkpoints")
-    state, epoch_metrics, step = start(program, init_key, manager)
+    state, epoch_metrics, step = start(program, workdir, init_key, manager)
     log = logs.RunLog(workdir, plan, config.log_every, step)
     teacher_logits = None  # of the test set; they last as long as the teacher
 
@@ -162,7 +146,7 @@ def run(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
             if teacher is not state.teacher:
                 state, teacher_logits = state.replace(teacher=teacher), None
             if cycle_ended:
-                checkpoints.save_weights(snapshot_path(workdir, epoch), variables(state))
+                checkpoints.save_weights(networks.snapshot_path(workdir, epoch), variables(state))
             if signals:
                 save_and_leave(manager, log.step, state, epoch_metrics, signals[0])
             if cycle_ended or epoch % config.checkpoint_every == 0:
@@ -170,60 +154,70 @@ def run(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
 
     summary = summarise(program, seed, workdir, state, log.history)
     logs.write_json(workdir / "summary.json", summary)
-    logs.say(f"{workdir}: test accuracy {summary['test_accuracy']:.2%} after {plan.epochs} epochs")
     return summary
 
 
-def start(program: Program, key: jax.Array, manager) -> tuple[TrainState, TrainMetrics, int]:
+def start(program: Program, workdir: pathlib.Path, key: jax.Array, manager) -> tuple[TrainState, TrainMetrics, int]:
     """The state to begin with, the metrics of its epoch so far, and the number of finished steps.
 
     A new run starts from its key. An old one takes its newest intact checkpoint; the kind of teacher that is in there follows from the
     method, which is asked what it has after that many epochs.
     """
     state, step = program.init(key), checkpoints.latest_step(manager)
-    state = state.replace(teacher=program.method.init(state))
+    state = state.replace(teacher=program.method.init(state, load_teachers(program, workdir)))
     if step is None:
         logs.say(parameter_overview.get_parameter_overview(state.params, include_stats=False))
-        return state, empty_metrics(program), 0
+        return load_initial(program, workdir, state), empty_metrics(program), 0
     for epoch in range(1, step // program.plan.steps_per_epoch + 1):
         state = state.replace(teacher=program.method.end_epoch(state, epoch))
-    saved = checkpoints.restore(manager, step, {"state": state, "epoch_metrics": empty_metrics(program)})
+    saved = checkpoints.restore(manager, step, {"state": without_given(state), "epoch_metrics": empty_metrics(program)})
     logs.say(f"resuming after step {step}, in epoch {step // program.plan.steps_per_epoch + 1}")
-    return saved["state"], saved["epoch_metrics"], step
+    return with_given(saved["state"], state), saved["epoch_metrics"], step
+
+
+def load_teachers(program: Program, workdir: pathlib.Path) -> tuple[Given, ...]:
+    """The networks of config.teachers; or, where the method wants just that, what they say of each training sample."""
+    config, given = program.config, []
+    trained = networks.find_all(config.teachers, workdir, config.dtype)
+    if trained:
+        networks.remember(workdir, {name: run.summary["params_sha256"] for name, run in zip(config.teachers, trained, strict=True)})
+    for run, predict in zip(trained, program.predict_given, strict=True):
+        network = networks.load(run, program.mesh)
+        if program.method.wants_logits:
+            logits = predict_source(program, predict, {"params": network.params, "batch_stats": network.batch_stats}, program.train_source)
+            given.append(FrozenLogits(sharding.put(logits, sharding.replicated(program.mesh))))
+        else:
+            given.append(network)
+    return tuple(given)
+
+
+def load_initial(program: Program, workdir: pathlib.Path, state: TrainState) -> TrainState:
+    """The state with the weights of config.initial, if that names a run."""
+    if not program.config.initial:
+        return state
+    trained = networks.find(networks.resolve(program.config.initial, workdir))
+    network = networks.load(trained, program.mesh)
+    if jax.tree.map(jnp.shape, network.params) != jax.tree.map(jnp.shape, state.params):
+        raise UserError(f"initial: {trained.workdir} holds a {trained.summary['model']}, this run trains another network")
+    return state.replace(params=network.params, batch_stats=network.batch_stats)
+
+
+def is_given(node: Any) -> bool:
+    return isinstance(node, Given)
+
+
+def without_given(state: TrainState) -> TrainState:
+    """What a checkpoint holds: the networks that other runs trained are left to those runs."""
+    return jax.tree.map(lambda node: None if is_given(node) else node, state, is_leaf=is_given)
+
+
+def with_given(saved: TrainState, state: TrainState) -> TrainState:
+    """A state from a checkpoint, with the given networks of `state`."""
+    return jax.tree.map(lambda leaf, own: own if leaf is None else leaf, saved, state, is_leaf=lambda leaf: leaf is None)
 
 
 def empty_metrics(program: Program) -> TrainMetrics:
     return sharding.put(TrainMetrics.empty(), sharding.replicated(program.mesh))
-
-
-def variables(state: TrainState) -> dict[str, Any]:
-    """The student's network, as flax's `apply` takes it."""
-    return {"params": state.params, "batch_stats": state.batch_stats}
-
-
-def snapshot_path(workdir: pathlib.Path, epoch: int) -> pathlib.Path:
-    """Where the network of a cycle's end is kept."""
-    return workdir / "snapshots" / f"epoch_{epoch}"
-
-
-def predict_test(program: Program, predict: Callable[..., jax.Array], network: Any) -> np.ndarray:
-    """Logits of the test set, float32 [N, C]."""
-    return evaluate.predict_all(
-        functools.partial(predict, network),
-        program.test_source,
-        len(program.dataset.test["label"]),
-        program.plan.batch_size,
-        program.mesh,
-    )
-
-
-def test_metrics(program: Program, state: TrainState, teacher_logits: np.ndarray | None) -> dict[str, float]:
-    """The student on the test set, and how often the teacher's arg-max there is the student's."""
-    logits = predict_test(program, program.predict, variables(state))
-    metrics = evaluate.classification_metrics(logits, program.dataset.test["label"])
-    if teacher_logits is not None:
-        metrics["teacher_agreement"] = evaluate.agreement(logits, teacher_logits)
-    return metrics
 
 
 def check_finite(params: Any, step: int) -> None:
@@ -241,7 +235,7 @@ def all_finite(tree: Any) -> jax.Array:
 
 
 def save(manager, step: int, state: TrainState, epoch_metrics: TrainMetrics) -> None:
-    checkpoints.save(manager, step, {"state": state, "epoch_metrics": epoch_metrics})
+    checkpoints.save(manager, step, {"state": without_given(state), "epoch_metrics": epoch_metrics})
 
 
 def save_and_leave(manager, step: int, state: TrainState, epoch_metrics: TrainMetrics, signal_number: int) -> NoReturn:
@@ -251,90 +245,39 @@ def save_and_leave(manager, step: int, state: TrainState, epoch_metrics: TrainMe
     )
 
 
-def summarise(program: Program, seed: int, workdir: pathlib.Path, state: TrainState, history: list[dict]) -> dict[str, Any]:
-    """The content of summary.json. The result is that of the last epoch; the best one stands beside it, under its own name."""
-    plan, last = program.plan, history[-1]
-    epochs = [line for line in history if line["step"] % plan.steps_per_epoch == 0]
-    summary = {
-        "method": program.config.method.name,
-        "model": program.config.model.name,
-        "dataset": program.config.data.name,
-        "seed": seed,
-        "epochs": plan.epochs,
-        "steps": plan.steps,
-        "num_params": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "train_accuracy": last["train_accuracy"],
-        "test_accuracy": last["test_accuracy"],
-        "best_test_accuracy": max(line["test_accuracy"] for line in epochs if "test_accuracy" in line),
-        "test_top5": last["test_top5"],
-        "test_nll": last["test_nll"],
-        "test_ece": last["test_ece"],
-        "ece_bins": evaluate.ECE_BINS,
-        "images_per_second": statistics.median(line["images_per_second"] for line in epochs),
-        "wall_seconds": last["wall_seconds"],
-        "params_sha256": checkpoints.params_sha256(state.params),
-    }
-    if len(plan.cycle_ends) > 1:
-        summary["snapshot_ensemble"] = evaluate_snapshots(program, workdir, state)
-    return summary
-
-
-def evaluate_snapshots(program: Program, workdir: pathlib.Path, state: TrainState) -> dict[str, Any]:
-    """The networks at the cycles' ends, each alone, and the mean of their probabilities."""
-    labels = program.dataset.test["label"]
-    members = []
-    for epoch in program.plan.cycle_ends:
-        network = checkpoints.load_weights(snapshot_path(workdir, epoch), variables(state))
-        members.append(predict_test(program, program.predict, network))
-    accuracies = [evaluate.classification_metrics(logits, labels)["test_accuracy"] for logits in members]
-    return {**evaluate.classification_metrics(evaluate.ensemble(members), labels), "members_test_accuracy": accuracies}
-
-
-def summarise_seeds(summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the seeds, the standard deviation (n - 1) of each result as <name>_std, and the summaries themselves under "runs"."""
-    first = summaries[0]
-    shared = ("method", "model", "dataset", "epochs", "steps", "num_params", "ece_bins")
-    measured = [name for name, value in first.items() if isinstance(value, float)]
-    summary = {name: first[name] for name in shared} | {"seeds": [summary["seed"] for summary in summaries]}
-    for name in measured:
-        values = [run[name] for run in summaries]
-        summary[name] = statistics.mean(values)
-        summary[f"{name}_std"] = statistics.stdev(values)
-    return summary | {"runs": summaries}
-
-
 def evaluate_checkpoint(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of a workdir, or of each of its seeds, on the test set.
+    """Evaluates the newest checkpoint of a workdir, or of each of its seeds and stages, on the test set.
 
     Returns:
-      The content of workdir/eval.json.
+      The content of workdir/eval.json: one run's results, or a list of them under "runs".
 
     Raises:
       UserError: the workdir has no checkpoint, or belongs to another config.
     """
-    program = build(config)
-    if config.seeds == 1:
-        result = evaluate_run(program, config.seed, workdir)
-    else:
-        seeds = range(config.seed, config.seed + config.seeds)
-        runs = [evaluate_run(program, seed, workdir / f"seed_{seed}") for seed in seeds]
-        result = {"test_accuracy": statistics.mean(run["test_accuracy"] for run in runs), "runs": runs}
+    folders, runs = seed_folders(config, workdir), []
+    families = {seed: stages.expand(config_of_seed(config, seed)) for seed in folders}
+    for name in families[config.seed]:
+        program = None
+        for seed, folder in folders.items():
+            stage = families[seed][name]
+            claim_trained(stage, folder / name)
+            program = program or build(stage, folder / name)
+            runs.append(({"stage": name} if name else {}) | evaluate_run(program, stage.seed, folder / name))
+    result = runs[0] if len(runs) == 1 else {"test_accuracy": statistics.mean(run["test_accuracy"] for run in runs), "runs": runs}
     logs.write_json(workdir / "eval.json", result)
     logs.say(f"{workdir / 'eval.json'}: test accuracy {result['test_accuracy']:.2%}")
     return result
 
 
-def evaluate_run(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
-    """The newest checkpoint of one seed: its step and its test metrics."""
+def claim_trained(config: ConfigDict, workdir: pathlib.Path) -> None:
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"workdir {workdir} has no checkpoint to evaluate; train first, with the same --config and --workdir")
-    configuration.claim(workdir, config_of_seed(program.config, seed))
-    state, _, step = start(program, jax.random.key(seed), checkpoints.open_manager(workdir / "checkpoints"))
+    configuration.claim(workdir, config)
+
+
+def evaluate_run(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
+    """The newest checkpoint of one run: its step and its test metrics."""
+    state, _, step = start(program, workdir, jax.random.key(seed), checkpoints.open_manager(workdir / "checkpoints"))
     if step == 0:
         raise UserError(f"workdir {workdir} has no intact checkpoint to evaluate")
     return {"seed": seed, "step": step, **test_metrics(program, state, None)}
-
-
-def config_of_seed(config: ConfigDict, seed: int) -> ConfigDict:
-    """The config under which one of several seeds is a run of its own."""
-    return ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1})

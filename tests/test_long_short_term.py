@@ -57,7 +57,7 @@ def test_loss_by_hand_with_signals_that_do_not_all_exist(symmetric):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_batch_writes_its_own_rows_and_no_other(dtype):
-    table = make_method(table_dtype=dtype).init(None)
+    table = make_method(table_dtype=dtype).init(None, ())
     rng = np.random.default_rng(0)
     everything = rng.standard_normal((50, 7)).astype(np.float32)
     table = write_rows(table, jnp.arange(50), everything)
@@ -75,7 +75,7 @@ def test_rows_are_keyed_by_id_whatever_the_order():
     logits = rng.standard_normal((50, 7)).astype(np.float32)
     tables = []
     for order in (np.arange(50), rng.permutation(50)):
-        table = make_method().init(None)
+        table = make_method().init(None, ())
         for ids in order.reshape(5, 10):
             table = write_rows(table, ids, logits[ids])
         tables.append(table)
@@ -86,7 +86,7 @@ def test_rows_are_keyed_by_id_whatever_the_order():
 def test_a_row_holds_the_logits_of_the_step(table_program):
     program = table_program
     state, key = start(program)
-    state = state.replace(teacher=program.method.init(state))
+    state = state.replace(teacher=program.method.init(state, ()))
     ids = np.arange(40) * 5
     state, _, logits = program.train_step(state, train.empty_metrics(program), program.train_source, batch_of(program, ids), key)
     table = program.observe(state.teacher, ids, logits)
@@ -94,11 +94,22 @@ def test_a_row_holds_the_logits_of_the_step(table_program):
     assert set(np.flatnonzero(table.has_short)) == set(ids)
 
 
+def test_a_clean_view_is_stored_on_demand():
+    """The logits of the weights before the step, without the augmentation that the step itself sees."""
+    program = train.build(lstsd_config(view="clean"))
+    state, key = start(program)
+    state = state.replace(teacher=program.method.init(state, ()))
+    ids = np.arange(40) * 5
+    expected = program.predict(train.variables(state), program.train_source, batch_of(program, ids))
+    _, _, logits = program.train_step(state, train.empty_metrics(program), program.train_source, batch_of(program, ids), key)
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
 def test_the_long_signal_is_the_last_of_a_mini_generation_and_stays():
     method = make_method(generation_epochs=2)
     state = ConfigDict({"teacher": None}, convert_dict=False)
     long = []
-    table = method.init(None)
+    table = method.init(None, ())
     for epoch in range(1, 6):
         table = write_rows(table, jnp.arange(50), jnp.full((50, 7), float(epoch)))
         state.teacher = table
@@ -123,7 +134,7 @@ def test_eight_devices_do_as_one_and_hand_their_table_over(finished_table, table
     run_on_eight_devices(tmp_path, *config)
     check_same_curves(finished_table[0], tmp_path)
     states = [
-        train.start(table_program, jax.random.key(0), checkpoints.open_manager(workdir / "checkpoints"))
+        train.start(table_program, workdir, jax.random.key(0), checkpoints.open_manager(workdir / "checkpoints"))
         for workdir in (finished_table[0], tmp_path)
     ]
     (one, _, step), (eight, _, same_step) = states
@@ -141,7 +152,7 @@ def copies_of_a_table(lowered):
 def test_no_step_copies_the_table(table_program):
     program = table_program
     state, key = start(program)
-    state = state.replace(teacher=program.method.init(state))
+    state = state.replace(teacher=program.method.init(state, ()))
     batch, logits = batch_of(program, np.arange(40)), jnp.zeros((40, 10))
     arguments = state, train.empty_metrics(program), program.train_source, batch, key
     assert not copies_of_a_table(program.train_step.lower(*arguments))
@@ -194,6 +205,7 @@ def test_a_combination_adds_both_teachers_to_one_cross_entropy():
         ({"temperature": 0.0}, "method.temperature is 0.0"),
         ({"weight_long": -1.0}, "method.weight_long is -1.0"),
         ({"generation_epochs": 0}, "method.generation_epochs is 0"),
+        ({"view": "augmented"}, "method.view is 'augmented'; known: training, clean"),
         ({"table_dtype": "int8"}, "method.table_dtype is 'int8'; known: float32, bfloat16"),
     ],
 )

@@ -171,10 +171,18 @@ def test_a_workdir_belongs_to_its_config(finished, tmp_path):
     assert train.train(make_config(log_every=7, data__dir="/elsewhere"), workdir) == finished[1]
 
 
+def test_two_runs_in_one_workdir(tmp_path):
+    config = make_config(epochs=1, schedule__cycles=1)
+    with configuration.exclusive(tmp_path):
+        with pytest.raises(UserError, match="is in use by another run"):
+            train.train(config, tmp_path)
+    assert train.train(config, tmp_path)["steps"] == 5
+
+
 def test_seeds_share_one_compilation(finished, tmp_path, monkeypatch):
     built = []
     build = train.build
-    monkeypatch.setattr(train, "build", lambda config: built.append(build(config)) or built[-1])
+    monkeypatch.setattr(train, "build", lambda *arguments: built.append(build(*arguments)) or built[-1])
     summary = train.train(make_config(seeds=2), tmp_path)
     assert len(built) == 1
     assert built[0].train_step._cache_size() == 2

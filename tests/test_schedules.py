@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
 
 from configs import common
-from distill_jax import schedules
+from distill_jax import optimizers, schedules
 from distill_jax.errors import UserError
 
 
@@ -58,9 +60,47 @@ def test_step_decay_falls_at_its_boundaries():
     assert [float(rate(step)) for step in steps] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
 
 
+def test_warmup_rises_linearly_to_the_schedule():
+    config = common.get_config()
+    plain = schedules.create(config.schedule, learning_rate=0.1, epochs=10, steps_per_epoch=8)
+    config.schedule.warmup_epochs = 0.5
+    warm = schedules.create(config.schedule, learning_rate=0.1, epochs=10, steps_per_epoch=8)
+    ratios = [float(warm(step) / plain(step)) for step in (0, 1, 2, 3, 4, 50)]
+    assert ratios == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
+
+
+def test_adamw_by_hand():
+    """Two steps of a matrix, which decays, and of a bias, which does not."""
+    optimizer = optimizers.create(ConfigDict({"name": "adamw", "weight_decay": 0.1}), lambda step: 0.01)
+    params = {"kernel": np.full((1, 2), 0.5), "bias": np.full(2, 0.5)}
+    gradients = [{"kernel": np.full((1, 2), g), "bias": np.full(2, g)} for g in (2.0, -1.0)]
+    state, ours = optimizer.init(params), params
+    mean = square = 0.0
+    expected = {name: leaf.copy() for name, leaf in params.items()}
+    for step, gradient in enumerate(gradients, start=1):
+        updates, state = optimizer.update(gradient, state, ours)
+        ours = optax.apply_updates(ours, updates)
+        g = gradient["bias"][0]
+        mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g**2
+        move = mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+        expected["kernel"] -= 0.01 * (move + 0.1 * expected["kernel"])
+        expected["bias"] -= 0.01 * move
+    for name in params:
+        np.testing.assert_allclose(ours[name], expected[name], rtol=1e-5)
+
+
+def test_unknown_optimizer():
+    with pytest.raises(UserError, match="optimizer.name is 'lion'; known: sgd, adamw"):
+        optimizers.create(ConfigDict({"name": "lion"}), lambda step: 0.1)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"name": "linear"}, "schedule.name is 'linear'; known: cosine, step"), ({"amplitudes": (1.0, 1.0)}, "there are 1 cycles")],
+    [
+        ({"warmup_epochs": 11.0}, "schedule.warmup_epochs is 11.0; it must lie in 0..epochs = 10"),
+        ({"name": "linear"}, "schedule.name is 'linear'; known: cosine, step"),
+        ({"amplitudes": (1.0, 1.0)}, "there are 1 cycles"),
+    ],
 )
 def test_bad_schedule(fields, message):
     schedule = ConfigDict(common.get_config().schedule.to_dict() | fields)

@@ -7,7 +7,8 @@ import optax
 import pytest
 from clu import metrics
 
-from distill_jax import sharding, train
+from distill_jax import models, sharding, train
+from distill_jax.data import augment
 from distill_jax.data.batches import epoch_order
 from distill_jax.methods.snapshot import Snapshot, take_snapshot
 
@@ -58,11 +59,11 @@ def test_no_gradient_reaches_the_teacher(program):
     before = jax.tree.map(jnp.copy, state)
     after, _, _ = program.train_step(state, train.empty_metrics(program), program.train_source, batch, key)
 
-    model = train.models.create("small_cnn", 10)
-    mean_std = train.augment.channel_statistics(program.dataset.train["image"])
-    prepare = train.augment.make_prepare(*mean_std, crop_padding=1, flip=False)
+    model = models.create("small_cnn", 10)
+    mean_std = augment.channel_statistics(program.dataset.train["image"])
+    prepare = augment.make_prepare(*mean_std, crop_padding=1, flip=False)
     rows = {name: value[:40] for name, value in program.dataset.train.items()}
-    inputs = prepare(rows, jax.random.fold_in(key, before.step))
+    inputs = prepare(rows, jax.random.split(jax.random.fold_in(key, before.step), 3)[0])
     teacher = np.asarray(model.apply({"params": before.teacher.params, "batch_stats": before.teacher.batch_stats}, inputs))
 
     def loss_by_hand(params):
@@ -94,7 +95,7 @@ def test_golden_numbers(program):
     for epoch in (1, 2):
         state, epoch_metrics = run_epoch(program, state, key, epoch)
         seen.append(float(epoch_metrics.compute()["loss"]))
-    assert seen == pytest.approx([2.3046, 2.1358], rel=1e-3)
+    assert seen == pytest.approx([2.3287, 2.0611], rel=1e-3)
 
 
 def test_epoch_metrics_are_means(program):

@@ -63,7 +63,19 @@ def test_subset_is_balanced_and_exact(count):
 
 @pytest.mark.parametrize("count", [-1, 1438])
 def test_subset_out_of_range(count):
-    fails(f"data.train_examples is {count}; digits allows 0 .all. to 1437", "digits", "", count)
+    fails(f"data.train_examples is {count}; digits allows 0 to 1437", "digits", "", count)
+
+
+def test_validation_comes_out_of_the_training_set():
+    whole, held_out = load("digits"), load("digits", validation_examples=100, train_examples=500)
+    assert len(held_out.train["label"]) == 500
+    assert np.bincount(held_out.test["label"]).tolist() == [10] * 10
+    rows = {image.tobytes() for image in whole.train["image"]}
+    train, validation = ([image.tobytes() for image in part["image"]] for part in (held_out.train, held_out.test))
+    assert not set(train) & set(validation) and set(train) | set(validation) <= rows
+    np.testing.assert_array_equal(validation, [image.tobytes() for image in load("digits", validation_examples=100).test["image"]])
+    fails("data.validation_examples is 1437; digits allows 0 to 1436", "digits", "", 0, 1437)
+    fails("data.train_examples is 1338; digits allows 0 to 1337", "digits", "", 1338, 100)
 
 
 # TFDS

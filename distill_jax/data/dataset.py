@@ -1,5 +1,6 @@
 """What every reader returns, and the class-balanced choice of rows."""
 
+import json
 from typing import NamedTuple
 
 import numpy as np
@@ -8,9 +9,9 @@ from distill_jax.errors import UserError
 
 
 class Dataset(NamedTuple):
-    """An image classification set in memory.
+    """A classification set in memory.
 
-    `train` and `test` hold "image" (uint8 [N, H, W, C]) and "label" (int32 [N], 0..num_classes-1).
+    `train` and `test` hold "image" (uint8 [N, H, W, C]) or "tokens" (int32 [N, L]), and "label" (int32 [N], 0..num_classes-1).
     The id of a sample is its row in `train`.
     """
 
@@ -18,6 +19,12 @@ class Dataset(NamedTuple):
     num_classes: int
     train: dict[str, np.ndarray]
     test: dict[str, np.ndarray]
+    tokenizer: str = ""  # of a text set: its tokenizer as JSON, vocabulary included
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids; 0 for images."""
+        return len(json.loads(self.tokenizer)["model"]["vocab"]) if self.tokenizer else 0
 
 
 def split(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -53,13 +60,14 @@ def balanced_rows(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def check(dataset: Dataset) -> None:
-    """Raises UserError if a split is empty, a label is out of range, or train and test images differ in shape."""
+    """Raises UserError if a split is empty, a label is out of range, or train and test inputs differ in shape."""
     for key, rows in (("train", dataset.train), ("test", dataset.test)):
         labels = rows["label"]
         if not len(labels):
             raise UserError(f"{dataset.name}: the {key} split is empty")
         if labels.min() < 0 or labels.max() >= dataset.num_classes:
             raise UserError(f"{dataset.name}: {key} labels must be 0..{dataset.num_classes - 1}, found {labels.min()}..{labels.max()}")
-    train_shape, test_shape = dataset.train["image"].shape[1:], dataset.test["image"].shape[1:]
-    if train_shape != test_shape:
-        raise UserError(f"{dataset.name}: train images are {train_shape}, test images {test_shape} (H, W, C)")
+    for key in dataset.train:
+        train_shape, test_shape = dataset.train[key].shape[1:], dataset.test[key].shape[1:]
+        if train_shape != test_shape:
+            raise UserError(f"{dataset.name}: train {key}s are {train_shape}, test {key}s {test_shape}")

@@ -1,50 +1,66 @@
 """Data sets by name."""
 
+from typing import Any
+
 import numpy as np
 from sklearn.datasets import load_digits
 
-from distill_jax.data import cifar, folder, npz, tfds
+from distill_jax.data import cifar, folder, npz, text, tfds
 from distill_jax.data.dataset import Dataset, balanced_rows, check, split, take
 from distill_jax.errors import UserError
 
-KNOWN = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH")
+KNOWN = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH", "text:PATH")
 DIGITS_TEST = 360
 
 
-def load(name: str, directory: str = "", train_examples: int = 0) -> Dataset:
+def load(name: str, directory: str = "", train_examples: int = 0, validation_examples: int = 0, text_fields: Any = None) -> Dataset:
     """Reads the data set `name`, one of KNOWN, whole into memory.
 
     Args:
       name: what to read (data.name).
       directory: where the CIFAR files or archives, or the TFDS data directory, are (data.dir).
       train_examples: 0 for all, else the size of a class-balanced subset of `train` (data.train_examples).
-        The subset is the same in every run, and `test` is never cut.
+      validation_examples: 0, or how many rows, class-balanced, leave the training set first and take the place of `test`: for
+        tuning (data.validation_examples).
+      text_fields: how a text set is read (data.text).
+
+    Both choices of rows are the same in every run; the real `test` is never cut.
 
     Raises:
-      UserError: an unknown name, a missing or damaged file, or too many train_examples; one line naming the culprit.
+      UserError: an unknown name, a missing or damaged file, or too many examples; one line naming the culprit.
     """
-    dataset = _read(name, directory)
+    dataset = _read(name, directory, text_fields)
     check(dataset)
-    available = len(dataset.train["label"])
-    if not 0 <= train_examples <= available:
-        raise UserError(f"data.train_examples is {train_examples}; {name} allows 0 (all) to {available}")
-    if not train_examples:
-        return dataset
-    return dataset._replace(train=take(dataset.train, balanced_rows(dataset.train["label"], train_examples)))
+    if validation_examples:
+        check_count(name, "data.validation_examples", validation_examples, len(dataset.train["label"]) - 1)
+        held_out = balanced_rows(dataset.train["label"], validation_examples)
+        rest = np.setdiff1d(np.arange(len(dataset.train["label"])), held_out)
+        dataset = dataset._replace(train=take(dataset.train, rest), test=take(dataset.train, held_out))
+    if train_examples:
+        check_count(name, "data.train_examples", train_examples, len(dataset.train["label"]))
+        dataset = dataset._replace(train=take(dataset.train, balanced_rows(dataset.train["label"], train_examples)))
+    return dataset
 
 
-def _read(name: str, directory: str) -> Dataset:
+def check_count(name: str, field: str, count: int, available: int) -> None:
+    if not 0 <= count <= available:
+        raise UserError(f"{field} is {count}; {name} allows 0 to {available}")
+
+
+def _read(name: str, directory: str, fields: Any) -> Dataset:
     kind, _, rest = name.partition(":")
     if name == "digits":
         return _digits()
     if name in cifar.SETS:
         return cifar.read(name, directory)
     if kind == "tfds" and rest:
-        return tfds.read(rest, directory)
+        return tfds.read(rest, directory, fields)
     if kind == "folder" and rest:
         return folder.read(rest)
     if kind == "npz" and rest:
         return npz.read(rest)
+    if kind == "text" and rest:
+        return text.read(rest, directory, fields)
     raise UserError(f"data.name {name!r} is not known; known: {', '.join(KNOWN)}")
 
 

@@ -1,25 +1,39 @@
-"""Image classification sets of TensorFlow Datasets.
+"""Image and sentence classification sets of TensorFlow Datasets.
 
 TFDS reads a set that was prepared as array_record without TensorFlow; anything else takes TensorFlow.
 """
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from distill_jax.data import text
 from distill_jax.data.dataset import Dataset, split
 from distill_jax.errors import UserError
 
 INSTALL = "install the tfds extra (pip install 'distill_jax[tfds]') or put the archives into data.dir"
+SENTENCES = (  # the features of a pair or of a sentence, in the order in which they are looked for
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("title", "description"),
+    ("sentence",),
+    ("text",),
+    ("description",),
+)
 
 
-def read(name: str, directory: str) -> Dataset:
+def read(name: str, directory: str, fields: Any = None) -> Dataset:
     """Reads the TFDS set `name` from (or, with TensorFlow installed, downloads it into) `directory`, "" for TFDS's own.
 
-    Needs the features "image" (uint8, all of one size) and "label", and the splits train and test, or validation.
+    Needs the features "label", and "image" (uint8, all of one size) or one of SENTENCES. The test set is the first of test, validation
+    and validation_matched that has labels (GLUE's test has not). Of `fields`, data.text, a set of sentences takes max_length
+    and vocabulary_size; its splits are as in `text.read`.
 
     Raises:
       UserError: no such set, not of that kind, or it cannot be read without TensorFlow.
@@ -27,15 +41,22 @@ def read(name: str, directory: str) -> Dataset:
     full_name = f"tfds:{name}"
     builder = _builder(name, directory)
     features = dict(builder.info.features.items())
-    if "image" not in features or not hasattr(features.get("label"), "num_classes"):
-        raise UserError(f"data.name {full_name}: needs the features image and label, has {list(features)}")
+    sentences = next((keys for keys in SENTENCES if set(keys) <= set(features)), ())
+    if not ("image" in features or sentences) or not hasattr(features.get("label"), "num_classes"):
+        known = "; ".join(", ".join(keys) for keys in SENTENCES)
+        raise UserError(f"data.name {full_name}: needs the features image and label, has {list(features)}; or label and one of {known}")
+    num_classes = features["label"].num_classes
     rows = _row_reader(builder, full_name)
     splits = builder.info.splits
-    held_out = next((key for key in ("test", "validation") if key in splits), None)
+    candidates = [key for key in ("test", "validation", "validation_matched") if key in splits]
+    held_out = next((key for key in candidates if not _is_unlabelled(rows(key))), None)
     if "train" not in splits or held_out is None:
         raise UserError(f"data.name {full_name}: needs the splits train and test (or validation), has {list(splits)}")
-    train, test = (_stack(rows(key), f"{full_name} {key}") for key in ("train", held_out))
-    return Dataset(full_name, features["label"].num_classes, train, test)
+    if "image" in features:
+        train, test = (_stack(rows(key), f"{full_name} {key}") for key in ("train", held_out))
+        return Dataset(full_name, num_classes, train, test)
+    train, test = (_texts(rows(key), sentences, f"{full_name} {key}") for key in ("train", held_out))
+    return text.encode(full_name, num_classes, train, test, fields)
 
 
 def _builder(name: str, directory: str) -> Any:
@@ -85,6 +106,23 @@ def _stack(examples: Iterable[dict[str, Any]], where: str) -> dict[str, np.ndarr
     if not images:
         raise UserError(f"{where}: the split is empty")
     return split(np.stack(images), np.array(labels))
+
+
+def _is_unlabelled(examples: Iterable[dict[str, Any]]) -> bool:
+    return any(example["label"] == -1 for example in itertools.islice(examples, 1))
+
+
+def _texts(examples: Iterable[dict[str, Any]], keys: tuple[str, ...], where: str) -> tuple[list[text.Row], np.ndarray]:
+    rows = [
+        text.Row(number, str(example["label"]), tuple(_string(example[key]).strip() for key in keys))
+        for number, example in enumerate(examples, 1)
+    ]
+    rows = text.drop_empty(where, rows)
+    return rows, np.array([int(row.label) for row in rows])
+
+
+def _string(value: bytes | str) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 def _first_line(error: Exception) -> str:

@@ -15,11 +15,11 @@ def combine(members: Sequence[Method]) -> Method:
       A Method whose teacher is the tuple of theirs.
     """
 
-    def init(state):
-        return tuple(member.init(state) for member in members)
+    def init(state, given):
+        return tuple(member.init(state, given) for member in members)
 
-    def signal(teachers, inputs, ids_B):
-        return tuple(member.signal(teacher, inputs, ids_B) for member, teacher in zip(members, teachers, strict=True))
+    def signal(teachers, inputs, ids_B, key):
+        return tuple(member.signal(teacher, inputs, ids_B, key) for member, teacher in zip(members, teachers, strict=True))
 
     def loss(logits_BxC, labels_B, signals):
         parts = [member.loss(logits_BxC, labels_B, said) for member, said in zip(members, signals, strict=True)]
@@ -38,4 +38,12 @@ def combine(members: Sequence[Method]) -> Method:
         )
 
     observes = any(member.observe for member in members)
-    return Method(init=init, signal=signal, loss=loss, end_epoch=end_epoch, observe=observe if observes else None)
+    return Method(
+        init=init,
+        signal=signal,
+        loss=loss,
+        end_epoch=end_epoch,
+        observe=observe if observes else None,
+        observes_clean_view=any(member.observes_clean_view for member in members),
+        wants_logits=any(member.wants_logits for member in members),
+    )

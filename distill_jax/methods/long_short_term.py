@@ -63,6 +63,7 @@ def long_short_term(
     weight_short: float = 0.5,
     generation_epochs: int = 5,
     symmetric: bool = True,
+    view: str = "training",
     table_dtype: str = "float32",
 ) -> Method:
     """Long Short-Term Sample Distillation.
@@ -75,7 +76,10 @@ def long_short_term(
       generation_epochs: length of a mini-generation in epochs.
       symmetric: soften teacher and student and multiply by T^2; False softens the teacher alone, without the factor, as Snapshot
         Distillation does.
-      table_dtype: float32, or bfloat16, which halves the memory.
+      view: which logits are stored: "training", those of the step itself, of the augmented image and with dropout, at no cost; or
+        "clean", those of the same weights in inference mode on the sample as it is, one forward more a step.
+      table_dtype: float32, or bfloat16, which halves the memory; for accelerators, since XLA's scatter on a CPU converts the whole
+        table at each step.
 
     Returns:
       A Method whose teacher is a `SampleTable`.
@@ -90,18 +94,20 @@ def long_short_term(
             raise UserError(f"method.{name} is {weight}; it must not be negative")
     if generation_epochs < 1:
         raise UserError(f"method.generation_epochs is {generation_epochs}; it must be at least 1")
+    if view not in ("training", "clean"):
+        raise UserError(f"method.view is {view!r}; known: training, clean")
     if table_dtype not in ("float32", "bfloat16"):
         raise UserError(f"method.table_dtype is {table_dtype!r}; known: float32, bfloat16")
 
-    def init(state):
-        del state
+    def init(state, given):
+        del state, given
         rows = -(-setting.num_examples // ROW_MULTIPLE) * ROW_MULTIPLE
         logits = sharding.zeros((rows, setting.num_classes), jnp.dtype(table_dtype), setting.mesh)
         unseen = sharding.zeros((rows,), jnp.bool_, setting.mesh)
         return jax.tree.map(jnp.copy, SampleTable(short=logits, long=logits, has_short=unseen, has_long=unseen))
 
-    def signal(table, inputs, ids_B):
-        del inputs
+    def signal(table, inputs, ids_B, key):
+        del inputs, key
         return read_rows(table, ids_B)
 
     def term(weight, teacher_BxC, exists_B, logits_BxC):
@@ -125,4 +131,4 @@ def long_short_term(
             return table
         return table.replace(long=jnp.copy(table.short), has_long=jnp.copy(table.has_short))
 
-    return Method(init=init, signal=signal, loss=loss, end_epoch=end_epoch, observe=write_rows)
+    return Method(init=init, signal=signal, loss=loss, end_epoch=end_epoch, observe=write_rows, observes_clean_view=view == "clean")

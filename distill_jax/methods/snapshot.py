@@ -57,8 +57,8 @@ def snapshot_distillation(setting: Setting, temperature: float = 2.0, symmetric:
         variables = {"params": teacher.params, "batch_stats": teacher.batch_stats}
         return setting.model.apply(variables, inputs, train=False)
 
-    def signal(teacher, inputs, ids_B):
-        del ids_B
+    def signal(teacher, inputs, ids_B, key):
+        del ids_B, key
         return None if teacher is None else predict(teacher, inputs)
 
     def loss(logits_BxC, labels_B, teacher_logits_BxC):
@@ -74,4 +74,4 @@ def snapshot_distillation(setting: Setting, temperature: float = 2.0, symmetric:
     def end_epoch(state, epochs_done):
         return take_snapshot(state) if epochs_done in setting.cycle_ends[:-1] else state.teacher
 
-    return Method(init=lambda state: None, signal=signal, loss=loss, end_epoch=end_epoch, predict=predict)
+    return Method(init=lambda state, given: None, signal=signal, loss=loss, end_epoch=end_epoch, predict=predict)

@@ -15,4 +15,4 @@ def supervised(setting: Setting) -> Method:
         ce = losses.cross_entropy(logits_BxC, labels_B)
         return Losses(loss=ce, ce=ce, teacher=jnp.zeros(()))
 
-    return Method(init=lambda state: None, signal=lambda *_: None, loss=loss, end_epoch=unchanged)
+    return Method(init=lambda state, given: None, signal=lambda *_: None, loss=loss, end_epoch=unchanged)

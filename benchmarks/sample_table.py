@@ -1,0 +1,89 @@
+"""LSTSD's tables over several devices: memory a device, time of a read and of a write, and what crosses the devices in each.
+
+    python benchmarks/sample_table.py --devices=8 --rows=128000 --classes=1000 --batch_size=256
+
+On a machine without that many accelerators the devices are CPU threads: the bytes are what a pod would move, the times are not.
+"""
+
+import argparse
+import math
+import re
+import statistics
+import time
+
+import jax
+import numpy as np
+
+from distill_jax import methods, sharding
+from distill_jax.methods.long_short_term import read_rows, write_rows
+
+COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
+BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1}
+
+
+def collective_bytes(compiled) -> dict[str, int]:
+    """Bytes of the results of each kind of collective in a compiled program, on one device."""
+    found = dict.fromkeys(COLLECTIVES, 0)
+    for line in compiled.as_text().splitlines():
+        match = re.search(rf"= (.*?) ({'|'.join(COLLECTIVES)})(-start)?\(", line)
+        if match:
+            shapes = re.findall(rf"({'|'.join(BYTES)})\[([\d,]*)\]", match[1])
+            found[match[2]] += sum(BYTES[dtype] * math.prod(map(int, filter(None, dims.split(",")))) for dtype, dims in shapes)
+    return {name: size for name, size in found.items() if size}
+
+
+def seconds(call, repeats: int) -> float:
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main(argv: list[str] | None = None) -> str:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=128_000)
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--batch_size", type=int, default=256, help="over all devices")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--repeats", type=int, default=30)
+    arguments = parser.parse_args(argv)
+    if jax.default_backend() == "cpu" and jax.device_count() < arguments.devices:
+        parser.error(f"{jax.device_count()} devices here; set JAX_NUM_CPU_DEVICES={arguments.devices}")
+
+    mesh = sharding.make_mesh(jax.devices()[: arguments.devices])
+    setting = methods.Setting(None, (1,), arguments.rows, arguments.classes, mesh)
+    method = methods.create("long_short_term", setting, table_dtype=arguments.dtype)
+    table = method.init(None, ())
+    rng = np.random.default_rng(0)
+    ids = sharding.put(rng.choice(arguments.rows, arguments.batch_size, replace=False).astype(np.int32), sharding.rows(mesh))
+    logits = sharding.put(rng.standard_normal((arguments.batch_size, arguments.classes), np.float32), sharding.rows(mesh))
+    read = jax.jit(read_rows, out_shardings=sharding.rows(mesh))
+    write = jax.jit(write_rows, donate_argnums=0)
+    crossing = [collective_bytes(program.compile()) for program in (read.lower(table, ids), write.lower(table, ids, logits))]
+
+    def write_once():
+        nonlocal table
+        table = write(table, ids, logits)
+        return table
+
+    times = seconds(lambda: read(table, ids), arguments.repeats), seconds(write_once, arguments.repeats)
+    memory = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(table))
+    report = "\n".join(
+        [
+            f"{arguments.rows} x {arguments.classes} {arguments.dtype}, two tables, batch {arguments.batch_size}, "
+            f"{arguments.devices} {jax.devices()[0].device_kind} devices",
+            f"memory a device: {memory / 2**20:.1f} MiB",
+            f"read: {times[0] * 1e3:.2f} ms, collectives {crossing[0] or 'none'} bytes a device",
+            f"write: {times[1] * 1e3:.2f} ms, collectives {crossing[1] or 'none'} bytes a device",
+        ]
+    )
+    print(report)
+    return report
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Knowledge distillation on CIFAR-100 (Hinton, Vinyals, Dean, 2015, arXiv 1503.02531): a finished run teaches any other network.
+
+python run.py --config=configs/supervised_cifar100.py --config.data.dir=DIR --workdir=/data/teacher --config.model.name=resnet110
+python run.py --config=configs/kd_cifar100.py --config.data.dir=DIR --workdir=/data/kd --config.teachers="('/data/teacher',)"
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config():
+    config = common.get_config()
+    config.model.name = "resnet20"
+    config.method = ConfigDict()
+    config.method.name = "distillation"
+    config.method.weight_ce = 0.1  # of the cross-entropy with the labels; the rest is the teacher's
+    config.method.temperature = 4.0  # T, softens both; the teacher's term is multiplied by T^2
+    config.method.guide_logits = "forward"  # or table, where augmentation is off: the teacher runs once, before the training
+    return config

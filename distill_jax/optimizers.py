@@ -1,0 +1,25 @@
+"""What turns gradients into updates."""
+
+import jax
+import optax
+
+from distill_jax.errors import UserError
+
+
+def create(fields, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """The optimizer that the fields `optimizer.*` of a config describe (see configs/common.py).
+
+    Args:
+      fields: config.optimizer. "sgd": the L2 penalty's gradient is added before the momentum, on every parameter, as in the papers on
+        vision. "adamw": decoupled decay (Loshchilov & Hutter, arXiv 1711.05101) of what has two axes or more: biases and
+        normalisation scales do not decay.
+      schedule: learning rate of each iteration.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    if fields.name == "sgd":
+        return optax.chain(optax.add_decayed_weights(fields.weight_decay), optax.sgd(schedule, fields.momentum, fields.nesterov))
+    if fields.name == "adamw":
+        return optax.adamw(schedule, weight_decay=fields.weight_decay, mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params))
+    raise UserError(f"optimizer.name is {fields.name!r}; known: sgd, adamw")

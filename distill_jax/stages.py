@@ -1,0 +1,129 @@
+"""Families of runs: a list of stages, each an ordinary run in a sub-folder, taught by the stages before it.
+
+A stage is data: what it changes in the family's config. Its teachers, `stage:NAME` in its field `teachers`, are read from the folders of
+finished stages. The folder of a family holds a folder a stage, summary.json with all of them under "stages", and table.md.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from distill_jax.errors import UserError
+from distill_jax.methods import generations
+from distill_jax.methods.densely_guided import path_stages, table_rows
+from distill_jax.networks import STAGE
+
+
+class Family(NamedTuple):
+    """A kind of families."""
+
+    stages: Callable[[ConfigDict], dict[str, dict[str, Any]]]  # config -> what each stage changes in it
+    table: Callable[[list[dict[str, Any]]], str]  # the stages' summaries -> Markdown
+
+
+def plain_table(summaries: list[dict[str, Any]]) -> str:
+    """A row a stage."""
+    rows = [[stage["stage"], stage["model"], stage["method"], *percents(stage, "train_accuracy", "test_accuracy")] for stage in summaries]
+    return markdown(["stage", "network", "method", "train accuracy, %", "test accuracy, %"], rows)
+
+
+def generations_table(summaries: list[dict[str, Any]]) -> str:
+    """A row a generation."""
+    header = [
+        "generation",
+        "test accuracy, %",
+        "NLL, nats",
+        "ECE, %",
+        "top score",
+        "mean of the next 4",
+        "teacher's entropy, nats",
+        "agreement, %",
+    ]
+    rows = [
+        [
+            stage["stage"].removeprefix("generation_"),
+            *percents(stage, "test_accuracy"),
+            number(stage, "test_nll", 3),
+            *percents(stage, "test_ece"),
+            number(stage, "test_top_score", 3),
+            number(stage, "test_secondary_score", 4),
+            number(stage, "teacher_entropy", 3),
+            *percents(stage, "teacher_agreement"),
+        ]
+        for stage in summaries
+    ]
+    return markdown(header, rows)
+
+
+def densely_guided_table(summaries: list[dict[str, Any]]) -> str:
+    """A row a network of the path, a column a variant."""
+    titles = {"supervised": "supervised", "kd": "KD", "takd": "TAKD", "dgkd": "DGKD", "stochastic": "stochastic DGKD"}
+    variants, rows = table_rows(summaries)
+    header = ["network", "parameters", *(f"{titles[variant]}, %" for variant in variants)]
+    cells = [[network, f"{size:,}", *(percents(run, "test_accuracy")[0] for run in runs)] for network, size, runs in rows]
+    return markdown(header, cells)
+
+
+FAMILIES = {
+    "densely_guided": Family(path_stages, densely_guided_table),
+    "generations": Family(lambda config: generations.stages(config.stages, config.seed), generations_table),
+    "list": Family(lambda config: config.stages.get("list", ConfigDict()).to_dict(), plain_table),
+}
+
+
+def family(config: ConfigDict) -> Family:
+    """The kind of family that config.stages.name asks for."""
+    if config.stages.name not in FAMILIES:
+        raise UserError(f"stages.name is {config.stages.name!r}; known: {', '.join(FAMILIES)}")
+    return FAMILIES[config.stages.name]
+
+
+def expand(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The configs of a family's stages, by name, in the order in which they run; a plain run is one stage without a name.
+
+    A stage's `method` replaces the family's as a whole; any other field of a stage replaces that field alone.
+
+    Raises:
+      UserError: an unknown field, or a teacher that is no earlier stage.
+    """
+    if not config.stages.name:
+        return {"": config}
+    configs = {}
+    for name, changes in family(config).stages(config).items():
+        configs[name] = changed(config, name, changes)
+        for teacher in (*configs[name].teachers, configs[name].initial):
+            if teacher.startswith(STAGE) and teacher.removeprefix(STAGE) not in tuple(configs)[:-1]:
+                raise UserError(f"stage {name}: {teacher} is no earlier stage; those are: {', '.join(tuple(configs)[:-1]) or 'none'}")
+    if not configs:
+        raise UserError("stages.list has no stage")
+    return configs
+
+
+def changed(config: ConfigDict, name: str, changes: dict[str, Any]) -> ConfigDict:
+    """The config of one stage."""
+    stage = ConfigDict(config.to_dict() | {"seeds": 1, "stages": {"name": ""}})
+    if "method" in changes:
+        stage.method = ConfigDict(changes["method"])
+    stage.lock()
+    try:
+        stage.update({field: value for field, value in changes.items() if field != "method"})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"stage {name}: {' '.join(str(error).split())}") from error
+    return stage
+
+
+def percents(summary: dict[str, Any], *names: str) -> list[str]:
+    return [number(summary, name, 2, 100) for name in names]
+
+
+def number(summary: dict[str, Any], name: str, digits: int, factor: float = 1) -> str:
+    """A result for people, with its standard deviation where the summary is one of several seeds; - where it has none."""
+    if name not in summary:
+        return "-"
+    deviation = f" ± {factor * summary[name + '_std']:.{digits}f}" if name + "_std" in summary else ""
+    return f"{factor * summary[name]:.{digits}f}{deviation}"
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows])

@@ -1,0 +1,503 @@
+"""Sentence sets from small files of every format, what a user is told about bad ones, and the networks that read them."""
+
+import collections
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from tokenizers import Tokenizer
+
+from distill_jax import models
+from distill_jax.data import load, text, tfds
+from distill_jax.errors import UserError
+from distill_jax.models.text_cnn import TextCNN
+from distill_jax.models.transformer import Transformer
+
+SENTENCES = ["0 The cat sat .", "1 a dog , a dog !", "0 the Cat", "1 dog"]
+TEST = "1 the dog\n0 a bird sat\n"
+REAL = Path(os.environ.get("DISTILL_JAX_DATA_DIR", "")) / "nlp"
+
+
+def fields(format="trec", **changes) -> ConfigDict:
+    return ConfigDict({"format": format, "test": "test", "max_length": 32, "vocabulary_size": 1000} | changes)
+
+
+def write(folder: Path, **files: str | bytes) -> Path:
+    """Writes files, named without .tsv's dot (train_tsv), and returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        raw = content if isinstance(content, bytes) else content.encode()
+        (folder / name.replace("_tsv", ".tsv")).write_bytes(raw)
+    return folder
+
+
+def read_text(folder: Path, **changes):
+    return load("text:train", str(folder), text_fields=fields(**changes))
+
+
+def read_glue(folder: Path, **changes):
+    return load("text:.", str(folder), text_fields=fields("glue", **{"test": ""} | changes))
+
+
+def sentences(data, part: str) -> list[str]:
+    """The rows in words, with the special tokens spelled and the padding left out."""
+    tokenizer = Tokenizer.from_str(data.tokenizer)
+    return [" ".join(tokenizer.id_to_token(token) for token in row if token) for row in getattr(data, part)["tokens"].tolist()]
+
+
+@pytest.fixture
+def small(tmp_path):
+    return write(tmp_path, train="\n".join(SENTENCES), test=TEST)
+
+
+# Tokens
+
+
+def test_tokens_by_hand(small):
+    data = read_text(small)
+    words = [re.findall(r"\w+|[^\w\s]+", row[2:].lower()) for row in SENTENCES]
+    counts = collections.Counter(word for row in words for word in row)
+    ids = {word: number for number, word in enumerate(sorted(counts, key=lambda word: (-counts[word], word)), 3)}
+    expected = np.zeros((4, 6), np.int32)
+    for row, tokens in enumerate(words):
+        expected[row, : len(tokens)] = [ids[word] for word in tokens]
+    np.testing.assert_array_equal(data.train["tokens"], expected)
+    assert data.train["tokens"].dtype == data.train["label"].dtype == np.int32
+    assert data.train["label"].tolist() == [0, 1, 0, 1] and data.test["label"].tolist() == [1, 0]
+    assert data.name == "text:train" and data.num_classes == 2 and data.vocabulary_size == 3 + len(ids)
+
+
+def test_vocabulary_is_of_train_only(small):
+    data = read_text(small)
+    assert sentences(data, "test") == ["the dog", "a [UNK] sat"]
+    assert data.test["tokens"][1].tolist()[1] == 1
+    assert "bird" not in data.tokenizer
+
+
+def test_vocabulary_size_keeps_the_most_frequent(small):
+    data = read_text(small, vocabulary_size=6)
+    assert data.vocabulary_size == 6
+    assert sentences(data, "train") == ["[UNK] cat [UNK] [UNK]", "a dog [UNK] a dog [UNK]", "[UNK] cat", "dog"]
+
+
+def test_long_sentences_are_cut(small):
+    data = read_text(small, max_length=3)
+    assert data.train["tokens"].shape == (4, 3)
+    assert sentences(data, "train") == ["the cat sat", "a dog ,", "the cat", "dog"]
+    write(small, test="1 the dog a dog a dog a dog a dog\n")
+    assert read_text(small).test["tokens"].shape == (1, 6)
+
+
+def test_pairs(tmp_path):
+    write(tmp_path, train="sentence\tsentence2\tlabel\na b c d e f\tx y\tyes\na\tb\tno\n", test="label\tsentence2\tsentence\nyes\tx\ta\n")
+    data = read_text(tmp_path, format="tsv")
+    assert sentences(data, "train") == ["a b c d e f [SEP] x y", "a [SEP] b"] and sentences(data, "test") == ["a [SEP] x"]
+    assert data.train["tokens"][1].tolist()[1] == 2
+    assert sentences(read_text(tmp_path, format="tsv", max_length=6), "train")[0] == "a b c [SEP] x y"
+    assert sentences(read_text(tmp_path, format="tsv", max_length=3), "train")[0] == "a [SEP] x"
+
+
+def test_special_tokens_cannot_be_spelled(tmp_path):
+    write(tmp_path, train="0 a [PAD] [SEP] [UNK]\n1 b", test="0 [PAD] b\n")
+    data = read_text(tmp_path)
+    assert (data.train["tokens"][0] > 2).all() and sentences(data, "test") == ["[ pad ] b"]
+
+
+def test_the_saved_tokenizer_gives_the_same_tokens(small):
+    data = read_text(small)
+    tokenizer = Tokenizer.from_str(data.tokenizer)
+    np.testing.assert_array_equal([tokenizer.encode(row[2:]).ids for row in SENTENCES], data.train["tokens"])
+
+
+def test_another_process_makes_the_same_tokens(tmp_path):
+    rows = [f"{row % 2} w{row} w{row // 3} x{row % 7}" for row in range(300)]
+    write(tmp_path, train="\n".join(rows), test=TEST)
+    program = (
+        "import sys; from types import SimpleNamespace as S; from distill_jax.data import load\n"
+        "d = load('text:train', sys.argv[1], text_fields=S(format='trec', test='', max_length=32, vocabulary_size=200))\n"
+        "sys.stdout.write(d.tokenizer + str(d.train['tokens'].tolist()) + str(d.test['label'].tolist()))"
+    )
+    here = read_text(tmp_path, test="", vocabulary_size=200)
+    environment = os.environ | {"PYTHONHASHSEED": "7", "RAYON_NUM_THREADS": "3", "PYTHONPATH": str(Path(text.__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == here.tokenizer + str(here.train["tokens"].tolist()) + str(here.test["label"].tolist())
+
+
+def test_images_import_no_tokenizers():
+    program = "import sys, distill_jax.data.tfds; print('tokenizers' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(Path(text.__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment).stdout == "False\n"
+
+
+# Formats
+
+
+def test_trec_coarse_classes(tmp_path):
+    write(tmp_path, train="NUM:dist How far ?\nDESC:manner How ?\nNUM:date When ?\n", test="DESC:def What ?\n")
+    data = read_text(tmp_path)
+    assert data.num_classes == 2 and data.train["label"].tolist() == [1, 0, 1] and data.test["label"].tolist() == [0]
+    assert sentences(data, "train")[0] == "how far ?"
+
+
+@pytest.mark.parametrize(
+    "train, test, expected",
+    [
+        ("sentence\tlabel\na b\tpos\nc\tneg\n", "label\tsentence\nneg\ta\n", ["a b", "c"]),
+        ("id\ttext\tlabel\n7\ta b\tpos\n8\tc\tneg", "text\tlabel\na\tneg", ["a b", "c"]),
+        ("text\tsentence2\tlabel\na b\tx\tpos\nc\ty\tneg", "text\tsentence2\tlabel\na\tx\tneg", ["a b [SEP] x", "c [SEP] y"]),
+        ("pos\ta b\nneg\tc\n", "neg\ta\n", ["a b", "c"]),
+        ('pos\t"a b\nneg\tc\n', "neg\ta\n", ['" a b', "c"]),
+    ],
+)
+def test_tsv(tmp_path, train, test, expected):
+    data = read_text(write(tmp_path, train=train, test=test), format="tsv")
+    assert sentences(data, "train") == expected
+    assert data.train["label"].tolist() == [1, 0] and data.test["label"].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "header, row, labels, expected",
+    [
+        ("", "gj04\t{}\t*\tit rains .", (1, 0), "it rains ."),  # CoLA
+        ("sentence\tlabel\n", "it rains \t{}", (1, 0), "it rains"),  # SST-2
+        ("\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n", '{}\t1\t2\tit rains\t" it', (1, 0), 'it rains [SEP] " it'),  # MRPC
+        ("index\tsentence1\tsentence2\tlabel\n", "0\tit rains\tit\t{}", ("not_entailment", "entailment"), "it rains [SEP] it"),  # RTE
+        ("index\tsentence1\tsentence2\tlabel\n", "0\tit rains\tit\t{}", (1, 0), "it rains [SEP] it"),  # WNLI
+        ("index\tquestion\tsentence\tlabel\n", "0\tit rains\tit\t{}", ("not_entailment", "entailment"), "it rains [SEP] it"),  # QNLI
+        ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n", "0\t1\t2\tit rains\tit\t{}", (1, 0), "it rains [SEP] it"),  # QQP
+        (
+            "index\tgenre\tsentence1_parse\tsentence1\tsentence2\tlabel1\tgold_label\n",
+            "0\tx\t( y )\tit rains\tit\tneutral\t{}",
+            ("neutral", "contradiction"),
+            "it rains [SEP] it",
+        ),  # MNLI
+    ],
+)
+def test_glue(tmp_path, header, row, labels, expected):
+    train = header + "\n".join(row.format(label) for label in labels) + "\n"
+    write(tmp_path, train_tsv=train, dev_tsv=(header + row.format(labels[1])), test_tsv="index\tsentence\n0\tno label\n")
+    data = read_glue(tmp_path)
+    assert sentences(data, "train") == [expected] * 2 and sentences(data, "test") == [expected]
+    assert data.num_classes == 2 and data.train["label"].tolist() == [1, 0] and data.test["label"].tolist() == [0]
+
+
+def test_mnli_has_two_dev_sets(tmp_path):
+    header = "sentence1\tsentence2\tgold_label\n"
+    write(tmp_path, train_tsv=f"{header}a\tb\tx\nc\td\ty\n", dev_matched_tsv=f"{header}a\tb\tx\n", dev_mismatched_tsv=f"{header}c\td\ty\n")
+    assert sentences(read_glue(tmp_path), "test") == ["a [SEP] b"]
+    assert sentences(read_glue(tmp_path, test="dev_mismatched.tsv"), "test") == ["c [SEP] d"]
+
+
+def test_paths(small, monkeypatch):
+    monkeypatch.setenv("HOME", str(small.parent))
+    for path, directory, test in [
+        ("train", f"~/{small.name}", "test"),
+        (f"~/{small.name}/train", "", f"~/{small.name}/test"),
+        (f"{small}/train", "/nowhere", f"{small}/test"),
+    ]:
+        assert load(f"text:{path}", directory, text_fields=fields(test=test)).train["label"].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf0 caf\xc3\xa9 x\r\n1 b\r\n\r\n\n", b"0 caf\xe9 x\n1 b", b"0 caf\xe9\x85x\n1 b\n"])
+def test_encodings_and_line_ends(tmp_path, content):
+    data = read_text(write(tmp_path, train=content, test="0 b\n"))
+    assert sentences(data, "train") == ["café x", "b"]
+
+
+def test_a_tenth_is_held_out(tmp_path):
+    rows = [f"{label} word{label}{number}" for label, count in (("x", 30), ("y", 15), ("z", 4)) for number in range(count)]
+    write(tmp_path, train="\n".join(rows))
+    data = read_text(tmp_path, test="")
+    assert np.bincount(data.train["label"]).tolist() == [27, 14, 4] and np.bincount(data.test["label"], minlength=3).tolist() == [3, 1, 0]
+    assert sentences(data, "test") == ["[UNK]"] * 4 and data.vocabulary_size == 3 + 45
+    np.testing.assert_equal(data, read_text(tmp_path, test=""))
+
+
+# Labels and bad rows
+
+
+def test_integer_labels(tmp_path):
+    write(tmp_path, train="\n".join(f"{label} a" for label in range(12, 0, -1)), test="10 a\n2 a\n")
+    data = read_text(tmp_path)
+    assert data.num_classes == 12 and data.train["label"].tolist() == list(range(11, -1, -1)) and data.test["label"].tolist() == [9, 1]
+
+
+def test_rows_without_a_sentence_are_left_out(tmp_path):
+    write(tmp_path, train="0 a\n1 \n0\n1 b\n", test="0 a\n")
+    with pytest.warns(UserWarning, match="train: 2 of 4 rows have no sentence and are left out: line 2, 3"):
+        data = read_text(tmp_path)
+    assert sentences(data, "train") == ["a", "b"] and data.train["label"].tolist() == [0, 1]
+
+
+def test_short_rows_of_qqp_are_left_out(tmp_path):
+    header, row = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n", "0\t1\t2\ta\tb\t{}\n"
+    write(tmp_path, train_tsv=header + row.format(1) + "0\t1\t2\ta broken\n" + row.format(0), dev_tsv=header + row.format(0))
+    with pytest.warns(UserWarning, match="train.tsv: 1 of 3 rows .*: line 3"):
+        assert read_glue(tmp_path).train["label"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "format, train, message",
+    [
+        ("trec", "0 a\n\n1 b\n", "train:2: blank line; remove it"),
+        ("trec", "0 a\n  \t\n1 b\n", "train:2: blank line"),
+        ("trec", "0 a\n b\n", "train:2: no label"),
+        ("trec", "0 a\n:x b\n", "train:2: no label"),
+        ("trec", "0 a\n1 b\nDESC c\n", "train:3: label 'DESC' is no integer, as the first row's is"),
+        ("trec", "0 a\n2 b\n", r"train: integer labels must be all of 0\.\.C-1 or 1\.\.C, are 0, 2"),
+        ("trec", "-1 a\n1 b\n", r"train: integer labels must be .*, are -1, 1"),
+        ("trec", "0\n1\n", "train: no row has a sentence"),
+        ("trec", "", "train: the file is empty"),
+        ("trec", "\n\n", "train: the file is empty"),
+        ("trec", "0 a\0\n", "train: not a text file in UTF-8 or Latin-1"),
+        ("trec", "0 a\n2 b\n1 c", "test:2: label '3' is not in the training file, which has 0, 1, 2"),
+        ("tsv", "sentence\tlabel\na\t0\nb\t1\tx\n", "train:3: 3 columns split at tabs, must be 2"),
+        ("tsv", "sentence\tlabel\na\t0\nb\n", "train:3: 1 columns split at tabs, must be 2"),
+        ("tsv", "sentence\tlabel\na\t0\nb\t\n", "train:3: no label"),
+        ("tsv", "0\ta\n1 b\n", "train:2: 1 columns"),
+        ("tsv", "x\tlabel\na\t0\n", "train:1: the header must have the columns label, sentence, sentence2; .*; has x, label"),
+        ("tsv", "sentence\tsentence2\tlabel\na\tb\tp\na\tb\tn\n", "test: rows of 1 sentences; .*train has 2"),
+        ("csv", "", "data.text.format is 'csv'; known: trec, tsv, glue"),
+    ],
+)
+def test_bad_files(tmp_path, format, train, message):
+    test = "p\ta\n" if "\tp\n" in train else "0 a\n3 b\n"
+    write(tmp_path, train=train, test=test)
+    with pytest.raises(UserError, match=message) as caught:
+        read_text(tmp_path, format=format)
+    assert "\n" not in str(caught.value) and (format == "csv" or str(caught.value).startswith(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "train, message",
+    [
+        ("index\tsentence1\tsentence2\tscore\n0\ta\tb\t3.2\n", "train.tsv: scores, not classes .STS-B is regression."),
+        ("index\tsentence\n0\ta\n", "train.tsv:1: the header must have the columns gold_label, .*; has index, sentence"),
+        ("sentence\tlabel\na\t0\nb\n", "train.tsv:3: 1 columns"),
+    ],
+)
+def test_bad_glue(tmp_path, train, message):
+    write(tmp_path, train_tsv=train)
+    with pytest.raises(UserError, match=message):
+        read_glue(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"max_length": 2}, "data.text.max_length is 2; must be at least 3"),
+        ({"vocabulary_size": 3}, "data.text.vocabulary_size is 3; must be more than"),
+        ({"test": "nowhere"}, "nowhere: No such file"),
+        ({"test": ""}, "train: no class has the 10 rows that it takes to hold out one; set data.text.test"),
+    ],
+)
+def test_bad_fields(small, changes, message):
+    with pytest.raises(UserError, match=message):
+        read_text(small, **changes)
+
+
+# TFDS
+
+
+def test_tfds_pairs_whose_test_split_has_no_labels(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("tensorflow_datasets")
+
+    class TinyPairs(datasets.core.GeneratorBasedBuilder):
+        VERSION = datasets.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "idx": np.int32,
+                "label": datasets.features.ClassLabel(names=["no", "yes"]),
+                "sentence1": datasets.features.Text(),
+                "sentence2": datasets.features.Text(),
+            }
+            return datasets.core.DatasetInfo(builder=self, features=datasets.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {
+                "train": self._generate_examples(4, 0),
+                "validation": self._generate_examples(2, 0),
+                "test": self._generate_examples(3, -1),
+            }
+
+        def _generate_examples(self, count, label):
+            for row in range(count):
+                yield row, {"idx": row, "label": label or row % 2, "sentence1": f"Café w{row % 2}", "sentence2": f"{row}"}
+
+    monkeypatch.setattr(tfds, "_has_tensorflow", lambda: False)
+    TinyPairs(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    data = tfds.read("tiny_pairs", str(tmp_path), fields())
+    assert data.name == "tfds:tiny_pairs" and data.num_classes == 2
+    assert sorted(sentences(data, "train")) == [f"café w{row % 2} [SEP] {row}" for row in (0, 2, 1, 3)]
+    assert [f"w{label}" for label in data.train["label"]] == [sentence.split()[1] for sentence in sentences(data, "train")]
+    assert sorted(sentences(data, "test")) == ["café w0 [SEP] 0", "café w1 [SEP] 1"]
+
+
+# Networks
+
+TOKENS = np.array([[5, 3, 7, 4, 9, 8, 6], [2, 9, 1, 0, 0, 0, 0], [8, 0, 0, 0, 0, 0, 0], [3, 3, 9, 9, 4, 0, 0]], np.int32)
+NETWORKS = {
+    "text_cnn": TextCNN(5, 10, width=8, feature_maps=6),
+    "transformer mean": Transformer(5, 10, max_length=16, layers=1, width=8, heads=2),
+    "transformer cls": Transformer(5, 10, max_length=16, layers=1, width=8, heads=2, pooling="cls"),
+}
+
+
+def random_variables(model):
+    """Normal values in place of the initial ones, so that no bias is zero."""
+    random = np.random.default_rng(1)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), TOKENS)
+    return jax.tree.map(lambda leaf: 0.5 * random.standard_normal(leaf.shape, np.float32), shapes)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_padding_never_changes_a_logit(name):
+    model = NETWORKS[name]
+    apply = jax.jit(model.apply)
+    variables = random_variables(model)
+    logits = apply(variables, TOKENS)
+    assert logits.shape == (4, 5) and logits.dtype == jnp.float32
+    padded = apply(variables, np.pad(TOKENS, ((0, 0), (0, 9))))
+    np.testing.assert_allclose(padded, logits, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(apply(variables, TOKENS[1:3, :3]), logits[1:3], rtol=1e-6, atol=1e-6)
+    variables["params"]["embedding"]["embedding"][0] += 1.0
+    np.testing.assert_array_equal(apply(variables, TOKENS), logits)
+    assert np.isfinite(apply(variables, np.zeros_like(TOKENS))).all()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_dropout_in_training_only(name):
+    model = NETWORKS[name]
+    variables = random_variables(model)
+    train = jax.jit(lambda seed: model.apply(variables, TOKENS, train=True, rngs={"dropout": jax.random.key(seed)}))
+    np.testing.assert_array_equal(train(0), train(0))
+    assert not np.allclose(train(0), train(1))
+
+
+def test_text_cnn_agrees_with_pytorch():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    model = NETWORKS["text_cnn"]
+    variables = random_variables(model)
+    params = jax.tree.map(lambda leaf: torch.tensor(leaf), variables["params"])
+    expected = []
+    for row in TOKENS:
+        words = params["embedding"]["embedding"][torch.tensor(row[row > 0]).long()]
+        features = []
+        for window in (3, 4, 5):
+            inputs = torch.nn.functional.pad(words.T, (0, max(window - len(words), 0)))
+            conv = params[f"conv{window}"]
+            features.append(torch.nn.functional.conv1d(inputs[None], conv["kernel"].permute(2, 1, 0), conv["bias"]).relu().amax(dim=2)[0])
+        expected.append(torch.cat(features) @ params["head"]["kernel"] + params["head"]["bias"])
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, TOKENS), torch.stack(expected), rtol=1e-5, atol=1e-5)
+
+
+def torch_block(params, torch):
+    """A pre-norm TransformerEncoderLayer with the weights of our block."""
+    block = torch.nn.TransformerEncoderLayer(
+        8, 2, 32, activation=lambda x: torch.nn.functional.gelu(x, approximate="tanh"), batch_first=True, norm_first=True
+    )
+    attention = params["attention"]
+    projections = [attention[name] for name in ("query", "key", "value")]
+    weights = {
+        "self_attn.in_proj_weight": np.concatenate([each["kernel"].reshape(8, 8).T for each in projections]),
+        "self_attn.in_proj_bias": np.concatenate([each["bias"].reshape(8) for each in projections]),
+        "self_attn.out_proj.weight": attention["out"]["kernel"].reshape(8, 8).T,
+        "self_attn.out_proj.bias": attention["out"]["bias"],
+    }
+    for theirs, ours in (("linear1", "mlp1"), ("linear2", "mlp2")):
+        weights |= {f"{theirs}.weight": params[ours]["kernel"].T, f"{theirs}.bias": params[ours]["bias"]}
+    for name in ("norm1", "norm2"):
+        weights |= {f"{name}.weight": params[name]["scale"], f"{name}.bias": params[name]["bias"]}
+    block.load_state_dict({name: torch.tensor(weight) for name, weight in weights.items()})
+    return block.eval()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_transformer_agrees_with_pytorch(pooling):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    model = NETWORKS[f"transformer {pooling}"].clone(layers=2)
+    variables = random_variables(model)
+    params = variables["params"]
+    x = params["embedding"]["embedding"][TOKENS] + params["positions"][:7]
+    is_word = TOKENS > 0
+    if pooling == "cls":
+        x = np.concatenate([np.broadcast_to(params["cls"], (4, 1, 8)), x], axis=1)
+        is_word = np.concatenate([np.ones((4, 1), bool), is_word], axis=1)
+    x = torch.tensor(x)
+    with torch.no_grad():
+        for block in ("block1", "block2"):
+            parts = {part: params[f"{block}_{part}"] for part in ("attention", "norm1", "norm2", "mlp1", "mlp2")}
+            x = torch_block(parts, torch)(x, src_key_padding_mask=torch.tensor(~is_word))
+        norm = [torch.tensor(params["final_norm"][name]) for name in ("scale", "bias")]
+        x = torch.nn.functional.layer_norm(x, (8,), *norm).numpy()
+    features = x[:, 0] if pooling == "cls" else np.stack([row[words].mean(axis=0) for row, words in zip(x, is_word, strict=True)])
+    expected = features @ params["head"]["kernel"] + params["head"]["bias"]
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, TOKENS), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["text_cnn", "transformer"])
+def test_created_by_name(name):
+    high, low = (models.create(name, 5, dtype, vocabulary_size=10, width=16) for dtype in ("float32", "bfloat16"))
+    shapes = jax.eval_shape(low.init, jax.random.key(0), TOKENS)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    assert shapes["params"]["embedding"]["embedding"].shape == (10, 16)
+    assert shapes["params"]["head"]["kernel"].shape == ({"text_cnn": 300, "transformer": 16}[name], 5)
+    variables = jax.tree.map(lambda leaf: 0.2 * leaf, random_variables(high))
+    logits = jax.jit(lambda: [model.apply(variables, TOKENS) for model in (high, low)])()
+    assert {leaf.dtype for leaf in logits} == {jnp.dtype("float32")} and not np.array_equal(*logits)
+    np.testing.assert_allclose(*logits, atol=0.05)
+
+
+def test_default_sizes():
+    shapes = jax.eval_shape(models.create("transformer", 6, vocabulary_size=100, layers=0, pooling="").init, jax.random.key(0), TOKENS)
+    block = 4 * (128 * 128 + 128) + (128 * 512 + 512) + (512 * 128 + 128) + 4 * 128
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == (100 + 7) * 128 + 2 * block + 2 * 128 + 128 * 6 + 6
+    shapes = jax.eval_shape(models.create("text_cnn", 6, vocabulary_size=100).init, jax.random.key(0), TOKENS)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 100 * 128 + 100 * (3 + 4 + 5) * 128 + 300 + 300 * 6 + 6
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("text_cnn", {}, "model.name is 'text_cnn', but the data are images; choose one for images"),
+        ("resnet8", {"vocabulary_size": 9}, "model.name is 'resnet8', but the data are text; choose text_cnn, transformer"),
+        ("text_cnn", {"vocabulary_size": 9, "pooling": "cls"}, "model.pooling is no field of text_cnn, which has: width, feature_maps"),
+        ("transformer", {"vocabulary_size": 9, "pooling": "max"}, "model.pooling is 'max'; known: mean, cls"),
+        ("transformer", {"vocabulary_size": 9, "layers": -1}, "model.layers is -1; known: 1 to 65535"),
+        ("transformer", {"vocabulary_size": 9, "heads": 3}, "model.heads is 3; must divide the width .model.width., 128"),
+    ],
+)
+def test_bad_networks(name, options, message):
+    with pytest.raises(UserError, match=message):
+        models.create(name, 5, **options).init(jax.random.key(0), TOKENS)
+
+
+# Published sets
+
+
+def test_real_trec():
+    if not os.environ.get("DISTILL_JAX_DATA_DIR") or not REAL.is_dir():
+        pytest.skip("set DISTILL_JAX_DATA_DIR to the directory that holds nlp/sentence/TREC.train.all")
+    settings = fields(test="sentence/TREC.test.all", max_length=64, vocabulary_size=20000)
+    data = load("text:sentence/TREC.train.all", str(REAL), text_fields=settings)
+    assert data.num_classes == 6 and data.train["tokens"].shape == (5452, 37) and data.test["tokens"].shape == (500, 37)
+    assert np.bincount(data.test["label"]).tolist() == [138, 94, 9, 65, 81, 113]
+    assert sentences(data, "train")[0] == "how did serfdom develop in and then leave russia ?"
+
+
+@pytest.mark.parametrize(
+    "task, classes, train, test", [("CoLA", 2, 8551, 1043), ("MRPC", 2, 3667, 408), ("RTE", 2, 2490, 277), ("WNLI", 2, 635, 71)]
+)
+def test_real_glue(task, classes, train, test):
+    if not os.environ.get("DISTILL_JAX_DATA_DIR") or not (REAL / "glue" / task).is_dir():
+        pytest.skip(f"set DISTILL_JAX_DATA_DIR to the directory that holds nlp/glue/{task}")
+    data = load(f"text:{task}", str(REAL / "glue"), text_fields=fields("glue", test=""))
+    assert (data.num_classes, len(data.train["label"]), len(data.test["label"])) == (classes, train, test)
