@@ -2,7 +2,7 @@
 
     python benchmarks/throughput.py                                   # ResNet-20, batch 128, float32
     python benchmarks/throughput.py --model=resnet32 --dtype=bfloat16
-    python benchmarks/throughput.py --guides=4                        # DGKD with 1 to 4 guides too, each as large as the student
+    python benchmarks/throughput.py --guides=3                        # DGKD with 1 to 3 guides too, each as large as the student
     python benchmarks/throughput.py --torch                           # beside PyTorch (pip install -e '.[bench]')
 
 The variants are timed in turn, block by block, so that a noisy machine hits all of them; a ratio is the median of the blocks' ratios.
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> str:
     }
     for guides in range(1, arguments.guides + 1):
         for source in ("forward", "table"):
-            blocks[f"DGKD, {guides} guides, {source}"] = jax_block("densely_guided", 1, arguments, guides, guide_logits=source)
+            blocks[f"DGKD, guides: {guides}, {source}"] = jax_block("densely_guided", 1, arguments, guides, guide_logits=source)
     if arguments.torch:
         import torch_resnet
 

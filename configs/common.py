@@ -61,5 +61,5 @@ def get_config() -> ConfigDict:
     config.method.name = "supervised"  # see distill_jax/methods; a method's own fields stand beside its name
 
     config.stages = ConfigDict()
-    config.stages.name = ""  # "" for one run; else a family of runs, each in a sub-folder: see distill_jax/stages.py
+    config.stages.name = ""  # "" for one run; else a family of runs, each in a sub-folder: see distill_jax/stages
     return config

@@ -18,7 +18,7 @@ from distill_jax import evaluate, logs, networks, sharding
 from distill_jax.data import Dataset, load
 from distill_jax.errors import UserError
 from distill_jax.networks import Trained
-from distill_jax.stages import markdown, number, percents
+from distill_jax.tables import markdown, number, percents
 
 
 def ensemble(config: ConfigDict, workdir: pathlib.Path, members: Sequence[str] = ()) -> dict[str, Any]:

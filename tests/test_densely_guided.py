@@ -19,7 +19,8 @@ from configs import dgkd_cifar10_resnet, dgkd_cifar100_plain, dgkd_cifar100_wrn,
 from distill_jax import checkpoints, methods, models, stages, train
 from distill_jax.data import augment
 from distill_jax.errors import UserError
-from distill_jax.methods.densely_guided import Guidance, choose_path, draw_survivors
+from distill_jax.methods.densely_guided import Guidance, draw_survivors
+from distill_jax.stages.densely_guided import choose_path
 
 B, C = 16, 7
 PATH = ("small_cnn", "plain2", "plain2_cifar10")  # a teacher, one assistant, a student
@@ -131,6 +132,25 @@ def test_the_teacher_can_be_kept_out_of_the_draw(fields):
     np.testing.assert_allclose(drawn[:, 1:].mean(axis=0), 0.5 if "survival" in fields else 1 / 3, atol=0.04)
 
 
+class Speaker:
+    """A network that says its only parameter."""
+
+    def apply(self, variables, inputs, train):
+        return jnp.full((len(inputs), C), variables["params"])
+
+
+def test_a_dropped_guide_is_not_asked():
+    guides = tuple(methods.FrozenNetwork(float(i), {}) for i in (1, 2, 3))
+    method = methods.create("densely_guided", methods.Setting(None, (1,), 50, C, teachers=(Speaker(),) * 3), survival=0.5)
+    seen = set()
+    for step in range(12):
+        said = method.signal(guides, jnp.zeros((5, 2)), jnp.arange(5), jax.random.key(step))
+        assert said.logits_GxBxC.shape == (3, 5, C)
+        assert np.array_equal(said.logits_GxBxC[:, 4, 2], said.weights_G * np.array([1, 2, 3]))
+        seen.add(tuple(np.asarray(said.weights_G)))
+    assert len(seen) > 3
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -156,7 +176,7 @@ def path_config(**fields):
     config = make_config(data__crop_padding=0, schedule__cycles=1)
     config.method = ConfigDict({"name": "supervised"})
     config.stages = dgkd_cifar100_plain.densely_guided()
-    config.stages.update({"path": PATH, "compare": ("stochastic",), "weight_teacher": 0.5, "survival": 0.5} | fields)
+    config.stages.update({"path": PATH, "compare": ("stochastic",), "form": "paper", "weight_teacher": 0.5, "survival": 0.5} | fields)
     return config
 
 

@@ -108,32 +108,3 @@ def distillation(setting: Setting, weight_ce: float = 0.6, temperature: float = 
         wants_logits=guide_logits == "table",
         predict=predict if guide_logits == "forward" else None,
     )
-
-
-def stages(fields, seed: int) -> dict[str, dict]:
-    """The runs of a family of generations, by name: what each changes in the config.
-
-    Args:
-      fields: config.stages: generations (students after generation 0), regularizer, eta, k, weight_ce (one for all students, or one
-        each), temperature, inherit (a student starts from its teacher's weights instead of fresh ones).
-      seed: config.seed. Generation m has the seed `seed + 1000 * m`, so that each one starts and shuffles anew (our choice).
-
-    Raises:
-      UserError: a field is out of range.
-    """
-    if fields.generations < 0:
-        raise UserError(f"stages.generations is {fields.generations}; it must not be negative")
-    weights = tuple(fields.weight_ce) * (fields.generations if len(fields.weight_ce) == 1 else 1)
-    if len(weights) != fields.generations:
-        raise UserError(f"stages.weight_ce has {len(weights)} entries; stages.generations is {fields.generations}")
-    first = {"name": "patriarch", "regularizer": fields.regularizer, "eta": fields.eta, "k": fields.k}
-    runs = {"generation_0": {"method": first}}
-    for m, weight_ce in enumerate(weights, start=1):
-        teacher = f"stage:generation_{m - 1}"
-        runs[f"generation_{m}"] = {
-            "seed": seed + 1000 * m,
-            "method": {"name": "distillation", "weight_ce": weight_ce, "temperature": fields.temperature},
-            "teachers": (teacher,),
-            "initial": teacher if fields.inherit else "",
-        }
-    return runs

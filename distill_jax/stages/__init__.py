@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from distill_jax.errors import UserError
-from distill_jax.methods import generations
-from distill_jax.methods.densely_guided import path_stages, table_rows
 from distill_jax.networks import STAGE
+from distill_jax.stages import densely_guided, generations
+from distill_jax.tables import markdown, percents
 
 
 class Family(NamedTuple):
@@ -28,46 +28,9 @@ def plain_table(summaries: list[dict[str, Any]]) -> str:
     return markdown(["stage", "network", "method", "train accuracy, %", "test accuracy, %"], rows)
 
 
-def generations_table(summaries: list[dict[str, Any]]) -> str:
-    """A row a generation."""
-    header = [
-        "generation",
-        "test accuracy, %",
-        "NLL, nats",
-        "ECE, %",
-        "top score",
-        "mean of the next 4",
-        "teacher's entropy, nats",
-        "agreement, %",
-    ]
-    rows = [
-        [
-            stage["stage"].removeprefix("generation_"),
-            *percents(stage, "test_accuracy"),
-            number(stage, "test_nll", 3),
-            *percents(stage, "test_ece"),
-            number(stage, "test_top_score", 3),
-            number(stage, "test_secondary_score", 4),
-            number(stage, "teacher_entropy", 3),
-            *percents(stage, "teacher_agreement"),
-        ]
-        for stage in summaries
-    ]
-    return markdown(header, rows)
-
-
-def densely_guided_table(summaries: list[dict[str, Any]]) -> str:
-    """A row a network of the path, a column a variant."""
-    titles = {"supervised": "supervised", "kd": "KD", "takd": "TAKD", "dgkd": "DGKD", "stochastic": "stochastic DGKD"}
-    variants, rows = table_rows(summaries)
-    header = ["network", "parameters", *(f"{titles[variant]}, %" for variant in variants)]
-    cells = [[network, f"{size:,}", *(percents(run, "test_accuracy")[0] for run in runs)] for network, size, runs in rows]
-    return markdown(header, cells)
-
-
 FAMILIES = {
-    "densely_guided": Family(path_stages, densely_guided_table),
-    "generations": Family(lambda config: generations.stages(config.stages, config.seed), generations_table),
+    "densely_guided": Family(densely_guided.stages, densely_guided.table),
+    "generations": Family(generations.stages, generations.table),
     "list": Family(lambda config: config.stages.get("list", ConfigDict()).to_dict(), plain_table),
 }
 
@@ -111,19 +74,3 @@ def changed(config: ConfigDict, name: str, changes: dict[str, Any]) -> ConfigDic
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"stage {name}: {' '.join(str(error).split())}") from error
     return stage
-
-
-def percents(summary: dict[str, Any], *names: str) -> list[str]:
-    return [number(summary, name, 2, 100) for name in names]
-
-
-def number(summary: dict[str, Any], name: str, digits: int, factor: float = 1) -> str:
-    """A result for people, with its standard deviation where the summary is one of several seeds; - where it has none."""
-    if name not in summary:
-        return "-"
-    deviation = f" ± {factor * summary[name + '_std']:.{digits}f}" if name + "_std" in summary else ""
-    return f"{factor * summary[name]:.{digits}f}{deviation}"
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows])

@@ -1,0 +1,126 @@
+"""Paths of networks from a teacher over assistants down to a student: see distill_jax/methods/densely_guided.py."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from distill_jax import models
+from distill_jax.errors import UserError
+from distill_jax.methods.densely_guided import check_fields
+from distill_jax.tables import markdown, percents
+
+VARIANTS = {"supervised": "supervised", "kd": "KD", "takd": "TAKD", "dgkd": "DGKD", "stochastic": "stochastic DGKD"}  # and their titles
+OF_THE_STUDENT = ("kd", "stochastic")  # variants that train the last network of a path alone
+
+
+def stages(config: ConfigDict) -> dict[str, dict[str, Any]]:
+    """The runs of a path from the teacher down to the student, by name: what each changes in the config.
+
+    All have the config's seed (our choice): the runs of one network start from the same weights and see the same batches, so that they
+    differ in their guides alone. Runs that would be one and the same are trained once: the teacher, and the first assistant, whose only
+    guide in KD, TAKD and DGKD is the teacher (`kd_<network>`).
+
+    Args:
+      config: of the family. config.stages has the path, its variants to compare, and the fields of `densely_guided`; survival, drop and
+        teacher_may_drop are for the variant "stochastic" alone, whose assistants are those of DGKD, as in the paper.
+
+    Raises:
+      UserError: a field is out of range.
+    """
+    fields = config.stages
+    path = choose_path(fields.path, fields.assistants)
+    check_networks(config.model, path)
+    for variant in fields.compare:
+        if variant not in VARIANTS:
+            raise UserError(f"stages.compare names {variant!r}; known: {', '.join(VARIANTS)}")
+    draw = {name: fields[name] for name in ("survival", "drop", "teacher_may_drop")}
+    taught = {name: fields[name] for name in ("form", "weight_teacher", "temperature", "guide_logits")}
+    check_fields("stages", len(path) - 1, **taught, **draw)
+
+    runs = {path[0]: {"model": {"name": path[0]}, "method": {"name": "supervised"}}}
+    for k in range(1, len(path)):
+        for variant in VARIANTS:
+            if not is_needed(variant, fields.compare, is_student=k == len(path) - 1):
+                continue
+            guides = guides_of(variant, path, k)
+            method = {"name": "densely_guided"} | taught | (draw if variant == "stochastic" else {})
+            runs[stage_name(variant, path, k)] = {
+                "model": {"name": path[k]},
+                "method": method if guides else {"name": "supervised"},
+                "teachers": tuple(f"stage:{guide}" for guide in guides),
+            }
+    return runs
+
+
+def choose_path(path: Sequence[str], assistants: int) -> tuple[str, ...]:
+    """The first and the last network of `path`, and `assistants` of those between, spread evenly; all of them for -1.
+
+    Raises:
+      UserError: the path is too short or names a network twice, or has not so many assistants.
+    """
+    if len(path) < 2:
+        raise UserError(f"stages.path is {tuple(path)}; it must have the teacher, any number of assistants, and the student")
+    for network in path:
+        if tuple(path).count(network) > 1:
+            raise UserError(f"stages.path names {network} more than once")
+    if not -1 <= assistants <= len(path) - 2:
+        raise UserError(f"stages.assistants is {assistants}; stages.path has {len(path) - 2}, and -1 stands for all of them")
+    gaps = (len(path) if assistants == -1 else assistants + 2) - 1
+    return tuple(path[round(i * (len(path) - 1) / gaps)] for i in range(gaps + 1))
+
+
+def check_networks(model: ConfigDict, path: Sequence[str]) -> None:
+    """Raises UserError for a network of the path that is not known, or has not the options config.model: before the first is trained."""
+    for network in path:
+        models.create(num_classes=2, vocabulary_size=int(network in models.TEXT_MODELS), **(model.to_dict() | {"name": network}))
+
+
+def is_needed(variant: str, compare: Sequence[str], is_student: bool) -> bool:
+    """Whether a variant's run of a network is asked for: of the student, or of an assistant."""
+    if is_student:
+        return variant in compare
+    return variant not in OF_THE_STUDENT and (variant in compare or (variant == "dgkd" and "stochastic" in compare))
+
+
+def guides_of(variant: str, path: Sequence[str], k: int) -> list[str]:
+    """The stages that guide network k >= 1 of a path, the largest first."""
+    first = {"supervised": k, "kd": 0, "takd": k - 1, "dgkd": 0, "stochastic": 0}[variant]
+    end = 1 if variant == "kd" else k
+    assistants = "dgkd" if variant == "stochastic" else variant
+    return [stage_name(assistants, path, i) for i in range(first, end)]
+
+
+def stage_name(variant: str, path: Sequence[str], k: int) -> str:
+    """The run of network k of a path. The teacher is the same for all variants; the first assistant is for those that teach it."""
+    if k == 0:
+        return path[0]
+    return f"{'kd' if k == 1 and variant in ('takd', 'dgkd') else variant}_{path[k]}"
+
+
+def table_rows(summaries: list[dict[str, Any]]) -> tuple[list[str], list[tuple[str, int, list[dict[str, Any]]]]]:
+    """A family's results, ordered.
+
+    Returns:
+      The variants that were trained; and for each network of the path its name, its number of parameters, and its summary in each of
+      these variants, {} where it has none. The teacher's stands under "supervised".
+    """
+    runs = {summary["stage"]: summary for summary in summaries}
+    sizes = {summary["model"]: summary["num_params"] for summary in summaries}
+    path = list(sizes)
+    names = {variant: [stage_name(variant, path, k) for k in range(len(path))] for variant in VARIANTS}
+    asked_for = {name.split("_")[0] for name in runs} | {variant for variant in VARIANTS if names[variant][-1] in runs} | {"supervised"}
+    variants = [variant for variant in VARIANTS if variant in asked_for]
+
+    def run_of(variant, k):
+        return runs.get(names[variant][k], {}) if k > 0 or variant == "supervised" else {}
+
+    return variants, [(network, sizes[network], [run_of(variant, k) for variant in variants]) for k, network in enumerate(path)]
+
+
+def table(summaries: list[dict[str, Any]]) -> str:
+    """A row a network of the path, a column a variant."""
+    variants, rows = table_rows(summaries)
+    header = ["network", "parameters", *(f"{VARIANTS[variant]}, %" for variant in variants)]
+    cells = [[network, f"{size:,}", *(percents(run, "test_accuracy")[0] for run in runs)] for network, size, runs in rows]
+    return markdown(header, cells)
