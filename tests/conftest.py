@@ -1,9 +1,23 @@
 """A run small enough for every test: 200 digits, a small net, 4 epochs of 5 steps, 2 cycles."""
 
+import os
+import tempfile
+
+import jax
 import pytest
 
 from configs import sd_digits
 from distill_jax import train
+
+# Many tests build the same programs, some in processes of their own: each is compiled once a session.
+CACHE = tempfile.TemporaryDirectory(prefix="distill_jax_tests_")
+for name, value in {
+    "jax_compilation_cache_dir": CACHE.name,
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 
 
 def make_config(**fields):
