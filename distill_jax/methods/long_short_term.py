@@ -102,9 +102,14 @@ def long_short_term(
     def init(state, given):
         del state, given
         rows = -(-setting.num_examples // ROW_MULTIPLE) * ROW_MULTIPLE
-        logits = sharding.zeros((rows, setting.num_classes), jnp.dtype(table_dtype), setting.mesh)
-        unseen = sharding.zeros((rows,), jnp.bool_, setting.mesh)
-        return jax.tree.map(jnp.copy, SampleTable(short=logits, long=logits, has_short=unseen, has_long=unseen))
+
+        def logits():
+            return sharding.zeros((rows, setting.num_classes), jnp.dtype(table_dtype), setting.mesh)
+
+        def unseen():
+            return sharding.zeros((rows,), jnp.bool_, setting.mesh)
+
+        return SampleTable(short=logits(), long=logits(), has_short=unseen(), has_long=unseen())
 
     def signal(table, inputs, ids_B, key):
         del inputs, key
