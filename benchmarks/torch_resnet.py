@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from distill_jax.models.resnet_cifar import DEPTHS
+
 
 class BasicBlock(nn.Module):
     def __init__(self, channels, filters, stride):
@@ -54,7 +56,7 @@ def augmented(images, device):
 def block(arguments, data):
     """A function that runs so many train steps and waits for the last."""
     depth = re.fullmatch(r"resnet(\d+)", arguments.model)
-    if not depth:
+    if not depth or int(depth[1]) not in DEPTHS:
         raise SystemExit(f"--torch knows the CIFAR ResNets only, not {arguments.model}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
