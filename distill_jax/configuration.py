@@ -43,6 +43,13 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
             logs.write_json(path, config.to_dict())
     except OSError as error:
         raise UserError(f"workdir {workdir} cannot be written: {error.strerror}; choose another with --workdir") from error
+    check_claim(workdir, config)
+
+
+def check_claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Raises UserError if a workdir belongs to another config; one that belongs to none is left as it is."""
+    if not (workdir / "config.json").exists():
+        return
     theirs, ours = flatten(load(workdir)), flatten(config)
     differing = [
         f"{field} is {theirs.get(field)!r} there and {ours.get(field)!r} here"

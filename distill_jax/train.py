@@ -35,12 +35,11 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
       UserError: bad input, or a loss that is not finite.
       Interrupted: by SIGTERM or SIGINT, after saving.
     """
-    configuration.claim(workdir, config)
     folders = seed_folders(config, workdir)
-    for seed, folder in folders.items():
-        configuration.claim(folder, config_of_seed(config, seed))
-    with configuration.exclusive(workdir):
-        summaries = train_stages(config, folders)
+    owners = {workdir: config} | {folder: config_of_seed(config, seed) for seed, folder in folders.items() if folder != workdir}
+    for folder, owner in owners.items():
+        configuration.check_claim(folder, owner)
+    summaries = train_stages(config, folders, owners)
     summary = summaries[0] if config.seeds == 1 else summarise_seeds(summaries)
     logs.write_json(workdir / "summary.json", summary)
     if config.stages.name:
@@ -64,13 +63,16 @@ def config_of_seed(config: ConfigDict, seed: int) -> ConfigDict:
     return ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1})
 
 
-def train_stages(config: ConfigDict, folders: dict[int, pathlib.Path]) -> list[dict[str, Any]]:
-    """One stage after the other, each for all seeds: a summary a seed; in a family that of its last stage, all of them under "stages"."""
+def train_stages(config: ConfigDict, folders: dict[int, pathlib.Path], owners: dict[pathlib.Path, ConfigDict]) -> list[dict[str, Any]]:
+    """One stage after the other, each for all seeds: a summary a seed; in a family that of its last stage, all of them under "stages".
+
+    `owners` has the folders above the runs, which become their configs' once the first program is built: a mistake leaves no trace.
+    """
     families = {seed: stages.expand(config_of_seed(config, seed)) for seed in folders}
     done = {seed: [] for seed in folders}
     for name in families[config.seed]:
         configs = {seed: families[seed][name] for seed in folders}
-        summaries = train_seeds(configs, {seed: folder / name for seed, folder in folders.items()})
+        summaries = train_seeds(configs, {seed: folder / name for seed, folder in folders.items()}, owners)
         for seed, summary in zip(folders, summaries, strict=True):
             done[seed].append({"stage": name} | summary)
     if not config.stages.name:
@@ -81,21 +83,29 @@ def train_stages(config: ConfigDict, folders: dict[int, pathlib.Path]) -> list[d
     return families_summaries
 
 
-def train_seeds(configs: dict[int, ConfigDict], folders: dict[int, pathlib.Path]) -> list[dict[str, Any]]:
+def train_seeds(
+    configs: dict[int, ConfigDict], folders: dict[int, pathlib.Path], owners: dict[pathlib.Path, ConfigDict]
+) -> list[dict[str, Any]]:
     """Runs that differ in their seeds alone, by seed: one program for all. Finished ones are not repeated."""
     program, summaries = None, []
     for seed, folder in folders.items():
         summary = finished(configs[seed], folder)
         if summary is None:
             program = program or build(configs[seed], folder)
+            for above, owner in owners.items():
+                configuration.claim(above, owner)
             summary = run(program, configs[seed].seed, folder)
         summaries.append(summary)
     return summaries
 
 
 def finished(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None:
-    """Makes a workdir this config's; the summary of its run, if that is finished."""
-    configuration.claim(workdir, config)
+    """The summary of a workdir's run, if that is finished.
+
+    Raises:
+      UserError: the workdir belongs to another config.
+    """
+    configuration.check_claim(workdir, config)
     if not (workdir / "summary.json").exists():
         return None
     summary = logs.read_json(workdir / "summary.json")
@@ -105,10 +115,18 @@ def finished(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None
 
 def run(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
     """One run of one seed: see `train`."""
-    config, plan = config_of_seed(program.config, seed), program.plan
+    config = config_of_seed(program.config, seed)
     summary = finished(config, workdir)
     if summary is not None:
         return summary
+    configuration.claim(workdir, config)
+    with configuration.exclusive(workdir):
+        return train_epochs(program, seed, workdir)
+
+
+def train_epochs(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
+    """All of a run, or the rest of it, in a workdir that is its own: the content of summary.json."""
+    config, plan = program.config, program.plan
     init_key, step_key = jax.random.split(jax.random.key(seed))
     if program.dataset.tokenizer:
         logs.write_text(workdir / "tokenizer.json", program.dataset.tokenizer)

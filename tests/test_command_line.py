@@ -21,7 +21,7 @@ def call(*arguments):
         ("--config.epochs=many", "--config.epochs=many: invalid literal for int()"),
         ("--config.data.flip=3", "--config.data.flip=3"),
         ("--config=configs/nothing.py", "No such file or directory: 'configs/nothing.py'"),
-        ("--mode=fly", "--mode=fly: value should be one of <train|eval>"),
+        ("--mode=fly", "--mode=fly: value should be one of <train|eval|ensemble|features|linear_probe>"),
         ("stray", "unknown argument 'stray'"),
     ],
 )
