@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from distill_jax import configuration, evaluate, logs, methods, models, networks, optimizers, schedules, sharding
-from distill_jax.data import Dataset, augment, load
+from distill_jax.data import Dataset, augment, load_config
 from distill_jax.errors import UserError
+from distill_jax.methods.base import variables
 from distill_jax.step import TrainMetrics, TrainState, init_state, make_train_step
 
 
@@ -50,7 +51,7 @@ def build(config: ConfigDict, workdir: pathlib.Path | None = None) -> Program:
     configuration.check(config)
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.batch_size, mesh)
-    dataset = load(config.data.name, config.data.dir, config.data.train_examples, config.data.validation_examples, config.data.text)
+    dataset = load_config(config.data)
     num_examples = len(dataset.train["label"])
     steps_per_epoch = num_examples // config.batch_size
     if steps_per_epoch == 0:
@@ -111,11 +112,6 @@ def make_prepare(statistics: tuple[np.ndarray, np.ndarray] | None, config: Confi
 
 def is_augmented(dataset: Dataset, config: ConfigDict) -> bool:
     return "image" in dataset.train and bool(config.data.crop_padding or config.data.flip)
-
-
-def variables(state: TrainState) -> dict[str, Any]:
-    """The student's network, as flax's `apply` takes it."""
-    return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def predict_test(program: Program, predict: Callable[..., jax.Array], network: Any) -> np.ndarray:

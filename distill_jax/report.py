@@ -6,11 +6,12 @@ prints a Markdown table, a row for each folder that has a summary.json, or whose
 """
 
 import pathlib
-import statistics
 import sys
 from typing import Any
 
 from distill_jax import logs
+from distill_jax.summary import summarise_seeds
+from distill_jax.tables import number, percents
 
 HEADER = """\
 | run | seeds | train accuracy, % | test accuracy, last epoch, % | best epoch, % | test NLL, nats | ECE, % | snapshots' ensemble, % |
@@ -26,15 +27,11 @@ def read_summaries(folder: pathlib.Path) -> list[dict[str, Any]]:
 def row(name: str, summaries: list[dict[str, Any]]) -> str:
     """A line of the table: mean and, with several seeds, standard deviation (n - 1)."""
 
-    def cell(values: list[float], scale: float = 100, digits: int = 2) -> str:
-        spread = f" ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-        return f"{scale * statistics.mean(values):.{digits}f}{spread}"
-
-    ensembles = [summary["snapshot_ensemble"]["test_accuracy"] for summary in summaries if "snapshot_ensemble" in summary]
-    cells = [cell([summary[field] for summary in summaries]) for field in ("train_accuracy", "test_accuracy", "best_test_accuracy")]
-    cells += [cell([summary["test_nll"] for summary in summaries], scale=1, digits=3)]
-    cells += [cell([summary["test_ece"] for summary in summaries]), cell(ensembles) if ensembles else "-"]
-    return f"| {name} | {len(summaries)} | " + " | ".join(cells) + " |"
+    runs = [run | {"ensemble": run["snapshot_ensemble"]["test_accuracy"]} if "snapshot_ensemble" in run else run for run in summaries]
+    summary = summarise_seeds(runs) if len(runs) > 1 else runs[0]
+    cells = percents(summary, "train_accuracy", "test_accuracy", "best_test_accuracy")
+    cells += [number(summary, "test_nll", 3), *percents(summary, "test_ece", "ensemble")]
+    return f"| {name} | {len(runs)} | " + " | ".join(cells) + " |"
 
 
 def main(folders: list[str]) -> None:

@@ -11,7 +11,7 @@ from clu import metrics
 from flax import linen as nn
 from flax import struct
 
-from distill_jax.methods.base import Method, Teacher
+from distill_jax.methods.base import Method, Teacher, variables
 
 
 class TrainState(struct.PyTreeNode):
@@ -79,8 +79,9 @@ def make_train_step(
         signal = method.signal(state.teacher, inputs, batch["id"], teacher_key)
 
         def loss_fn(params):
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            logits_BxC, updated = model.apply(variables, inputs, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key})
+            logits_BxC, updated = model.apply(
+                variables(state.replace(params=params)), inputs, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key}
+            )
             losses = method.loss(logits_BxC, batch["label"], signal)
             return losses.loss, (losses, logits_BxC, updated.get("batch_stats", {}))
 
@@ -90,8 +91,7 @@ def make_train_step(
             loss=losses.loss, loss_ce=losses.ce, loss_teacher=losses.teacher, logits=logits_BxC, labels=batch["label"]
         )
         if method.observes_clean_view:
-            variables = {"params": state.params, "batch_stats": state.batch_stats}
-            logits_BxC = model.apply(variables, prepare(batch, None), train=False)
+            logits_BxC = model.apply(variables(state), prepare(batch, None), train=False)
         state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),

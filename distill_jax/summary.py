@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 from distill_jax import checkpoints, evaluate, networks
-from distill_jax.program import Program, predict_test, variables
+from distill_jax.methods.base import variables
+from distill_jax.program import Program, predict_test
 from distill_jax.step import TrainState
 
 OF_THE_LAST_EPOCH = (

@@ -15,7 +15,8 @@ from distill_jax import checkpoints, configuration, logs, networks, preemption, 
 from distill_jax.data.batches import epoch_order
 from distill_jax.errors import Interrupted, UserError
 from distill_jax.methods import FrozenLogits, FrozenNetwork
-from distill_jax.program import Program, build, predict_source, predict_test, test_metrics, variables
+from distill_jax.methods.base import variables
+from distill_jax.program import Program, build, predict_source, predict_test, test_metrics
 from distill_jax.step import TrainMetrics, TrainState
 from distill_jax.summary import summarise, summarise_seeds
 
@@ -91,9 +92,10 @@ def train_seeds(
     for seed, folder in folders.items():
         summary = finished(configs[seed], folder)
         if summary is None:
-            program = program or build(configs[seed], folder)
-            for above, owner in owners.items():
-                configuration.claim(above, owner)
+            if program is None:
+                program = build(configs[seed], folder)
+                for above, owner in owners.items():
+                    configuration.claim(above, owner)
             summary = run(program, configs[seed].seed, folder)
         summaries.append(summary)
     return summaries
@@ -202,7 +204,7 @@ def load_teachers(program: Program, workdir: pathlib.Path) -> tuple[Given, ...]:
     for run, predict in zip(trained, program.predict_given, strict=True):
         network = networks.load(run, program.mesh)
         if program.method.wants_logits:
-            logits = predict_source(program, predict, {"params": network.params, "batch_stats": network.batch_stats}, program.train_source)
+            logits = predict_source(program, predict, variables(network), program.train_source)
             given.append(FrozenLogits(sharding.put(logits, sharding.replicated(program.mesh))))
         else:
             given.append(network)

@@ -15,8 +15,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from distill_jax import evaluate, logs, networks, sharding
-from distill_jax.data import Dataset, load
+from distill_jax.data import Dataset, load_config
 from distill_jax.errors import UserError
+from distill_jax.methods.base import variables
 from distill_jax.networks import Trained
 from distill_jax.tables import markdown, number, percents
 
@@ -36,8 +37,7 @@ def ensemble(config: ConfigDict, workdir: pathlib.Path, members: Sequence[str] =
       UserError: a member is missing, unfinished, or knows other classes or inputs than this data.
     """
     runs = [networks.find(pathlib.Path(member).expanduser()) for member in members] or networks.find_below(workdir)
-    data = config.data
-    dataset = load(data.name, data.dir, data.train_examples, data.validation_examples, data.text)
+    dataset = load_config(config.data)
     logits = [test_logits(run, dataset, config.batch_size) for run in runs]
     results = [
         {"member": str(run.workdir)} | evaluate.classification_metrics(member, dataset.test["label"])
@@ -56,7 +56,7 @@ def ensemble(config: ConfigDict, workdir: pathlib.Path, members: Sequence[str] =
 def test_logits(run: Trained, dataset: Dataset, batch_size: int) -> np.ndarray:
     """A member on the test set, float32 [N, C]."""
     networks.check_fits(run, dataset, next(iter(dataset.test.values())).shape[1:])
-    return apply_to_all(run, functools.partial(run.model.apply, train=False), dataset.test, batch_size)
+    return make_apply(run, functools.partial(run.model.apply, train=False), batch_size)(dataset.test)
 
 
 def features(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
@@ -74,11 +74,11 @@ def features(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
       UserError: the run is not finished, or the data set is of another kind than the network's.
     """
     run = networks.find(workdir)
-    data = config.data
-    dataset = load(data.name, data.dir, data.train_examples, data.validation_examples, data.text)
+    dataset = load_config(config.data)
+    extract = make_apply(run, functools.partial(penultimate, run.model), config.batch_size)
     arrays = {}
     for split, rows in (("train", dataset.train), ("test", dataset.test)):
-        arrays[f"{split}_features"] = apply_to_all(run, functools.partial(penultimate, run.model), rows, config.batch_size)
+        arrays[f"{split}_features"] = extract(rows)
         arrays[f"{split}_labels"] = rows["label"]
     path = workdir / "features.npz"
     np.savez(path, **arrays)
@@ -127,17 +127,19 @@ def penultimate(model: nn.Module, variables: dict[str, Any], inputs: jax.Array) 
     return caught[0]
 
 
-def apply_to_all(run: Trained, function: Callable[..., jax.Array], rows: dict[str, np.ndarray], batch_size: int) -> np.ndarray:
-    """function(variables, inputs), jitted, on a whole split, batch by batch."""
-    check_kind(run, rows)
+def make_apply(run: Trained, function: Callable[..., jax.Array], batch_size: int) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """Builds a function of a whole split: function(variables, inputs), jitted, batch by batch."""
     mesh = sharding.make_mesh()
     sharding.check_batch_size(batch_size, mesh)
-    network = networks.load(run, mesh)
-    predict = evaluate.make_predict(function, lambda batch, key: network_inputs(run, batch))
-    jitted = jax.jit(predict, out_shardings=sharding.replicated(mesh))
-    variables = {"params": network.params, "batch_stats": network.batch_stats}
-    source = sharding.put(rows, sharding.replicated(mesh))
-    return evaluate.predict_all(functools.partial(jitted, variables), source, len(rows["label"]), batch_size, mesh)
+    whole = sharding.replicated(mesh)
+    predict = jax.jit(evaluate.make_predict(function, lambda batch, key: network_inputs(run, batch)), out_shardings=whole)
+    network = variables(networks.load(run, mesh))
+
+    def apply(rows):
+        check_kind(run, rows)
+        return evaluate.predict_all(functools.partial(predict, network), sharding.put(rows, whole), len(rows["label"]), batch_size, mesh)
+
+    return apply
 
 
 def check_kind(run: Trained, rows: dict[str, np.ndarray]) -> None:

@@ -59,6 +59,11 @@ def balanced_rows(labels: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.lexsort((labels, class_ranks(labels)))[:count])
 
 
+def held_out_rows(labels: np.ndarray, one_in: int) -> np.ndarray:
+    """Which rows (bool [N]) to hold out for test: one in `one_in` of each class, rounded down, the same ones in every run."""
+    return class_ranks(labels) < (np.bincount(labels) // one_in)[labels]
+
+
 def check(dataset: Dataset) -> None:
     """Raises UserError if a split is empty, a label is out of range, or train and test inputs differ in shape."""
     for key, rows in (("train", dataset.train), ("test", dataset.test)):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from distill_jax.data.dataset import Dataset, class_ranks, split, take
+from distill_jax.data.dataset import Dataset, held_out_rows, split, take
 from distill_jax.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -39,7 +39,7 @@ def _without_splits(root: Path, name: str) -> Dataset:
     classes = _classes(root)
     files, labels = _files(root, classes)
     rows = split(_images(files), labels)
-    is_test = class_ranks(rows["label"]) < (np.bincount(rows["label"]) // 5)[rows["label"]]
+    is_test = held_out_rows(rows["label"], 5)
     if not is_test.any():
         raise UserError(f"{root}: no class has the 5 images that it takes to hold out one for test")
     return Dataset(name, len(classes), take(rows, ~is_test), take(rows, is_test))

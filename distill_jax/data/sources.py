@@ -42,6 +42,11 @@ def load(name: str, directory: str = "", train_examples: int = 0, validation_exa
     return dataset
 
 
+def load_config(fields: Any) -> Dataset:
+    """What config.data asks for: see `load`."""
+    return load(fields.name, fields.dir, fields.train_examples, fields.validation_examples, fields.text)
+
+
 def check_count(name: str, field: str, count: int, available: int) -> None:
     if not 0 <= count <= available:
         raise UserError(f"{field} is {count}; {name} allows 0 to {available}")

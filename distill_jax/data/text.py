@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill_jax.data.dataset import Dataset, class_ranks
+from distill_jax.data.dataset import Dataset, held_out_rows
 from distill_jax.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[SEP]")  # ids 0, 1, 2: padding, an unknown word, the separator between a pair's sentences
@@ -77,7 +77,7 @@ def read(path: str, directory: str, fields: Any) -> Dataset:
         if len(test[0].sentences) != len(train[0].sentences):
             raise UserError(f"{test_file}: rows of {len(test[0].sentences)} sentences; {train_file} has {len(train[0].sentences)}")
     else:
-        is_test = class_ranks(train_labels) < (np.bincount(train_labels) // 10)[train_labels]
+        is_test = held_out_rows(train_labels, 10)
         if not is_test.any():
             raise UserError(f"{train_file}: no class has the 10 rows that it takes to hold out one; set data.text.test")
         test, test_labels = list(itertools.compress(train, is_test)), train_labels[is_test]
@@ -111,8 +111,7 @@ def drop_empty(where: str, rows: list[Row]) -> list[Row]:
         raise UserError(f"{where}: no row has a sentence")
     if len(kept) < len(rows):
         lines = [str(row.line) for row in rows if not all(row.sentences)]
-        shown = ", ".join(lines[:10]) + (", ..." if len(lines) > 10 else "")
-        warnings.warn(f"{where}: {len(lines)} of {len(rows)} rows have no sentence and are left out: line {shown}", stacklevel=2)
+        warnings.warn(f"{where}: {len(lines)} of {len(rows)} rows have no sentence and are left out: line {_shown(lines)}", stacklevel=2)
     return kept
 
 
@@ -235,8 +234,8 @@ def _is_integer(label: str) -> bool:
     return re.fullmatch(r"-?[0-9]+", label) is not None
 
 
-def _shown(labels: list[str]) -> str:
-    return ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+def _shown(words: list[str]) -> str:
+    return ", ".join(words[:10]) + (", ..." if len(words) > 10 else "")
 
 
 # Tokens

@@ -76,8 +76,13 @@ def unchanged(state, epochs_done: int) -> Teacher:
     return state.teacher
 
 
+def variables(network: Any) -> dict[str, Any]:
+    """A network, anything with `params` and `batch_stats`, as flax's `apply` takes it."""
+    return {"params": network.params, "batch_stats": network.batch_stats}
+
+
 def frozen_logits(model: nn.Module, teacher: FrozenNetwork | FrozenLogits, inputs: Any, ids_B: jax.Array) -> jax.Array:
     """What a frozen teacher says of a batch, float32 [B, C]: its forward in inference mode, or its rows of the table."""
     if isinstance(teacher, FrozenLogits):
         return teacher.logits.at[ids_B].get(mode="promise_in_bounds")
-    return model.apply({"params": teacher.params, "batch_stats": teacher.batch_stats}, inputs, train=False)
+    return model.apply(variables(teacher), inputs, train=False)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from distill_jax import losses
 from distill_jax.errors import UserError
-from distill_jax.methods.base import Losses, Method, Setting, frozen_logits, unchanged
+from distill_jax.methods.base import Losses, Method, Setting, frozen_logits, unchanged, variables
 
 FORMS = ("paper", "code")
 
@@ -95,7 +95,7 @@ def densely_guided(
         return Losses(loss=weight_ce * ce + taught, ce=ce, teacher=taught)
 
     def predict(teacher, inputs):
-        return frozen_logits(guides[0], teacher[0], inputs, jnp.zeros(0, jnp.int32))
+        return guides[0].apply(variables(teacher[0]), inputs, train=False)
 
     return Method(
         init=lambda state, given: given,

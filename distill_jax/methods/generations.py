@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from distill_jax import losses
 from distill_jax.errors import UserError
-from distill_jax.methods.base import Losses, Method, Setting, frozen_logits, unchanged
+from distill_jax.methods.base import Losses, Method, Setting, frozen_logits, unchanged, variables
 
 REGULARIZERS = ("top_score_difference", "label_smoothing", "confidence_penalty")
 
@@ -98,7 +98,7 @@ def distillation(setting: Setting, weight_ce: float = 0.6, temperature: float = 
         return Losses(loss=weight_ce * ce + taught, ce=ce, teacher=taught)
 
     def predict(teacher, inputs):
-        return frozen_logits(model, teacher, inputs, jnp.zeros(0, jnp.int32))
+        return model.apply(variables(teacher), inputs, train=False)
 
     return Method(
         init=lambda state, given: given[0],

@@ -19,7 +19,7 @@ from flax import struct
 
 from distill_jax import losses
 from distill_jax.errors import UserError
-from distill_jax.methods.base import Losses, Method, Setting
+from distill_jax.methods.base import Losses, Method, Setting, variables
 
 
 class Snapshot(struct.PyTreeNode):
@@ -54,8 +54,7 @@ def snapshot_distillation(setting: Setting, temperature: float = 2.0, symmetric:
         raise UserError(f"method.temperature is {temperature}; it must be positive")
 
     def predict(teacher, inputs):
-        variables = {"params": teacher.params, "batch_stats": teacher.batch_stats}
-        return setting.model.apply(variables, inputs, train=False)
+        return setting.model.apply(variables(teacher), inputs, train=False)
 
     def signal(teacher, inputs, ids_B, key):
         del ids_B, key

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from distill_jax.models.layers import Conv, batch_norm
+
 BOTTLENECK = 4  # channels of a bottleneck, in growth rates
 COMPRESSION = 0.5  # fraction of the channels that a transition keeps
-
-Conv = functools.partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"))
 
 
 class DenseNet(nn.Module):
@@ -31,7 +31,7 @@ class DenseNet(nn.Module):
     @nn.compact
     def __call__(self, images_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
         """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
-        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+        norm = batch_norm(train, self.dtype)
         conv = functools.partial(Conv, dtype=self.dtype)
 
         def dense_layer(x, name):

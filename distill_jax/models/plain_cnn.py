@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from distill_jax.models.layers import batch_norm, he_normal
+
 # name -> (layers, hidden dense units): a number is the channels of a convolution, "M" a max pool
 LAYERS = {
     "plain2": ((32, "M", 32, "M"), ()),
@@ -23,8 +25,6 @@ LAYERS = {
     "plain8_cifar10": ((16, 16, "M", 32, 32, "M", 64, 64, "M", 128, 128, "M"), (64,)),
     "plain10_cifar10": ((32, 32, "M", 64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M"), (128,)),
 }
-
-he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class PlainCNN(nn.Module):
@@ -46,7 +46,7 @@ class PlainCNN(nn.Module):
     @nn.compact
     def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> jax.Array:
         """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
-        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+        norm = batch_norm(train, self.dtype)
         conv = functools.partial(nn.Conv, kernel_size=(3, 3), padding=1, kernel_init=he_normal, dtype=self.dtype)
         layers, hidden = LAYERS[self.layout]
         x, convolutions = images_BxHxWxC, 0

@@ -1,6 +1,5 @@
 """ResNets for 32x32 images (He et al., "Deep Residual Learning for Image Recognition", 2016, arXiv 1512.03385, section 4.2)."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from distill_jax.models.layers import Conv, batch_norm
+
 DEPTHS = (8, 14, 20, 26, 32, 44, 56, 110)
 SHORTCUTS = ("pad", "projection")
-
-Conv = functools.partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"))
 
 
 class BasicBlock(nn.Module):
@@ -66,7 +65,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, images_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
         """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
-        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+        norm = batch_norm(train, self.dtype)
         x = Conv(16, (3, 3), padding=1, dtype=self.dtype, name="stem_conv")(images_BxHxWx3)
         x = nn.relu(norm(name="stem_norm")(x))
         for stage, filters in enumerate((16, 32, 64)):

@@ -4,7 +4,6 @@ He-normal initialisation as there. The last BatchNorm of each block starts with 
 (Goyal et al., 2017, arXiv 1706.02677, section 5.1): our choice, for the paper starts it at 1.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from distill_jax.models.layers import Conv, batch_norm
+
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # depth -> of each stage
 VERSIONS = ("v1", "v1.5")
-
-Conv = functools.partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"))
 
 
 class Block(nn.Module):
@@ -74,7 +73,7 @@ class ImageNetResNet(nn.Module):
     @nn.compact
     def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> jax.Array:
         """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
-        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+        norm = batch_norm(train, self.dtype)
         x = Conv(64, (7, 7), 2, padding=3, dtype=self.dtype, name="stem_conv")(images_BxHxWxC)
         x = nn.relu(norm(name="stem_norm")(x))
         x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))

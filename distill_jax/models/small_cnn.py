@@ -1,11 +1,12 @@
 """A small convolutional net for small images, such as the 8x8 digits."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from distill_jax.models.layers import batch_norm
 
 
 class SmallCNN(nn.Module):
@@ -24,7 +25,7 @@ class SmallCNN(nn.Module):
     @nn.compact
     def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> jax.Array:
         """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
-        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+        norm = batch_norm(train, self.dtype)
         x = images_BxHxWxC
         for layer, (filters, strides) in enumerate(zip(self.filters, (1, 2, 2), strict=True)):
             x = nn.Conv(filters, (3, 3), strides, padding=1, use_bias=False, dtype=self.dtype, name=f"conv{layer + 1}")(x)

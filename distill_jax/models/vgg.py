@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from distill_jax.models.layers import batch_norm, he_normal
+
 # depth -> convolutions of each stage; the depth counts the three dense layers of the original
 CONVOLUTIONS = {8: (1, 1, 1, 1, 1), 11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 FILTERS = (64, 128, 256, 512, 512)
@@ -33,8 +35,7 @@ class VGG(nn.Module):
     @nn.compact
     def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> jax.Array:
         """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
-        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
-        he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        norm = batch_norm(train, self.dtype)
         conv = functools.partial(nn.Conv, kernel_size=(3, 3), padding=1, kernel_init=he_normal, dtype=self.dtype)
         x = images_BxHxWxC
         for stage, (filters, convolutions) in enumerate(zip(FILTERS, CONVOLUTIONS[self.depth], strict=True)):

@@ -1,6 +1,5 @@
 """Wide ResNets for 32x32 images (Zagoruyko & Komodakis, "Wide Residual Networks", 2016, arXiv 1605.07146), without dropout."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-Conv = functools.partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"))
+from distill_jax.models.layers import Conv, batch_norm
 
 
 class PreActivationBlock(nn.Module):
@@ -52,7 +51,7 @@ class WideResNet(nn.Module):
     @nn.compact
     def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> jax.Array:
         """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
-        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+        norm = batch_norm(train, self.dtype)
         x = Conv(16, (3, 3), padding=1, dtype=self.dtype, name="stem_conv")(images_BxHxWxC)
         for stage, filters in enumerate((16, 32, 64)):
             for block in range((self.depth - 4) // 6):
