@@ -5,8 +5,10 @@ python run.py --config=configs/sd_cifar100.py --workdir=/data/sd  # the same com
 python run.py --config=configs/sd_cifar100.py --workdir=/data/sd --mode=eval
 python run.py --config=configs/tolerant_cifar100.py --workdir=/data/tolerant --mode=ensemble
 python run.py --config=configs/supervised_cifar100.py --config.data.name=digits --workdir=/data/sd --mode=linear_probe
+srun python run.py --distributed --config=configs/sd_imagenet.py --config.data.dir=DIR --workdir=/data/sd_imagenet  # several processes
 """
 
+import os
 import pathlib
 import sys
 from typing import NoReturn
@@ -25,6 +27,16 @@ MODE = flags.DEFINE_enum(
     "features: write those of the config's data set; linear_probe: and fit a logistic regression on them.",
 )
 MEMBERS = flags.DEFINE_list("members", [], "Workdirs of finished runs, for --mode=ensemble.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Train with several processes, one a host or one a GPU, each started with this same command and a workdir that all of them see. "
+    "Needless under srun, which is noticed. On TPU pods and under Slurm JAX finds the other processes; elsewhere the next three say.",
+)
+COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: address and a free port of the first, HOST:PORT.")
+PROCESSES = flags.DEFINE_integer("processes", None, "Of several processes: how many there are.", lower_bound=1)
+PROCESS = flags.DEFINE_integer("process", None, "Of several processes: which one this is, from 0.", lower_bound=0)
+JOIN_TIMEOUT = flags.DEFINE_integer("join_timeout", 300, "Of several processes: seconds to wait for all to come.", lower_bound=1)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -54,7 +66,7 @@ def fail(message: str) -> NoReturn:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         fail(f"unknown argument {argv[1]!r}; fields are given as --config.FIELD=VALUE")
-    from distill_jax import train, transfer  # here, so that --help need not wait for jax
+    from distill_jax import logs, sharding, train, transfer  # here, so that --help need not wait for jax
     from distill_jax.errors import Interrupted, UserError
 
     logging.set_verbosity(logging.ERROR)  # orbax tells every file it touches
@@ -67,12 +79,20 @@ def main(argv: list[str]) -> None:
         "features": transfer.features,
         "linear_probe": transfer.linear_probe,
     }
+    distributed = DISTRIBUTED.value or COORDINATOR.value is not None or sharding.is_cluster()
+    if distributed and MODE.value not in ("train", "eval"):
+        fail(f"--mode={MODE.value} is for one process; start it without --distributed, on one host")
     try:
+        if distributed:
+            sharding.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, JOIN_TIMEOUT.value)
         actions[MODE.value](CONFIG.value, workdir)
     except UserError as error:
+        if distributed:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            os._exit(1)  # at once: in good order it would wait for the others, which may wait for this one
         fail(str(error))
     except Interrupted as interrupted:
-        print(interrupted, flush=True)
+        logs.say(str(interrupted))
         sys.exit(128 + interrupted.signal_number)
 
 

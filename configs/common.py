@@ -20,6 +20,8 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.name = "cifar100"  # digits, cifar10, cifar100, tfds:NAME, folder:PATH, npz:PATH or text:PATH
     config.data.dir = ""  # folder of the data set's files; "" for TFDS's own
+    config.data.image_size = 0  # 0: held in memory; else folder:PATH and tfds:NAME are streamed, cropped to so many pixels a side
+    config.data.damaged = "refuse"  # of streamed images: refuse those that cannot be read, or skip: read all first, leave them out
     config.data.train_examples = 0  # a class-balanced subset of the training set; 0 for all of it
     config.data.validation_examples = 0  # examples cut from the training set and evaluated instead of the test set: for tuning
     config.data.crop_padding = 4  # pixels of padding of the random crop; 0 for no crop

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from distill_jax import logs
+from distill_jax import logs, sharding
 from distill_jax.errors import UserError
 
 KEEP = 2  # checkpoints; the older one stands in for a damaged newest
@@ -29,32 +29,43 @@ def save(manager: ocp.CheckpointManager, step: int, tree: Any) -> None:
     """Writes a pytree of arrays as the checkpoint of `step`."""
     manager.save(step, args=ocp.args.StandardSave(tree))
     folder = pathlib.Path(manager.directory) / str(step)
-    if jax.process_index() == 0:
-        logs.write_json(folder / MANIFEST, file_hashes(folder))
+    if sharding.is_first_process():
+        logs.write_json(folder / MANIFEST, {"topology": sharding.topology(), "files": file_hashes(folder)})
 
 
 def restore(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
-    """The checkpoint of `step`, with the structure, shapes, dtypes and shardings of the pytree `like`."""
+    """The checkpoint of `step`, with the structure, shapes, dtypes and shardings of the pytree `like`.
+
+    It may come from another number of devices or processes; that is told, since the sums of a step are then taken in another order.
+    """
+    saved_on = logs.read_json(pathlib.Path(manager.directory) / str(step) / MANIFEST)["topology"]
+    if saved_on != sharding.topology():
+        logs.say(f"saved on {saved_on}; goes on on {sharding.topology()}: from here on close to, but no longer bit for bit, the same run")
     return manager.restore(step, args=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)))
 
 
 def latest_step(manager: ocp.CheckpointManager) -> int | None:
     """The step of the newest intact checkpoint, None if there is none. Damaged ones are moved to `damaged/` beside it, and told."""
+    step = int(sharding.from_first_process(newest_intact(manager) if sharding.is_first_process() else 0))
+    manager.reload()
+    return None if step < 0 else step
+
+
+def newest_intact(manager: ocp.CheckpointManager) -> int:
+    """See `latest_step`; -1 for none."""
     for step in sorted(manager.all_steps(), reverse=True):
         folder = pathlib.Path(manager.directory) / str(step)
         if is_intact(folder):
             return step
-        aside = set_aside(folder)
-        manager.reload()
-        logs.say(f"checkpoint {folder} is damaged or unfinished; moved to {aside}, using the one before it")
-    return None
+        logs.say(f"checkpoint {folder} is damaged or unfinished; moved to {set_aside(folder)}, using the one before it")
+    return -1
 
 
 def is_intact(folder: pathlib.Path) -> bool:
     """Whether the files of a checkpoint are those of its manifest, byte for byte."""
     try:
-        return json.loads((folder / MANIFEST).read_text()) == file_hashes(folder)
-    except (OSError, ValueError):
+        return json.loads((folder / MANIFEST).read_text())["files"] == file_hashes(folder)
+    except (OSError, ValueError, LookupError, TypeError):
         return False
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from distill_jax import logs
+from distill_jax import logs, sharding
 from distill_jax.errors import UserError
 
 # These may differ when a run is resumed: they do not change what it computes.
@@ -36,13 +36,17 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     Raises:
       UserError: the workdir cannot be written, or belongs to another config; the message lists the fields that differ.
     """
-    path = workdir / "config.json"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            logs.write_json(path, config.to_dict())
-    except OSError as error:
-        raise UserError(f"workdir {workdir} cannot be written: {error.strerror}; choose another with --workdir") from error
+
+    def write():
+        path = workdir / "config.json"
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                logs.write_json(path, config.to_dict())
+        except OSError as error:
+            raise UserError(f"workdir {workdir} cannot be written: {error.strerror}; choose another with --workdir") from error
+
+    sharding.on_first_process(write)
     check_claim(workdir, config)
 
 
@@ -62,16 +66,23 @@ def check_claim(workdir: pathlib.Path, config: ConfigDict) -> None:
 
 @contextlib.contextmanager
 def exclusive(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes from training in a workdir; the lock goes with the process, however that ends.
+    """Keeps other runs from training in a workdir; the lock goes with the process (the first one of several), however that ends.
 
     Raises:
-      UserError: another process is training there.
+      UserError: another run is training there.
     """
-    with (workdir / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"workdir {workdir} is in use by another run; wait for its end, or choose another with --workdir") from error
+    with contextlib.ExitStack() as stack:
+
+        def lock():
+            file = stack.enter_context((workdir / "lock").open("w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"workdir {workdir} is in use by another run; wait for its end, or choose another with --workdir"
+                ) from error
+
+        sharding.on_first_process(lock)
         yield
 
 

@@ -1,14 +1,11 @@
 """Predictions on a data set and what they are worth."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from distill_jax import sharding
-from distill_jax.data.batches import evaluation_order
 from distill_jax.step import gather
 
 ECE_BINS = 15
@@ -29,24 +26,18 @@ def make_predict(network: Callable[[Any, Any], jax.Array], prepare: Callable[...
     return predict
 
 
-def predict_all(
-    predict: Callable[..., jax.Array], source: dict[str, jax.Array], num_examples: int, batch_size: int, mesh: Mesh
-) -> np.ndarray:
+def predict_all(predict: Callable[..., jax.Array], batches: Iterable[dict[str, jax.Array]], num_examples: int) -> np.ndarray:
     """The logits of a whole data set, the partial last batch included.
 
     Args:
-      predict: (source, batch) -> logits [B, C], jitted, its result replicated.
-      source: arrays [N, ...] on the device.
+      predict: batch -> logits [B, C], jitted, its result replicated.
+      batches: of `data.batches.evaluation_batches`.
       num_examples: N.
-      batch_size: B, a multiple of the number of devices.
-      mesh: the devices.
 
     Returns:
       float32 [N, C] on the host, in the order of the data set.
     """
-    order = evaluation_order(num_examples, batch_size)
-    logits = [predict(source, {"id": sharding.put(ids_B, sharding.rows(mesh))}) for ids_B in order]
-    return np.concatenate(jax.device_get(logits))[:num_examples]
+    return np.concatenate(jax.device_get([predict(batch) for batch in batches]))[:num_examples]
 
 
 def classification_metrics(log_probs_NxC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
@@ -63,7 +54,7 @@ def classification_metrics(log_probs_NxC: np.ndarray, labels_N: np.ndarray) -> d
       test_ece: expected calibration error of the top probability in `ECE_BINS` bins of equal width, in 0..1 (Guo et al., "On
         Calibration of Modern Neural Networks", ICML 2017, equation 3).
     """
-    log_probs_NxC = log_softmax(log_probs_NxC)
+    log_probs_NxC, labels_N = log_softmax(log_probs_NxC), np.asarray(labels_N)
     label_log_probs_N = np.take_along_axis(log_probs_NxC, labels_N[:, None], axis=1)[:, 0]
     correct_N = np.argmax(log_probs_NxC, axis=1) == labels_N
     return {

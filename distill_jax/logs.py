@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard, and lines for the person who watches."""
+"""What a run tells: metrics.jsonl, TensorBoard, and lines for the person who watches. Of several processes, the first one speaks."""
 
 import json
 import math
@@ -6,12 +6,13 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from tensorboard.summary import Writer
 
+from distill_jax import sharding
 from distill_jax.errors import UserError
 
 
@@ -44,13 +45,25 @@ class RunLog:
         self.plan, self.log_every, self.step = plan, log_every, step
         self.history = [line for line in read_jsonl(workdir / "metrics.jsonl") if line["step"] <= step]
         write_text(workdir / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
-        self._file = (workdir / "metrics.jsonl").open("a")
-        self._tensorboard = Writer(str(workdir))
+        self._file = (workdir / "metrics.jsonl").open("a") if sharding.is_first_process() else None
+        self._tensorboard = Writer(str(workdir)) if sharding.is_first_process() else None
         self._pending = None  # (step, metrics) of a line that is still being computed
         self._finite_until = self._first_step = step
         self._clock = None  # (step, seconds) since when this epoch's speed is measured
+        self._waited = 0.0  # seconds since then, for data
         self._start = time.perf_counter()
         self._seconds_before = max((line.get("wall_seconds", 0.0) for line in self.history), default=0.0)
+
+    def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The batches; the time that they are waited for is counted."""
+        batches = iter(batches)
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self._waited += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
 
     def after_step(self, epoch_metrics: Any) -> None:
         """Counts a step that was dispatched, and logs the epoch so far every `log_every` steps.
@@ -60,7 +73,7 @@ class RunLog:
         self.step += 1
         if self._clock is None:
             jax.block_until_ready(epoch_metrics)  # the first step of an epoch may be compiled: the clock starts after it
-            self._clock = (self.step, time.perf_counter())
+            self._clock, self._waited = (self.step, time.perf_counter()), 0.0
         if self._pending:
             line = self.train_line(*self._pending)
             self._pending = None
@@ -92,6 +105,7 @@ class RunLog:
             "learning_rate": float(self.plan.learning_rates[step - 1]),
             **means,
             "images_per_second": (step - clock_step) * self.plan.batch_size / seconds,
+            "data_wait": self._waited / seconds,  # fraction of the time in which the loop waited for a batch
             "wall_seconds": self._seconds_before + time.perf_counter() - self._start,
         }
 
@@ -104,11 +118,14 @@ class RunLog:
 
     def close(self) -> None:
         clear_progress()
-        self._file.close()
-        self._tensorboard.close()
+        if self._file:
+            self._file.close()
+            self._tensorboard.close()
 
     def _write(self, line: dict[str, float]) -> None:
         self.history.append(line)
+        if not self._file:
+            return
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -147,6 +164,8 @@ def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
 
 def write_text(path: pathlib.Path, content: str) -> None:
     """Writes a file whole or not at all."""
+    if not sharding.is_first_process():
+        return
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(content)
     os.replace(temporary, path)
@@ -154,12 +173,13 @@ def write_text(path: pathlib.Path, content: str) -> None:
 
 def say(text: str) -> None:
     """One line for the person who watches."""
-    print(text, flush=True)
+    if sharding.is_first_process():
+        print(text, flush=True)
 
 
 def show_progress(text: str) -> None:
     """A line that the next one takes the place of; on a terminal only."""
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and sharding.is_first_process():
         print(f"\r\033[K{text}", end="", flush=True)
 
 

@@ -110,8 +110,8 @@ def remember(workdir: pathlib.Path, hashes: dict[str, str]) -> None:
       UserError: one of them has been trained anew since the run began.
     """
     path = workdir / "teachers.json"
-    if not path.exists():
-        logs.write_json(path, hashes)
-    for name, sha256 in logs.read_json(path).items():
+    known = logs.read_json(path) if path.exists() else hashes
+    logs.write_json(path, known)
+    for name, sha256 in known.items():
         if hashes.get(name) != sha256:
             raise UserError(f"{workdir}: {name} holds another network than when this run began; choose another --workdir")

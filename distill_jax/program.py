@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from distill_jax import configuration, evaluate, logs, methods, models, networks, optimizers, schedules, sharding
-from distill_jax.data import Dataset, augment, load_config
+from distill_jax.data import Dataset, augment, batches, load_config, streaming
 from distill_jax.errors import UserError
 from distill_jax.methods.base import variables
 from distill_jax.step import TrainMetrics, TrainState, init_state, make_train_step
@@ -26,7 +26,7 @@ class Program(NamedTuple):
     dataset: Dataset
     input_shape: tuple[int, ...]  # of one sample, as the network gets it
     channel_statistics: tuple[np.ndarray, np.ndarray] | None  # mean and standard deviation by which images are normalised
-    train_source: dict[str, jax.Array]  # the training set, on the device
+    train_source: dict[str, jax.Array]  # the training set, on the devices; {} if it is streamed
     test_source: dict[str, jax.Array]
     plan: logs.Plan
     method: methods.Method
@@ -52,6 +52,8 @@ def build(config: ConfigDict, workdir: pathlib.Path | None = None) -> Program:
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.batch_size, mesh)
     dataset = load_config(config.data)
+    if batches.is_streamed(dataset.train) and config.data.crop_padding:
+        raise UserError(f"data.crop_padding is {config.data.crop_padding}, but streamed images are random crops already; set it to 0")
     num_examples = len(dataset.train["label"])
     steps_per_epoch = num_examples // config.batch_size
     if steps_per_epoch == 0:
@@ -61,9 +63,9 @@ def build(config: ConfigDict, workdir: pathlib.Path | None = None) -> Program:
     cycle_ends = schedules.cycle_ends(config.epochs, config.schedule.cycles, config.schedule.cycle_epochs)
     optimizer = optimizers.create(config.optimizer, schedule)
     model = models.create(num_classes=dataset.num_classes, dtype=config.dtype, vocabulary_size=dataset.vocabulary_size, **config.model)
-    statistics = augment.channel_statistics(dataset.train["image"]) if "image" in dataset.train else None
+    statistics = channel_statistics(dataset)
     prepare = make_prepare(statistics, config)
-    example = prepare({name: rows[:1] for name, rows in dataset.train.items()}, None)
+    example = prepare({name: np.zeros((1, *rows.shape[1:]), np.uint8) for name, rows in dataset.train.items() if name != "label"}, None)
     teachers = networks.find_all(config.teachers, workdir, config.dtype)
     for teacher in teachers:
         networks.check_fits(teacher, dataset, example.shape[1:])
@@ -84,8 +86,8 @@ def build(config: ConfigDict, workdir: pathlib.Path | None = None) -> Program:
         dataset=dataset,
         input_shape=example.shape[1:],
         channel_statistics=statistics,
-        train_source=sharding.put(dataset.train, whole),
-        test_source=sharding.put(dataset.test, whole),
+        train_source=batches.source(dataset.train, mesh),
+        test_source=batches.source(dataset.test, mesh),
         plan=logs.Plan(
             epochs=config.epochs,
             steps_per_epoch=steps_per_epoch,
@@ -103,6 +105,13 @@ def build(config: ConfigDict, workdir: pathlib.Path | None = None) -> Program:
     )
 
 
+def channel_statistics(dataset: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and standard deviation by which images are normalised: the training set's own, or of streamed ones ImageNet's."""
+    if "image" not in dataset.train:
+        return None
+    return (streaming.MEAN, streaming.STD) if batches.is_streamed(dataset.train) else augment.channel_statistics(dataset.train["image"])
+
+
 def make_prepare(statistics: tuple[np.ndarray, np.ndarray] | None, config: ConfigDict) -> Callable[..., jax.Array]:
     """(batch, key) -> model inputs: images augmented and normalised; without their statistics sentences, as they are."""
     if statistics is None:
@@ -111,17 +120,21 @@ def make_prepare(statistics: tuple[np.ndarray, np.ndarray] | None, config: Confi
 
 
 def is_augmented(dataset: Dataset, config: ConfigDict) -> bool:
-    return "image" in dataset.train and bool(config.data.crop_padding or config.data.flip)
+    return "image" in dataset.train and bool(batches.is_streamed(dataset.train) or config.data.crop_padding or config.data.flip)
 
 
 def predict_test(program: Program, predict: Callable[..., jax.Array], network: Any) -> np.ndarray:
     """Logits of the test set, float32 [N, C]."""
-    return predict_source(program, predict, network, program.test_source)
+    return predict_split(program, functools.partial(predict, network, program.test_source), program.dataset.test)
 
 
-def predict_source(program: Program, predict: Callable[..., jax.Array], network: Any, source: dict[str, jax.Array]) -> np.ndarray:
-    """Logits of `source`, the training or the test set without augmentation, float32 [N, C]."""
-    return evaluate.predict_all(functools.partial(predict, network), source, len(source["label"]), program.plan.batch_size, program.mesh)
+def predict_train(program: Program, predict: Callable[..., jax.Array], network: Any) -> np.ndarray:
+    """Logits of the training set without augmentation, float32 [N, C]."""
+    return predict_split(program, functools.partial(predict, network, program.train_source), program.dataset.train)
+
+
+def predict_split(program: Program, predict: Callable[..., jax.Array], rows: dict[str, Any]) -> np.ndarray:
+    return evaluate.predict_all(predict, batches.evaluation_batches(rows, program.plan.batch_size, program.mesh), len(rows["label"]))
 
 
 def test_metrics(program: Program, state: TrainState, teacher_logits: np.ndarray | None) -> dict[str, float]:

@@ -12,11 +12,11 @@ from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from distill_jax import checkpoints, configuration, logs, networks, preemption, sharding, stages
-from distill_jax.data.batches import epoch_order
+from distill_jax.data.batches import training_batches
 from distill_jax.errors import Interrupted, UserError
 from distill_jax.methods import FrozenLogits, FrozenNetwork
 from distill_jax.methods.base import variables
-from distill_jax.program import Program, build, predict_source, predict_test, test_metrics
+from distill_jax.program import Program, build, predict_test, predict_train, test_metrics
 from distill_jax.step import TrainMetrics, TrainState
 from distill_jax.summary import summarise, summarise_seeds
 
@@ -123,7 +123,9 @@ def run(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
         return summary
     configuration.claim(workdir, config)
     with configuration.exclusive(workdir):
-        return train_epochs(program, seed, workdir)
+        summary = train_epochs(program, seed, workdir)
+        sharding.wait_for_all()  # what the first process wrote is there when the others go on
+    return summary
 
 
 def train_epochs(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
@@ -137,22 +139,23 @@ def train_epochs(program: Program, seed: int, workdir: pathlib.Path) -> dict[str
     log = logs.RunLog(workdir, plan, config.log_every, step)
     teacher_logits = None  # of the test set; they last as long as the teacher
 
-    with preemption.caught_signals() as signals, contextlib.closing(log):
+    with preemption.watched() as asked_to_stop, contextlib.closing(log):
         for epoch in range(step // plan.steps_per_epoch + 1, plan.epochs + 1):
-            order = epoch_order(seed, epoch, len(program.dataset.train["label"]), plan.batch_size)
-            for ids_B in order[log.step - (epoch - 1) * plan.steps_per_epoch :]:
-                batch = {"id": sharding.put(ids_B, sharding.rows(program.mesh))}
+            first = log.step - (epoch - 1) * plan.steps_per_epoch
+            batches = training_batches(program.dataset.train, seed, epoch, first, plan.batch_size, program.mesh)
+            for batch in log.timed(batches):
                 state, epoch_metrics, logits = program.train_step(state, epoch_metrics, program.train_source, batch, step_key)
                 if program.observe:
                     state = state.replace(teacher=program.observe(state.teacher, batch["id"], logits))
                 log.after_step(epoch_metrics)
-                if signals:
+                stopping = asked_to_stop(log.step)
+                if stopping:
                     break
 
             line = log.train_line(log.step, epoch_metrics)
             check_finite(state.params, log.step)
             if log.step < epoch * plan.steps_per_epoch:
-                save_and_leave(manager, log.step, state, epoch_metrics, signals[0])
+                save_and_leave(manager, log.step, state, epoch_metrics, stopping)
 
             cycle_ended = epoch in plan.cycle_ends
             if cycle_ended or epoch % config.eval_every == 0:
@@ -167,8 +170,9 @@ def train_epochs(program: Program, seed: int, workdir: pathlib.Path) -> dict[str
                 state, teacher_logits = state.replace(teacher=teacher), None
             if cycle_ended:
                 checkpoints.save_weights(networks.snapshot_path(workdir, epoch), variables(state))
-            if signals:
-                save_and_leave(manager, log.step, state, epoch_metrics, signals[0])
+            stopping = stopping or asked_to_stop(log.step)
+            if stopping:
+                save_and_leave(manager, log.step, state, epoch_metrics, stopping)
             if cycle_ended or epoch % config.checkpoint_every == 0:
                 save(manager, log.step, state, epoch_metrics)
 
@@ -204,7 +208,7 @@ def load_teachers(program: Program, workdir: pathlib.Path) -> tuple[Given, ...]:
     for run, predict in zip(trained, program.predict_given, strict=True):
         network = networks.load(run, program.mesh)
         if program.method.wants_logits:
-            logits = predict_source(program, predict, variables(network), program.train_source)
+            logits = predict_train(program, predict, variables(network))
             given.append(FrozenLogits(sharding.put(logits, sharding.replicated(program.mesh))))
         else:
             given.append(network)

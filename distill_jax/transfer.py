@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from distill_jax import evaluate, logs, networks, sharding
-from distill_jax.data import Dataset, load_config
+from distill_jax.data import Dataset, batches, load_config
 from distill_jax.errors import UserError
 from distill_jax.methods.base import variables
 from distill_jax.networks import Trained
@@ -79,7 +79,7 @@ def features(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
     arrays = {}
     for split, rows in (("train", dataset.train), ("test", dataset.test)):
         arrays[f"{split}_features"] = extract(rows)
-        arrays[f"{split}_labels"] = rows["label"]
+        arrays[f"{split}_labels"] = np.asarray(rows["label"])
     path = workdir / "features.npz"
     np.savez(path, **arrays)
     logs.say(f"{path}: features {arrays['train_features'].shape} and {arrays['test_features'].shape} of {dataset.name}")
@@ -131,13 +131,15 @@ def make_apply(run: Trained, function: Callable[..., jax.Array], batch_size: int
     """Builds a function of a whole split: function(variables, inputs), jitted, batch by batch."""
     mesh = sharding.make_mesh()
     sharding.check_batch_size(batch_size, mesh)
-    whole = sharding.replicated(mesh)
-    predict = jax.jit(evaluate.make_predict(function, lambda batch, key: network_inputs(run, batch)), out_shardings=whole)
+    predict = jax.jit(
+        evaluate.make_predict(function, lambda batch, key: network_inputs(run, batch)), out_shardings=sharding.replicated(mesh)
+    )
     network = variables(networks.load(run, mesh))
 
     def apply(rows):
         check_kind(run, rows)
-        return evaluate.predict_all(functools.partial(predict, network), sharding.put(rows, whole), len(rows["label"]), batch_size, mesh)
+        predict_batch = functools.partial(predict, network, batches.source(rows, mesh))
+        return evaluate.predict_all(predict_batch, batches.evaluation_batches(rows, batch_size, mesh), len(rows["label"]))
 
     return apply
 

@@ -9,10 +9,10 @@ from distill_jax.errors import UserError
 
 
 class Dataset(NamedTuple):
-    """A classification set in memory.
+    """A classification set.
 
     `train` and `test` hold "image" (uint8 [N, H, W, C]) or "tokens" (int32 [N, L]), and "label" (int32 [N], 0..num_classes-1).
-    The id of a sample is its row in `train`.
+    The id of a sample is its row in `train`. Of images that are streamed from disk, `streaming.StreamedImages` stands for the column.
     """
 
     name: str
@@ -70,9 +70,9 @@ def check(dataset: Dataset) -> None:
         labels = rows["label"]
         if not len(labels):
             raise UserError(f"{dataset.name}: the {key} split is empty")
-        if labels.min() < 0 or labels.max() >= dataset.num_classes:
+        if isinstance(labels, np.ndarray) and (labels.min() < 0 or labels.max() >= dataset.num_classes):
             raise UserError(f"{dataset.name}: {key} labels must be 0..{dataset.num_classes - 1}, found {labels.min()}..{labels.max()}")
-    for key in dataset.train:
+    for key in dataset.train.keys() - {"label"}:
         train_shape, test_shape = dataset.train[key].shape[1:], dataset.test[key].shape[1:]
         if train_shape != test_shape:
             raise UserError(f"{dataset.name}: train {key}s are {train_shape}, test {key}s {test_shape}")

@@ -3,15 +3,16 @@
 TFDS reads a set that was prepared as array_record without TensorFlow; anything else takes TensorFlow.
 """
 
+import functools
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distill_jax.data import text
+from distill_jax.data import streaming, text
 from distill_jax.data.dataset import Dataset, split
 from distill_jax.errors import UserError
 
@@ -28,12 +29,50 @@ SENTENCES = (  # the features of a pair or of a sentence, in the order in which 
 )
 
 
-def read(name: str, directory: str, fields: Any = None) -> Dataset:
+class Examples:
+    """A split that was prepared as array_record, its images not decoded: `streaming.Records`, and in place of its labels.
+
+    The labels stand in the examples, so that reading all of them takes a pass over the split: it is made when they are asked for.
+    """
+
+    def __init__(self, name: str, source: Sequence[dict[str, Any]]):
+        self.name, self.source = name, source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, row: int) -> streaming.Record:
+        example = self.source[row]
+        return streaming.Record(f"{self.name}, example {row}", example["image"], int(example["label"]))
+
+
+class Labels:
+    """Stands for the column "label" of a split of `Examples`."""
+
+    def __init__(self, examples: Examples):
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.all.astype(dtype or np.int32)
+
+    def __getitem__(self, chosen: np.ndarray) -> np.ndarray:
+        return self.all[chosen]
+
+    @functools.cached_property
+    def all(self) -> np.ndarray:
+        return np.array([self.examples[row].label for row in range(len(self))], np.int32)
+
+
+def read(name: str, directory: str, fields: Any = None, image_size: int = 0) -> Dataset:
     """Reads the TFDS set `name` from (or, with TensorFlow installed, downloads it into) `directory`, "" for TFDS's own.
 
     Needs the features "label", and "image" (uint8, all of one size) or one of SENTENCES. The test set is the first of test, validation
     and validation_matched that has labels (GLUE's test has not). Of `fields`, data.text, a set of sentences takes max_length
-    and vocabulary_size; its splits are as in `text.read`.
+    and vocabulary_size; its splits are as in `text.read`. With image_size the images, of any size, are streamed: that takes a set
+    prepared as array_record, whose examples can be read in any order.
 
     Raises:
       UserError: no such set, not of that kind, or it cannot be read without TensorFlow.
@@ -46,12 +85,20 @@ def read(name: str, directory: str, fields: Any = None) -> Dataset:
         known = "; ".join(", ".join(keys) for keys in SENTENCES)
         raise UserError(f"data.name {full_name}: needs the features image and label, has {list(features)}; or label and one of {known}")
     num_classes = features["label"].num_classes
+    if image_size and not ("image" in features and _is_array_record(builder)):
+        raise UserError(
+            f"data.name {full_name}: only images prepared as array_record can be streamed; "
+            f"prepare them with `tfds build {name.split(':')[0]} --file_format=array_record`, or set data.image_size to 0"
+        )
     rows = _row_reader(builder, full_name)
     splits = builder.info.splits
     candidates = [key for key in ("test", "validation", "validation_matched") if key in splits]
     held_out = next((key for key in candidates if not _is_unlabelled(rows(key))), None)
     if "train" not in splits or held_out is None:
         raise UserError(f"data.name {full_name}: needs the splits train and test (or validation), has {list(splits)}")
+    if image_size:
+        train, test = (_streamed(builder, key, f"{full_name} {key}", image_size) for key in ("train", held_out))
+        return Dataset(full_name, num_classes, train, test)
     if "image" in features:
         train, test = (_stack(rows(key), f"{full_name} {key}") for key in ("train", held_out))
         return Dataset(full_name, num_classes, train, test)
@@ -72,7 +119,7 @@ def _builder(name: str, directory: str) -> Any:
 
 def _row_reader(builder: Any, full_name: str) -> Callable[[str], Iterable[dict[str, Any]]]:
     """A function from a split's name to its examples, in the order on disk."""
-    if builder.is_prepared() and builder.info.file_format.value == "array_record":
+    if _is_array_record(builder):
         return lambda key: builder.as_data_source(split=key)
     if not _has_tensorflow():
         raise UserError(
@@ -87,6 +134,17 @@ def _row_reader(builder: Any, full_name: str) -> Callable[[str], Iterable[dict[s
         raise UserError(f"data.name {full_name}: TFDS could not prepare it: {_first_line(error)}") from error
     one_shard_at_a_time = tfds.ReadConfig(interleave_cycle_length=1)
     return lambda key: tfds.as_numpy(builder.as_dataset(split=key, read_config=one_shard_at_a_time))
+
+
+def _is_array_record(builder: Any) -> bool:
+    return builder.is_prepared() and builder.info.file_format.value == "array_record"
+
+
+def _streamed(builder: Any, key: str, where: str, image_size: int) -> dict[str, Any]:
+    import tensorflow_datasets as tfds
+
+    examples = Examples(where, builder.as_data_source(split=key, decoders={"image": tfds.decode.SkipDecoding()}))
+    return {"image": streaming.StreamedImages(examples, np.arange(len(examples)), image_size), "label": Labels(examples)}
 
 
 def _has_tensorflow() -> bool:

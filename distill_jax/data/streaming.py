@@ -1,0 +1,150 @@
+"""Images that are read from disk as they are needed: sets of any length, images of any size.
+
+What a process reads is decoded by grain's threads, a few batches ahead of the step. The order of the samples is that of sets in memory,
+a function of (seed, epoch), and a crop is one of (seed, epoch, id): nothing has to be stored to go on in the middle of an epoch.
+"""
+
+import dataclasses
+import io
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+from distill_jax.errors import UserError
+
+BATCHES_AHEAD = 4  # decoded before they are asked for
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet's channels, pixels in [0, 1], as everyone has them
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+AREA = (0.08, 1.0)  # of a training crop, as a fraction of its image
+ASPECT = (3 / 4, 4 / 3)  # width / height of a training crop
+CENTRE = 224 / 256  # side of the evaluation crop, as a fraction of the image's shorter one
+
+
+class Record(NamedTuple):
+    """One sample as it is stored."""
+
+    name: str  # for people
+    file: str | bytes  # a path, or the content
+    label: int
+
+
+class Records(Protocol):
+    """A split on disk."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> Record: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class FileRecords:
+    """Image files and their classes."""
+
+    files: Sequence[str]
+    labels: np.ndarray  # int32 [N]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, row: int) -> Record:
+        return Record(self.files[row], self.files[row], int(self.labels[row]))
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamedImages:
+    """Stands for the column "image" of a split that is not in memory; indexing it chooses rows, as it does of an array."""
+
+    records: Records
+    rows: np.ndarray  # int [N]: the records of this split
+    size: int  # pixels a side of the crops
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.rows), self.size, self.size, 3)
+
+    def __getitem__(self, chosen: np.ndarray) -> "StreamedImages":
+        return dataclasses.replace(self, rows=self.rows[chosen])
+
+
+def batches(images: StreamedImages, ids_SxB: np.ndarray, crop_seed: tuple[int, int] | None) -> Iterator[dict[str, np.ndarray]]:
+    """Reads and crops batches of samples, in the order given.
+
+    Args:
+      images: the split.
+      ids_SxB: rows of the split, a row a batch.
+      crop_seed: (seed, epoch) of random crops; None for central ones.
+
+    Returns:
+      An iterator of {"id": int32 [B], "image": uint8 [B, size, size, 3], "label": int32 [B]}.
+
+    Raises:
+      UserError: an image cannot be read; the message names it.
+    """
+
+    def load(sample):
+        record = images.records[int(images.rows[sample])]
+        rng = None if crop_seed is None else np.random.default_rng((*crop_seed, int(sample)))
+        return {"id": np.int32(sample), "image": read_crop(record, images.size, rng), "label": np.int32(record.label)}
+
+    return _in_threads(ids_SxB.ravel(), load, ids_SxB.shape[1])
+
+
+def are_readable(images: StreamedImages) -> np.ndarray:
+    """Which images of a split can be decoded, bool [N]: reads all of them once."""
+
+    def is_readable(row):
+        try:
+            read_crop(images.records[int(row)], images.size, None)
+        except UserError:
+            return np.bool_(False)
+        return np.bool_(True)
+
+    return np.concatenate(list(_in_threads(images.rows, is_readable, 64)))
+
+
+def _in_threads(samples: np.ndarray, load: Any, batch_size: int) -> Iterator[Any]:
+    """load(sample), stacked into batches, in order."""
+    import grain  # here, since it takes seconds that only streaming need pay for
+
+    options = grain.ReadOptions(num_threads=os.cpu_count(), prefetch_buffer_size=BATCHES_AHEAD * batch_size)
+    return iter(grain.MapDataset.source(samples).map(load).to_iter_dataset(options).batch(batch_size))
+
+
+def read_crop(record: Record, size: int, rng: np.random.Generator | None) -> np.ndarray:
+    """Decodes an image and resizes a part of it, uint8 [size, size, 3]: a random one, or without `rng` the central one.
+
+    Raises:
+      UserError: it is no image that Pillow can decode.
+    """
+    try:
+        with Image.open(io.BytesIO(record.file) if isinstance(record.file, bytes) else record.file) as image:
+            width, height = image.size
+            left, top, right, bottom = central_box(width, height) if rng is None else random_box(width, height, rng)
+            image.draft("RGB", (math.ceil(width * size / (right - left)), math.ceil(height * size / (bottom - top))))  # a smaller JPEG
+            x, y = image.size[0] / width, image.size[1] / height
+            box = (left * x, top * y, right * x, bottom * y)
+            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box))
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+        raise UserError(f"{record.name}: not a readable image; remove it, or leave all such out with --config.data.damaged=skip") from error
+
+
+def random_box(width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of a training crop: random area and aspect ratio, at a random place (Szegedy et al., arXiv 1409.4842)."""
+    for _ in range(10):
+        area = width * height * rng.uniform(*AREA)
+        aspect = math.exp(rng.uniform(*map(math.log, ASPECT)))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
+            return left, top, left + w, top + h
+    return central_box(width, height, 1.0)
+
+
+def central_box(width: int, height: int, fraction: float = CENTRE) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of the central square whose side is `fraction` of the shorter one."""
+    half = min(width, height) * fraction / 2
+    return width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half
