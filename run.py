@@ -60,7 +60,11 @@ def one_line(error: Exception) -> str:
 
 
 def fail(message: str) -> NoReturn:
-    sys.exit(f"error: {message}")
+    """Ends the process at once: in good order it would wait for the other processes, which may be waiting for this one."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def main(argv: list[str]) -> None:
@@ -69,7 +73,7 @@ def main(argv: list[str]) -> None:
     from distill_jax import logs, sharding, train, transfer  # here, so that --help need not wait for jax
     from distill_jax.errors import Interrupted, UserError
 
-    logging.set_verbosity(logging.ERROR)  # orbax tells every file it touches
+    logging.set_verbosity(logging.FATAL)  # orbax tells every file it touches, and every error that it raises as well
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = pathlib.Path(WORKDIR.value or f"runs/{name}").expanduser()
     actions = {
@@ -87,10 +91,9 @@ def main(argv: list[str]) -> None:
             sharding.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, JOIN_TIMEOUT.value)
         actions[MODE.value](CONFIG.value, workdir)
     except UserError as error:
-        if distributed:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            os._exit(1)  # at once: in good order it would wait for the others, which may wait for this one
         fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or workdir}: {error.strerror or error}. The same command goes on from the last checkpoint")
     except Interrupted as interrupted:
         logs.say(str(interrupted))
         sys.exit(128 + interrupted.signal_number)

@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # sgd, or adamw
     config.optimizer.learning_rate = 0.1  # the largest
+    config.optimizer.reference_batch_size = 0  # linear scaling: learning_rate is that of so many images a step; 0 for none
     config.optimizer.momentum = 0.9  # sgd: fraction of the last update that is kept
     config.optimizer.nesterov = True  # sgd: Nesterov's form of momentum
     config.optimizer.weight_decay = 1e-4  # sgd: of every parameter, added to the gradient; adamw: of matrices and kernels, decoupled

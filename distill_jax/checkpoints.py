@@ -4,9 +4,13 @@ A checkpoint is written whole or not at all (orbax renames a finished folder). W
 each of its files is put inside; a checkpoint that does not match its manifest is set aside, never used and never deleted.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import pathlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -26,11 +30,28 @@ def open_manager(directory: pathlib.Path) -> ocp.CheckpointManager:
 
 
 def save(manager: ocp.CheckpointManager, step: int, tree: Any) -> None:
-    """Writes a pytree of arrays as the checkpoint of `step`."""
-    manager.save(step, args=ocp.args.StandardSave(tree))
+    """Writes a pytree of arrays as the checkpoint of `step`.
+
+    Raises:
+      UserError: it cannot be written; those before it are untouched.
+    """
     folder = pathlib.Path(manager.directory) / str(step)
-    if sharding.is_first_process():
-        logs.write_json(folder / MANIFEST, {"topology": sharding.topology(), "files": file_hashes(folder)})
+    with told_if_not_saved(folder):
+        manager.save(step, args=ocp.args.StandardSave(tree))
+        if sharding.is_first_process():
+            logs.write_json(folder / MANIFEST, {"topology": sharding.topology(), "files": file_hashes(folder)})
+
+
+@contextlib.contextmanager
+def told_if_not_saved(path: pathlib.Path) -> Iterator[None]:
+    """Makes one line of what orbax and TensorStore say of a full disk; the loose ends of their threads would print pages more."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            said = " ".join(str(error).split())
+            reason = re.findall(r": ([^:]*) \[os_error_code", said) or [said]
+            raise UserError(f"{path} cannot be saved: {reason[-1]}. The same command goes on from the checkpoint before it") from error
 
 
 def restore(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
@@ -84,8 +105,12 @@ def set_aside(folder: pathlib.Path) -> pathlib.Path:
 
 
 def save_weights(path: pathlib.Path, weights: Any) -> None:
-    """Writes a network's weights, a pytree such as {"params": ..., "batch_stats": ...}, over an older version if there is one."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    """Writes a network's weights, a pytree such as {"params": ..., "batch_stats": ...}, over an older version if there is one.
+
+    Raises:
+      UserError: they cannot be written.
+    """
+    with told_if_not_saved(path), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.resolve(), weights, force=True)
 
 

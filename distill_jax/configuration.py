@@ -21,7 +21,11 @@ def check(config: ConfigDict) -> None:
     for field in ("seeds", "epochs", "batch_size", "log_every", "eval_every", "checkpoint_every"):
         if config[field] < 1:
             raise UserError(f"{field} is {config[field]}; it must be at least 1")
-    for field in ("seed", "data.train_examples", "data.validation_examples", "data.crop_padding", "optimizer.weight_decay"):
+    not_negative = (
+        "seed", "data.train_examples", "data.validation_examples", "data.crop_padding", "data.image_size", "optimizer.weight_decay",
+        "optimizer.reference_batch_size",
+    )  # fmt: skip
+    for field in not_negative:
         if flatten(config)[field] < 0:
             raise UserError(f"{field} is {flatten(config)[field]}; it must not be negative")
     if not config.optimizer.learning_rate > 0:
@@ -62,6 +66,21 @@ def check_claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     ]
     if differing:
         raise UserError(f"workdir {workdir} belongs to another config: {'; '.join(differing)}. Choose another with --workdir.")
+
+
+def remember(path: pathlib.Path, facts: dict[str, Any]) -> None:
+    """Writes into a new workdir what its run is built on; in an old one, sees to it that it is still the same.
+
+    Raises:
+      UserError: it has changed since the run began.
+    """
+    known = logs.read_json(path) if path.exists() else facts
+    logs.write_json(path, known)
+    for name, value in known.items():
+        if facts.get(name) != value:
+            raise UserError(
+                f"{path}: {name} was {value} when this run began and is {facts.get(name)} now; restore it, or choose another --workdir"
+            )
 
 
 @contextlib.contextmanager

@@ -101,17 +101,3 @@ def load(trained: Trained, mesh: Mesh) -> FrozenNetwork:
 def snapshot_path(workdir: pathlib.Path, epoch: int) -> pathlib.Path:
     """Where the network of a cycle's end is kept."""
     return workdir / "snapshots" / f"epoch_{epoch}"
-
-
-def remember(workdir: pathlib.Path, hashes: dict[str, str]) -> None:
-    """Writes into a new workdir which networks it uses; in an old one, sees to it that they are the same.
-
-    Raises:
-      UserError: one of them has been trained anew since the run began.
-    """
-    path = workdir / "teachers.json"
-    known = logs.read_json(path) if path.exists() else hashes
-    logs.write_json(path, known)
-    for name, sha256 in known.items():
-        if hashes.get(name) != sha256:
-            raise UserError(f"{workdir}: {name} holds another network than when this run began; choose another --workdir")

@@ -6,6 +6,11 @@ import optax
 from distill_jax.errors import UserError
 
 
+def scaled_rate(fields, batch_size: int) -> float:
+    """The learning rate of a batch size: proportional to it, if optimizer.reference_batch_size asks for that (Goyal et al., 1706.02677)."""
+    return fields.learning_rate * (batch_size / fields.reference_batch_size if fields.reference_batch_size else 1)
+
+
 def create(fields, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The optimizer that the fields `optimizer.*` of a config describe (see configs/common.py).
 

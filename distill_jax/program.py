@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from distill_jax import configuration, evaluate, logs, methods, models, networks, optimizers, schedules, sharding
 from distill_jax.data import Dataset, augment, batches, load_config, streaming
+from distill_jax.data.dataset import fingerprint
 from distill_jax.errors import UserError
 from distill_jax.methods.base import variables
 from distill_jax.step import TrainMetrics, TrainState, init_state, make_train_step
@@ -24,6 +25,7 @@ class Program(NamedTuple):
     config: ConfigDict
     mesh: Mesh
     dataset: Dataset
+    data_fingerprint: dict[str, Any]
     input_shape: tuple[int, ...]  # of one sample, as the network gets it
     channel_statistics: tuple[np.ndarray, np.ndarray] | None  # mean and standard deviation by which images are normalised
     train_source: dict[str, jax.Array]  # the training set, on the devices; {} if it is streamed
@@ -59,7 +61,8 @@ def build(config: ConfigDict, workdir: pathlib.Path | None = None) -> Program:
     if steps_per_epoch == 0:
         raise UserError(f"batch_size is {config.batch_size}, but the training set has only {num_examples} examples")
 
-    schedule = schedules.create(config.schedule, config.optimizer.learning_rate, config.epochs, steps_per_epoch)
+    learning_rate = optimizers.scaled_rate(config.optimizer, config.batch_size)
+    schedule = schedules.create(config.schedule, learning_rate, config.epochs, steps_per_epoch)
     cycle_ends = schedules.cycle_ends(config.epochs, config.schedule.cycles, config.schedule.cycle_epochs)
     optimizer = optimizers.create(config.optimizer, schedule)
     model = models.create(num_classes=dataset.num_classes, dtype=config.dtype, vocabulary_size=dataset.vocabulary_size, **config.model)
@@ -84,6 +87,7 @@ def build(config: ConfigDict, workdir: pathlib.Path | None = None) -> Program:
         config=config,
         mesh=mesh,
         dataset=dataset,
+        data_fingerprint=fingerprint(dataset),
         input_shape=example.shape[1:],
         channel_statistics=statistics,
         train_source=batches.source(dataset.train, mesh),

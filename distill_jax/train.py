@@ -134,6 +134,7 @@ def train_epochs(program: Program, seed: int, workdir: pathlib.Path) -> dict[str
     init_key, step_key = jax.random.split(jax.random.key(seed))
     if program.dataset.tokenizer:
         logs.write_text(workdir / "tokenizer.json", program.dataset.tokenizer)
+    configuration.remember(workdir / "data.json", program.data_fingerprint)
     manager = checkpoints.open_manager(workdir / "checkpoints")
     state, epoch_metrics, step = start(program, workdir, init_key, manager)
     log = logs.RunLog(workdir, plan, config.log_every, step)
@@ -204,7 +205,9 @@ def load_teachers(program: Program, workdir: pathlib.Path) -> tuple[Given, ...]:
     config, given = program.config, []
     trained = networks.find_all(config.teachers, workdir, config.dtype)
     if trained:
-        networks.remember(workdir, {name: run.summary["params_sha256"] for name, run in zip(config.teachers, trained, strict=True)})
+        configuration.remember(
+            workdir / "teachers.json", {name: run.summary["params_sha256"] for name, run in zip(config.teachers, trained, strict=True)}
+        )
     for run, predict in zip(trained, program.predict_given, strict=True):
         network = networks.load(run, program.mesh)
         if program.method.wants_logits:

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from test_run import Crash, act_at, crash
 
 from configs import tolerant_digits
-from distill_jax import checkpoints, evaluate, logs, losses, methods, networks, sharding, stages, train, transfer
+from distill_jax import checkpoints, configuration, evaluate, logs, losses, methods, networks, sharding, stages, train, transfer
 from distill_jax.errors import UserError
 
 LOGITS = 3 * np.random.default_rng(0).standard_normal((9, 7)).astype(np.float32)
@@ -254,10 +254,11 @@ def test_teachers_that_will_not_do(finished_family, tmp_path):
 
 
 def test_a_teacher_that_was_trained_anew_is_noticed(tmp_path):
-    networks.remember(tmp_path, {"/a": "one", "/b": "two"})
-    networks.remember(tmp_path, {"/a": "one", "/b": "two"})
-    with pytest.raises(UserError, match="/b holds another network than when this run began"):
-        networks.remember(tmp_path, {"/a": "one", "/b": "three"})
+    path = tmp_path / "teachers.json"
+    configuration.remember(path, {"/a": "one", "/b": "two"})
+    configuration.remember(path, {"/a": "one", "/b": "two"})
+    with pytest.raises(UserError, match="teachers.json: /b was two when this run began and is three now; restore it, or choose another"):
+        configuration.remember(path, {"/a": "one", "/b": "three"})
 
 
 def test_stages_as_data():
@@ -267,8 +268,13 @@ def test_stages_as_data():
     big, small = stages.expand(config).values()
     assert (big.model.name, big.method.name, big.teachers) == ("resnet8", "supervised", ())
     assert (small.model.name, small.method.weight_ce, small.teachers) == ("small_cnn", 0.2, ("stage:big",))
-    config.stages.list.big.teachers = ("stage:small",)
-    with pytest.raises(UserError, match="stage big: stage:small is no earlier stage"):
+    config.stages.list.a_third = {"initial": "stage:small"}
+    assert list(stages.expand(config)) == ["big", "small", "a_third"], "each after what it needs"
+    config.stages.list.big.teachers = ("stage:a_third",)
+    with pytest.raises(UserError, match="stages.list: these need each other: (?=.*big)(?=.*small)(?=.*a_third)"):
+        stages.expand(config)
+    config.stages.list.big.teachers = ("stage:none",)
+    with pytest.raises(UserError, match="stage big: stage:none is no earlier stage; those are: none"):
         stages.expand(config)
     config.stages.list = ConfigDict({"one": {"batchsize": 3}})
     with pytest.raises(UserError, match="stage one.*batchsize"):

@@ -1,10 +1,12 @@
 """What every reader returns, and the class-balanced choice of rows."""
 
+import hashlib
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from distill_jax.data.streaming import StreamedImages
 from distill_jax.errors import UserError
 
 
@@ -62,6 +64,20 @@ def balanced_rows(labels: np.ndarray, count: int) -> np.ndarray:
 def held_out_rows(labels: np.ndarray, one_in: int) -> np.ndarray:
     """Which rows (bool [N]) to hold out for test: one in `one_in` of each class, rounded down, the same ones in every run."""
     return class_ranks(labels) < (np.bincount(labels) // one_in)[labels]
+
+
+def fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """By what a resumed run knows its data again: the numbers of examples, and a SHA-256 of the training set.
+
+    Of streamed images it is one of which records they are (their names and classes, for a folder), not of their content.
+    """
+    digest = hashlib.sha256()
+    for key, column in sorted(dataset.train.items()):
+        if isinstance(column, np.ndarray):
+            digest.update(key.encode() + np.ascontiguousarray(column).data)
+        elif isinstance(column, StreamedImages):
+            digest.update(key.encode() + column.rows.tobytes() + "\n".join(getattr(column.records, "files", ())).encode())
+    return {"train_examples": len(dataset.train["label"]), "test_examples": len(dataset.test["label"]), "train_sha256": digest.hexdigest()}
 
 
 def check(dataset: Dataset) -> None:

@@ -124,7 +124,8 @@ def read_crop(record: Record, size: int, rng: np.random.Generator | None) -> np.
         with Image.open(io.BytesIO(record.file) if isinstance(record.file, bytes) else record.file) as image:
             width, height = image.size
             left, top, right, bottom = central_box(width, height) if rng is None else random_box(width, height, rng)
-            image.draft("RGB", (math.ceil(width * size / (right - left)), math.ceil(height * size / (bottom - top))))  # a smaller JPEG
+            scale = 2 * size / min(right - left, bottom - top)  # a JPEG may be decoded smaller, at twice the resolution that is needed
+            image.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
             x, y = image.size[0] / width, image.size[1] / height
             box = (left * x, top * y, right * x, bottom * y)
             return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box))

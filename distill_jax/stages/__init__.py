@@ -4,6 +4,7 @@ A stage is data: what it changes in the family's config. Its teachers, `stage:NA
 finished stages. The folder of a family holds a folder a stage, summary.json with all of them under "stages", and table.md.
 """
 
+import graphlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,10 +29,31 @@ def plain_table(summaries: list[dict[str, Any]]) -> str:
     return markdown(["stage", "network", "method", "train accuracy, %", "test accuracy, %"], rows)
 
 
+def listed(config: ConfigDict) -> dict[str, dict[str, Any]]:
+    """The stages of config.stages.list, each after those that it needs; otherwise by name, since a ConfigDict keeps no order.
+
+    Raises:
+      UserError: two stages need each other.
+    """
+    runs = config.stages.get("list", ConfigDict()).to_dict()
+    needs = {
+        name: [
+            teacher.removeprefix(STAGE)
+            for teacher in (*run.get("teachers", ()), run.get("initial", ""))
+            if teacher.removeprefix(STAGE) in runs
+        ]
+        for name, run in runs.items()
+    }
+    try:
+        return {name: runs[name] for name in graphlib.TopologicalSorter(needs).static_order()}
+    except graphlib.CycleError as error:
+        raise UserError(f"stages.list: these need each other: {', '.join(error.args[1])}") from error
+
+
 FAMILIES = {
     "densely_guided": Family(densely_guided.stages, densely_guided.table),
     "generations": Family(generations.stages, generations.table),
-    "list": Family(lambda config: config.stages.get("list", ConfigDict()).to_dict(), plain_table),
+    "list": Family(listed, plain_table),
 }
 
 

@@ -1,0 +1,38 @@
+"""ImageNet, labels only: the baseline of the configs *_imagenet.py, which all start from this recipe. Never run by us at this size.
+
+    python run.py --config=configs/supervised_imagenet.py --config.data.name=folder:/data/imagenet --workdir=/data/supervised
+    python run.py --config=configs/supervised_imagenet.py --config.data.dir=/data/tfds --workdir=/data/supervised
+
+The folder holds train/<class>/*.JPEG and val/<class>/*.JPEG; the TFDS set is prepared by `tfds build imagenet2012
+--file_format=array_record`. The recipe is that of Goyal et al. (arXiv 1706.02677), with label smoothing. A larger batch, on more devices,
+takes nothing but --config.batch_size=1024: the learning rate goes with it. On accelerators: --config.dtype=bfloat16.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config():
+    config = imagenet()
+    config.schedule.name = "step"
+    config.schedule.boundaries = (30 / 90, 60 / 90, 80 / 90)  # a tenth at each
+    config.method = ConfigDict()
+    config.method.name = "supervised"
+    config.method.label_smoothing = 0.1  # of the labels' weight, spread over all classes; 0 for none
+    return config
+
+
+def imagenet():
+    config = common.get_config()
+    config.epochs = 90
+    config.batch_size = 256
+    config.checkpoint_every = 1
+    config.data.name = "tfds:imagenet2012"
+    config.data.image_size = 224
+    config.data.crop_padding = 0
+    config.model.name = "resnet50"
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.reference_batch_size = 256
+    config.schedule.warmup_epochs = 5.0
+    return config
