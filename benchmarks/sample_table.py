@@ -6,30 +6,15 @@ On a machine without that many accelerators the devices are CPU threads: the byt
 """
 
 import argparse
-import math
-import re
 import statistics
 import time
 
 import jax
 import numpy as np
+from collectives import collective_bytes
 
 from distill_jax import methods, sharding
 from distill_jax.methods.long_short_term import read_rows, write_rows
-
-COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
-BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1}
-
-
-def collective_bytes(compiled) -> dict[str, int]:
-    """Bytes of the results of each kind of collective in a compiled program, on one device."""
-    found = dict.fromkeys(COLLECTIVES, 0)
-    for line in compiled.as_text().splitlines():
-        match = re.search(rf"= (.*?) ({'|'.join(COLLECTIVES)})(-start)?\(", line)
-        if match:
-            shapes = re.findall(rf"({'|'.join(BYTES)})\[([\d,]*)\]", match[1])
-            found[match[2]] += sum(BYTES[dtype] * math.prod(map(int, filter(None, dims.split(",")))) for dtype, dims in shapes)
-    return {name: size for name, size in found.items() if size}
 
 
 def seconds(call, repeats: int) -> float:

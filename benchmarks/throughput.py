@@ -12,14 +12,17 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
+from jax.sharding import Mesh
 
 from distill_jax import methods, models, sharding
-from distill_jax.data import augment
+from distill_jax.data import augment, batches
 from distill_jax.step import TrainMetrics, TrainState, init_state, make_train_step
 
 NUM_CLASSES, NUM_IMAGES = 100, 2048
@@ -32,32 +35,70 @@ def random_images() -> dict[str, np.ndarray]:
     return {"image": images, "label": rng.integers(0, NUM_CLASSES, NUM_IMAGES).astype(np.int32)}
 
 
-def jax_block(method_name: str, cycle: int, arguments: argparse.Namespace, guides: int = 0, **fields) -> Block:
+class Step(NamedTuple):
+    """A method's step, compiled when it is first called, and what it is called with."""
+
+    mesh: Mesh
+    train_step: Callable
+    observe: Callable | None
+    state: TrainState
+    epoch_metrics: TrainMetrics
+    source: dict[str, jax.Array]
+    key: jax.Array
+
+    def batch(self, rng: np.random.Generator, batch_size: int) -> dict[str, jax.Array]:
+        ids = rng.choice(len(self.source["label"]), batch_size, replace=False).astype(np.int32)
+        return {"id": sharding.put(ids, sharding.rows(self.mesh))}
+
+
+def jax_step(
+    model: nn.Module,
+    data: dict[str, np.ndarray],
+    mesh: Mesh,
+    method_name: str,
+    cycle: int = 1,
+    guides: int = 0,
+    num_classes: int = NUM_CLASSES,
+    **fields,
+) -> Step:
     """A method's step in a cycle of the learning rate; the teacher of the second, and each guide, is the initial network."""
-    data = random_images()
-    model = models.create(arguments.model, NUM_CLASSES, arguments.dtype)
-    setting = methods.Setting(model, (1, 2), NUM_IMAGES, NUM_CLASSES, sharding.make_mesh(jax.devices()[:1]), (model,) * guides)
+    setting = methods.Setting(model, (1, 2), len(data["label"]), num_classes, mesh, (model,) * guides)
     method = methods.create(method_name, setting, **fields)
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, 0.9, nesterov=True))
     prepare = augment.make_prepare(*augment.channel_statistics(data["image"]), crop_padding=4, flip=True)
     example = prepare({"image": data["image"][:1]}, None)
-    state = jax.jit(lambda key: init_state(model, optimizer, example, key))(jax.random.key(0))
+    whole = sharding.replicated(mesh)
+    state = jax.jit(lambda key: init_state(model, optimizer, example, key), out_shardings=whole)(jax.random.key(0))
     state = state.replace(teacher=method.init(state, tuple(make_guide(method, state) for _ in range(guides))))
     if cycle > 1:
         state = state.replace(teacher=method.end_epoch(state, 1))
-    train_step = jax.jit(make_train_step(model, method, optimizer, prepare), donate_argnums=0)
-    observe = method.observe and jax.jit(method.observe, donate_argnums=0)
-    source = jax.device_put(data)
-    rng = np.random.default_rng(1)
-    epoch_metrics, key = TrainMetrics.empty(), jax.random.key(1)
+    return Step(
+        mesh=mesh,
+        train_step=jax.jit(make_train_step(model, method, optimizer, prepare), donate_argnums=0),
+        observe=method.observe and jax.jit(method.observe, donate_argnums=0),
+        state=state,
+        epoch_metrics=sharding.put(TrainMetrics.empty(), whole),
+        source=batches.source(data, mesh),
+        key=jax.random.key(1),
+    )
+
+
+def jax_block(method_name: str, cycle: int, arguments: argparse.Namespace, guides: int = 0, **fields) -> Block:
+    model, mesh = models.create(arguments.model, NUM_CLASSES, arguments.dtype), sharding.make_mesh(jax.devices()[:1])
+    return repeated(jax_step(model, random_images(), mesh, method_name, cycle, guides, **fields), arguments.batch_size)
+
+
+def repeated(step: Step, batch_size: int) -> Block:
+    """The training loop around a step."""
+    state, epoch_metrics, rng = step.state, step.epoch_metrics, np.random.default_rng(1)
 
     def block(steps):
         nonlocal state, epoch_metrics
         for _ in range(steps):
-            batch = {"id": jax.device_put(rng.choice(NUM_IMAGES, arguments.batch_size, replace=False).astype(np.int32))}
-            state, epoch_metrics, logits = train_step(state, epoch_metrics, source, batch, key)
-            if observe:
-                state = state.replace(teacher=observe(state.teacher, batch["id"], logits))
+            batch = step.batch(rng, batch_size)
+            state, epoch_metrics, logits = step.train_step(state, epoch_metrics, step.source, batch, step.key)
+            if step.observe:
+                state = state.replace(teacher=step.observe(state.teacher, batch["id"], logits))
         jax.block_until_ready((state, epoch_metrics))
 
     return block

@@ -10,9 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from distill_jax import evaluate, logs, networks, sharding
 from distill_jax.data import Dataset, batches, load_config
@@ -98,6 +95,10 @@ def linear_probe(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     Returns:
       The content of workdir/linear_probe.json.
     """
+    from sklearn.linear_model import LogisticRegression  # here, since scikit-learn takes seconds to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     arrays = np.load(features(config, workdir))
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     probe.fit(arrays["train_features"], arrays["train_labels"])

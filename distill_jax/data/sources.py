@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from distill_jax import logs, sharding
 from distill_jax.data import cifar, folder, npz, streaming, text, tfds
@@ -102,6 +101,8 @@ def _read(name: str, directory: str, fields: Any, image_size: int) -> Dataset:
 
 
 def _digits() -> Dataset:
+    from sklearn.datasets import load_digits  # here, since scikit-learn takes seconds to import
+
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     rows = split(images, digits.target)

@@ -1,0 +1,130 @@
+"""Random SIGKILLs over runs of every method, each compared with an undisturbed twin by the hash of its parameters.
+
+    python benchmarks/faults.py --kills=20 --minutes=20
+
+A run on digits is started, killed after a random time, and started again by the same command, until its share of the kills is used up; then
+it may end. A killed run is lost if it cannot go on, and wrong if it ends with other parameters than its twin, in any of its stages.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = [
+    "--config.batch_size=40", "--config.data.train_examples=200", "--config.eval_every=5", "--config.checkpoint_every=1",
+    "--config.log_every=2",
+]  # fmt: skip
+RUNS = {  # name: config and what makes it last about ten seconds
+    "SD": ("sd_digits", ["--config.epochs=40", "--config.schedule.cycles=4"]),
+    "LSTSD": ("lstsd_digits", ["--config.epochs=40"]),
+    "tolerant generations": ("tolerant_digits", ["--config.epochs=15", "--config.stages.generations=2"]),
+    "DGKD": ("dgkd_digits", ["--config.epochs=6"]),
+}
+
+
+class Outcome(NamedTuple):
+    """What became of one method's run."""
+
+    kills: int
+    steps: list[int]  # finished steps, over all stages, when each kill came; 0: the run had not begun its first one
+    stages: int  # runs compared
+    equal: bool
+
+
+def command(name: str, workdir: pathlib.Path) -> list[str]:
+    config, arguments = RUNS[name]
+    return [sys.executable, str(ROOT / "run.py"), f"--config={ROOT / 'configs' / config}.py", f"--workdir={workdir}", *SMALL, *arguments]
+
+
+def start(name: str, workdir: pathlib.Path) -> subprocess.Popen:
+    """The run, its compiled programs kept beside it, so that a restart takes seconds."""
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return subprocess.Popen(command(name, workdir), stdout=subprocess.DEVNULL, env=environment)
+
+
+def hashes(workdir: pathlib.Path) -> list[str]:
+    """params_sha256 of a finished run, or of each of its stages."""
+    summary = json.loads((workdir / "summary.json").read_text())
+    return [stage["params_sha256"] for stage in summary.get("stages", [summary])]
+
+
+def logged_steps(workdir: pathlib.Path) -> int:
+    """Finished steps by the logs, over all stages."""
+    total = 0
+    for path in workdir.rglob("metrics.jsonl"):
+        lines = path.read_text().splitlines()
+        total += max((int(line.split('"step": ')[1].split(",")[0]) for line in lines if '"step": ' in line and "," in line), default=0)
+    return total
+
+
+def timed_run(name: str, workdir: pathlib.Path) -> tuple[float, float]:
+    """An undisturbed run: seconds until its first line of metrics, and until its end."""
+    begun = time.monotonic()
+    process = start(name, workdir)
+    while process.poll() is None and not logged_steps(workdir):
+        time.sleep(0.02)
+    first = time.monotonic() - begun
+    if process.wait() != 0:
+        sys.exit(f"error: {name}: the undisturbed run failed")
+    return first, time.monotonic() - begun
+
+
+def disturb(name: str, workdir: pathlib.Path, twin: pathlib.Path, kills: int, deadline: float, rng: random.Random) -> Outcome:
+    """Kills a run `kills` times, or until the deadline, and lets it end."""
+    timed_run(name, twin.with_name("warm"))  # compiles
+    first, whole = timed_run(name, twin)
+    steps = []
+    while len(steps) < kills and time.monotonic() < deadline:
+        process = start(name, workdir)
+        try:
+            process.wait(timeout=rng.uniform(0.7 * first, first + 0.5 * (whole - first)))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            steps.append(logged_steps(workdir))
+        else:
+            break  # it has ended before its kill
+    status, expected = start(name, workdir).wait(), hashes(twin)
+    return Outcome(len(steps), steps, len(expected), status == 0 and hashes(workdir) == expected)
+
+
+def main(argv: list[str] | None = None) -> str:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="over all methods together")
+    parser.add_argument("--minutes", type=float, default=20, help="no kill after that")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="+", default=list(RUNS), choices=list(RUNS))
+    arguments = parser.parse_args(argv)
+    rng, end = random.Random(arguments.seed), time.monotonic() + 60 * arguments.minutes
+    rows = ["| method | runs compared | kills | finished steps at each kill | ended as its twin |", "|---|---|---|---|---|"]
+    wrong = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for number, name in enumerate(arguments.methods):
+            share = arguments.kills // len(arguments.methods) + (number < arguments.kills % len(arguments.methods))
+            deadline = time.monotonic() + (end - time.monotonic()) / (len(arguments.methods) - number)
+            place = pathlib.Path(folder) / str(number)
+            outcome = disturb(name, place / "killed", place / "twin", share, deadline, rng)
+            wrong += not outcome.equal
+            killed_at, verdict = ", ".join(map(str, outcome.steps)), "yes" if outcome.equal else "NO"
+            rows.append(f"| {name} | {outcome.stages} | {outcome.kills} | {killed_at} | {verdict} |")
+            print(rows[-1], flush=True)
+    table = "\n".join(rows)
+    print(table)
+    if wrong:
+        sys.exit(f"error: {wrong} of {len(arguments.methods)} did not end as their twins")
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""A train step over 1, 2, 4, ... devices, the whole batch kept: its time, and what its program sends between them.
+
+    python benchmarks/scaling.py                                        # ResNet-20, batch 128, 32x32 images
+    python benchmarks/scaling.py --devices 16 --model=resnet50 --image_size=224 --batch_size=256 --classes=1000 --steps=0
+
+Needs that many devices; of CPU threads there are as many as JAX_NUM_CPU_DEVICES says: the bytes are then those of a pod, the times are
+not. With --steps=0 nothing is run, so that a program for a larger machine can be looked at.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import numpy as np
+import throughput
+from collectives import collective_bytes, ring_bytes
+
+from distill_jax import models, sharding
+
+METHODS = {"supervised": ("supervised", 1), "SD, cycle >= 2": ("snapshot", 2), "LSTSD": ("long_short_term", 1)}
+
+
+def images(count: int, size: int, classes: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (count, size, size, 3), np.uint8),
+        "label": rng.integers(0, classes, count).astype(np.int32),
+    }
+
+
+def milliseconds(block: throughput.Block, arguments: argparse.Namespace) -> float:
+    """Of a step: the median of the blocks."""
+    block(2)
+    times = []
+    for _ in range(arguments.repeats):
+        start = time.perf_counter()
+        block(arguments.steps)
+        times.append((time.perf_counter() - start) / arguments.steps * 1e3)
+    return statistics.median(times)
+
+
+def main(argv: list[str] | None = None) -> str:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--image_size", type=int, default=32)
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--batch_size", type=int, default=128, help="over all devices")
+    parser.add_argument("--steps", type=int, default=3, help="a block; 0 to compile alone")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args(argv)
+    if jax.device_count() < max(arguments.devices):
+        parser.error(f"{jax.device_count()} devices here; for CPU threads set JAX_NUM_CPU_DEVICES={max(arguments.devices)}")
+
+    model = models.create(arguments.model, arguments.classes)
+    data = images(2 * arguments.batch_size, arguments.image_size, arguments.classes)
+    lines = [
+        "| devices | method | ms a step | all-reduce | all-gather | other | bytes a device sends, ring |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for devices in arguments.devices:
+        mesh = sharding.make_mesh(jax.devices()[:devices])
+        for name, (method, cycle) in METHODS.items():
+            step = throughput.jax_step(model, data, mesh, method, cycle, num_classes=arguments.classes)
+            batch = step.batch(np.random.default_rng(0), arguments.batch_size)
+            lowered = step.train_step.lower(step.state, step.epoch_metrics, step.source, batch, step.key)
+            programs = [lowered.compile()]
+            if step.observe:
+                logits = sharding.put(np.zeros((arguments.batch_size, arguments.classes), np.float32), sharding.rows(mesh))
+                programs.append(step.observe.lower(step.state.teacher, batch["id"], logits).compile())
+            found = {}
+            for program in programs:
+                for kind, size in collective_bytes(program).items():
+                    found[kind] = found.get(kind, 0) + size
+            reduced, gathered = found.get("all-reduce", 0), found.get("all-gather", 0)
+            timed = f"{milliseconds(throughput.repeated(step, arguments.batch_size), arguments):.0f}" if arguments.steps else "-"
+            others = sum(found.values()) - reduced - gathered
+            lines.append(f"| {devices} | {name} | {timed} | {reduced:,} | {gathered:,} | {others:,} | {ring_bytes(found, devices):,} |")
+            print(lines[-1], flush=True)
+    params = sum(leaf.size for leaf in jax.tree.leaves(step.state.params))
+    print(f"{arguments.model}, {params:,} parameters, batch {arguments.batch_size}, {jax.devices()[0].device_kind}, jax {jax.__version__}")
+    table = "\n".join(lines)
+    print(table)
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Several processes that train together: two of four CPU devices each, on this machine's loopback."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import make_config
+from test_run import ROOT, TINY
+
+from configs import sd_lstsd_digits
+from distill_jax import evaluate, logs, networks, train
+from distill_jax.methods.base import variables
+from distill_jax.program import predict_test
+
+ARGUMENTS = [
+    f"--config={ROOT / 'configs' / 'sd_lstsd_digits.py'}", *TINY,
+    "--config.epochs=2", "--config.method.long_short_term.generation_epochs=1",
+]  # fmt: skip
+SECONDS = 90  # a process that has not ended by then is killed, and its test fails
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def launch(workdir, *arguments, devices=4):
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    command = [sys.executable, str(ROOT / "run.py"), f"--workdir={workdir}", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def launch_two(workdir):
+    coordinator = f"--coordinator=127.0.0.1:{free_port()}"
+    return [launch(workdir, *ARGUMENTS, coordinator, "--processes=2", f"--process={process}") for process in (0, 1)]
+
+
+def finish(*processes):
+    """What each said, once all have ended."""
+    try:
+        return [process.communicate(timeout=SECONDS)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def wait_for(condition, *processes):
+    deadline = time.monotonic() + SECONDS
+    while not condition() and time.monotonic() < deadline and all(process.poll() is None for process in processes):
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """An undisturbed run of two processes: its workdir, and what each said."""
+    workdir = tmp_path_factory.mktemp("two")
+    said = finish(*launch_two(workdir))
+    return workdir, said
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run of two processes that was killed in the middle of an epoch: its workdir."""
+    workdir = tmp_path_factory.mktemp("killed")
+    processes = launch_two(workdir)
+    wait_for(lambda: len(logs.read_jsonl(workdir / "metrics.jsonl")) >= 4, *processes)
+    processes[1].send_signal(signal.SIGKILL)
+    processes[0].send_signal(signal.SIGKILL)
+    finish(*processes)
+    assert processes[1].returncode == -signal.SIGKILL and not (workdir / "summary.json").exists()
+    assert (workdir / "checkpoints" / "5").is_dir()
+    return workdir
+
+
+def config():
+    digits = sd_lstsd_digits.get_config()
+    digits.method.long_short_term.generation_epochs = 1
+    ours = make_config(epochs=2)
+    ours.method = digits.method
+    return ours
+
+
+def curve(workdir, name):
+    return [line[name] for line in logs.read_jsonl(workdir / "metrics.jsonl") if name in line]
+
+
+def test_one_process_speaks(two):
+    workdir, (first, second) = two
+    summary = logs.read_json(workdir / "summary.json")
+    assert f"{workdir}: test accuracy {summary['test_accuracy']:.2%}" in first
+    assert "epoch" not in second and "accuracy" not in second
+    assert curve(workdir, "step") == [2, 4, 5, 6, 8, 10], "each line is there once"
+    assert len(list(workdir.glob("events.out.*"))) == 1
+
+
+def test_two_processes_do_as_one_of_eight_devices(two, tmp_path):
+    finish(launch(tmp_path, *ARGUMENTS, devices=8))
+    for name in ("loss", "loss_teacher", "test_nll"):
+        np.testing.assert_allclose(curve(two[0], name), curve(tmp_path, name), rtol=1e-3)
+    np.testing.assert_allclose(curve(two[0], "loss")[2], curve(tmp_path, "loss")[2], rtol=1e-5)
+
+
+def test_their_evaluation_is_exact(two):
+    summary = logs.read_json(two[0] / "summary.json")
+    program = train.build(config())
+    network = networks.load(networks.find(two[0]), program.mesh)
+    logits = predict_test(program, program.predict, variables(network))
+    metrics = evaluate.classification_metrics(logits, program.dataset.test["label"])
+    assert metrics["test_accuracy"] == summary["test_accuracy"] and len(logits) == 360
+    assert metrics["test_nll"] == pytest.approx(summary["test_nll"], rel=1e-5)
+
+
+def test_killed_and_started_again_they_end_the_same(two, killed, tmp_path):
+    workdir = shutil.copytree(killed, tmp_path / "again")
+    first, _ = finish(*launch_two(workdir))
+    assert "resuming after step 5" in first and "saved on" not in first
+    assert logs.read_json(workdir / "summary.json")["params_sha256"] == logs.read_json(two[0] / "summary.json")["params_sha256"]
+
+
+def test_they_may_go_on_with_other_devices(two, killed, tmp_path, capsys):
+    workdir = shutil.copytree(killed, tmp_path / "one")
+    train.train(config(), workdir)
+    said = capsys.readouterr().out
+    assert "saved on 8 x cpu, processes: 2; goes on on 1 x cpu, processes: 1: from here on close to, but no longer bit for bit" in said
+    for name in ("loss", "loss_teacher", "test_nll"):
+        np.testing.assert_allclose(curve(two[0], name), curve(workdir, name), rtol=0.02)
+
+
+def test_one_that_gets_sigterm_stops_both_after_the_same_step(two, tmp_path):
+    processes = launch_two(tmp_path)
+    wait_for(lambda: len(logs.read_jsonl(tmp_path / "metrics.jsonl")) >= 1, *processes)
+    processes[1].send_signal(signal.SIGTERM)
+    first, _ = finish(*processes)
+    assert "stopped by SIGTERM; saved after step" in first
+    assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2
+
+
+def test_one_that_never_joins():
+    start = time.monotonic()
+    process = launch("nowhere", f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", "--process=0", "--join_timeout=2")
+    (said,) = finish(process)
+    assert process.returncode == 1 and time.monotonic() - start < 60
+    assert "for 2 s, and not all have joined; start them all, or allow more with --join_timeout" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--distributed"], "error: --distributed: coordinator_address should be defined. Give --coordinator, --processes and --process"),
+        (["--coordinator=here"], "error: --coordinator is 'here'; it must be the address and a free port of process 0, HOST:PORT"),
+        (["--distributed", "--mode=features"], "error: --mode=features is for one process"),
+    ],
+)
+def test_bad_flags_are_told_in_one_line(arguments, message):
+    (said,) = finish(launch("nowhere", *arguments))
+    assert said.startswith(message) and len(said.splitlines()) == 1
