@@ -75,7 +75,7 @@ def build(config: ConfigDict, workdir: pathlib.Path | None = None) -> Program:
     setting = methods.Setting(model, cycle_ends, num_examples, dataset.num_classes, mesh, tuple(teacher.model for teacher in teachers))
     method = methods.create(setting=setting, **config.method)
     if method.wants_logits and is_augmented(dataset, config):
-        raise UserError("method.guide_logits is 'table', which takes data.crop_padding=0 and data.flip=False")
+        raise UserError("method.guide_logits is 'table', which takes data.crop_padding=0 and data.flip=False, and images in memory")
 
     whole = sharding.replicated(mesh)
     jit_predict = functools.partial(jax.jit, out_shardings=whole)

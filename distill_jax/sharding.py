@@ -53,7 +53,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None, ti
     try:
         jax.distributed.initialize(coordinator, processes, process, initialization_timeout=timeout + 60)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"--distributed: {' '.join(str(error).split())} Give --coordinator, --processes and --process") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"--distributed: {reason}; give --coordinator (with a port that is free), --processes and --process") from error
     finally:
         alarm.cancel()
 

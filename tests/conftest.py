@@ -1,10 +1,13 @@
 """A run small enough for every test: 200 digits, a small net, 4 epochs of 5 steps, 2 cycles."""
 
+import io
 import os
 import tempfile
 
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 from configs import sd_digits
 from distill_jax import train
@@ -44,3 +47,44 @@ def finished(program, tmp_path_factory):
     """The workdir and the summary of an uninterrupted run."""
     workdir = tmp_path_factory.mktemp("finished")
     return workdir, train.run(program, 0, workdir)
+
+
+@pytest.fixture(scope="session")
+def tiny_images():
+    """A TFDS builder of 4x4 images that TFDS can prepare without TensorFlow: the images come already as PNG."""
+    tensorflow_datasets = pytest.importorskip("tensorflow_datasets")
+
+    class TinyImages(tensorflow_datasets.core.GeneratorBasedBuilder):
+        VERSION = tensorflow_datasets.core.Version("1.0.0")
+        SPLITS = {"train": 8, "validation": 4}
+        SIZES = (4,)
+        FEATURES = ("image", "label")
+
+        def _info(self):
+            features = {
+                "image": tensorflow_datasets.features.Image(shape=(None, None, 1)),
+                "label": tensorflow_datasets.features.ClassLabel(num_classes=2),
+            }
+            return tensorflow_datasets.core.DatasetInfo(
+                builder=self,
+                features=tensorflow_datasets.features.FeaturesDict({key: features[key] for key in self.FEATURES}),
+            )
+
+        def _split_generators(self, dl_manager):
+            return {key: self._generate_examples(count) for key, count in self.SPLITS.items()}
+
+        def _generate_examples(self, count):
+            for value in range(count):
+                size = self.SIZES[value % len(self.SIZES)]
+                image = png(np.full((size, size), value, np.uint8))
+                example = {"image": image, "label": value % 2}
+                yield value, {key: example[key] for key in self.FEATURES}
+
+    return TinyImages
+
+
+def png(pixels: np.ndarray) -> io.BytesIO:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    buffer.seek(0)
+    return buffer

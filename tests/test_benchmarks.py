@@ -19,7 +19,7 @@ def speeds(monkeypatch, model, *options):
 
 
 def test_every_methods_step_is_timed(monkeypatch):
-    measured = speeds(monkeypatch, "small_cnn", "--guides=1")
+    measured = speeds(monkeypatch, "plain2_cifar10", "--guides=1")
     methods = ["supervised", "SD, cycle 1", "SD, cycle >= 2", "LSTSD", "DGKD, guides: 1, forward", "DGKD, guides: 1, table"]
     assert list(measured) == methods
     assert min(measured.values()) > 0
@@ -65,7 +65,7 @@ def test_one_device_sends_nothing(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     main = runpy.run_path(str(BENCHMARKS / "scaling.py"))["main"]
     monkeypatch.setitem(main.__globals__, "METHODS", {"LSTSD": ("long_short_term", 1)})
-    table = main(["--devices", "1", "--model=small_cnn", "--batch_size=8", "--steps=0"])
+    table = main(["--devices", "1", "--model=plain2_cifar10", "--batch_size=8", "--steps=0"])
     assert table.splitlines()[2:] == ["| 1 | LSTSD | - | 0 | 0 | 0 | 0 |"]
 
 

@@ -8,11 +8,11 @@ from conftest import make_config
 from ml_collections import ConfigDict
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
-from test_run import ROOT, Crash, act_at, check_same_curves, crash, run_on_eight_devices
+from test_run import Crash, act_at, crash
 from test_snapshot import batch_of, bits, start
 
 from configs import lstsd_digits, sd_lstsd_digits
-from distill_jax import checkpoints, logs, methods, sharding, train
+from distill_jax import logs, methods, sharding, train
 from distill_jax.errors import UserError
 from distill_jax.methods.long_short_term import SampleSignal, read_rows, write_rows
 
@@ -127,20 +127,6 @@ def finished_table(table_program, tmp_path_factory):
 def test_the_signal_starts_when_it_exists(finished_table):
     ends = [line for line in logs.read_jsonl(finished_table[0] / "metrics.jsonl") if line["step"] % 5 == 0]
     assert ends[0]["loss_teacher"] == 0 and min(line["loss_teacher"] for line in ends[1:]) > 0
-
-
-def test_eight_devices_do_as_one_and_hand_their_table_over(finished_table, table_program, tmp_path):
-    config = [f"--config={ROOT}/configs/lstsd_digits.py", "--config.method.generation_epochs=2"]
-    run_on_eight_devices(tmp_path, *config)
-    check_same_curves(finished_table[0], tmp_path)
-    states = [
-        train.start(table_program, workdir, jax.random.key(0), checkpoints.open_manager(workdir / "checkpoints"))
-        for workdir in (finished_table[0], tmp_path)
-    ]
-    (one, _, step), (eight, _, same_step) = states
-    assert step == same_step == 20
-    assert np.array_equal(one.teacher.has_long, eight.teacher.has_long) and one.teacher.has_long.sum() == 200
-    np.testing.assert_allclose(one.teacher.long, eight.teacher.long, atol=0.05)
 
 
 def copies_of_a_table(lowered):

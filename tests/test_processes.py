@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from conftest import make_config
 from test_run import ROOT, TINY
 
 from configs import sd_lstsd_digits
-from distill_jax import evaluate, logs, networks, train
+from distill_jax import checkpoints, evaluate, logs, networks, train
 from distill_jax.methods.base import variables
 from distill_jax.program import predict_test
 
@@ -66,6 +67,20 @@ def two(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """The same run by one process of eight devices: its workdir."""
+    workdir = tmp_path_factory.mktemp("eight")
+    finish(launch(workdir, *ARGUMENTS, devices=8))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def program():
+    """The same run on the one device of this process."""
+    return train.build(config())
+
+
+@pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """A run of two processes that was killed in the middle of an epoch: its workdir."""
     workdir = tmp_path_factory.mktemp("killed")
@@ -100,16 +115,29 @@ def test_one_process_speaks(two):
     assert len(list(workdir.glob("events.out.*"))) == 1
 
 
-def test_two_processes_do_as_one_of_eight_devices(two, tmp_path):
-    finish(launch(tmp_path, *ARGUMENTS, devices=8))
+def test_two_processes_do_as_one_of_eight_devices(two, eight):
     for name in ("loss", "loss_teacher", "test_nll"):
-        np.testing.assert_allclose(curve(two[0], name), curve(tmp_path, name), rtol=1e-3)
-    np.testing.assert_allclose(curve(two[0], "loss")[2], curve(tmp_path, "loss")[2], rtol=1e-5)
+        np.testing.assert_allclose(curve(two[0], name), curve(eight, name), rtol=1e-3)
+    np.testing.assert_allclose(curve(two[0], "loss")[2], curve(eight, "loss")[2], rtol=1e-5)
 
 
-def test_their_evaluation_is_exact(two):
+def test_eight_devices_do_as_one_and_hand_their_tables_over(eight, program, tmp_path):
+    """BatchNorm's means are those of the whole batch, so that only the order of the sums differs."""
+    train.run(program, 0, tmp_path)
+    for name in ("loss", "loss_teacher", "test_nll"):
+        np.testing.assert_allclose(curve(eight, name), curve(tmp_path, name), rtol=0.02)
+    np.testing.assert_allclose(curve(eight, "loss")[2], curve(tmp_path, "loss")[2], rtol=1e-4)
+    managers = [checkpoints.open_manager(workdir / "checkpoints") for workdir in (tmp_path, eight)]
+    (one, _, step), (from_eight, _, same_step) = [train.start(program, tmp_path, jax.random.key(0), manager) for manager in managers]
+    assert step == same_step == 10
+    (snapshot, table), (its_snapshot, its_table) = one.teacher, from_eight.teacher
+    assert np.array_equal(table.has_long, its_table.has_long) and table.has_long.sum() == 200
+    np.testing.assert_allclose(table.long, its_table.long, atol=0.05)
+    jax.tree.map(lambda *leaves: np.testing.assert_allclose(*leaves, atol=0.05), snapshot, its_snapshot)
+
+
+def test_their_evaluation_is_exact(two, program):
     summary = logs.read_json(two[0] / "summary.json")
-    program = train.build(config())
     network = networks.load(networks.find(two[0]), program.mesh)
     logits = predict_test(program, program.predict, variables(network))
     metrics = evaluate.classification_metrics(logits, program.dataset.test["label"])
@@ -124,9 +152,9 @@ def test_killed_and_started_again_they_end_the_same(two, killed, tmp_path):
     assert logs.read_json(workdir / "summary.json")["params_sha256"] == logs.read_json(two[0] / "summary.json")["params_sha256"]
 
 
-def test_they_may_go_on_with_other_devices(two, killed, tmp_path, capsys):
+def test_they_may_go_on_with_other_devices(two, killed, program, tmp_path, capsys):
     workdir = shutil.copytree(killed, tmp_path / "one")
-    train.train(config(), workdir)
+    train.run(program, 0, workdir)
     said = capsys.readouterr().out
     assert "saved on 8 x cpu, processes: 2; goes on on 1 x cpu, processes: 1: from here on close to, but no longer bit for bit" in said
     for name in ("loss", "loss_teacher", "test_nll"):
@@ -154,7 +182,10 @@ def test_one_that_never_joins():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--distributed"], "error: --distributed: coordinator_address should be defined. Give --coordinator, --processes and --process"),
+        (
+            ["--distributed"],
+            "error: --distributed: coordinator_address should be defined; give --coordinator (with a port that is free), --proc",
+        ),
         (["--coordinator=here"], "error: --coordinator is 'here'; it must be the address and a free port of process 0, HOST:PORT"),
         (["--distributed", "--mode=features"], "error: --mode=features is for one process"),
     ],

@@ -64,7 +64,7 @@ def test_no_gradient_reaches_the_teacher(program):
     prepare = augment.make_prepare(*mean_std, crop_padding=1, flip=False)
     rows = {name: value[:40] for name, value in program.dataset.train.items()}
     inputs = prepare(rows, jax.random.split(jax.random.fold_in(key, before.step), 3)[0])
-    teacher = np.asarray(model.apply({"params": before.teacher.params, "batch_stats": before.teacher.batch_stats}, inputs))
+    teacher = np.asarray(jax.jit(model.apply)({"params": before.teacher.params, "batch_stats": before.teacher.batch_stats}, inputs))
 
     def loss_by_hand(params):
         variables = {"params": params, "batch_stats": before.batch_stats}
@@ -78,7 +78,7 @@ def test_no_gradient_reaches_the_teacher(program):
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.trace(0.9, nesterov=True), optax.scale(-rate))
     trace = before.opt_state[1][0].trace
     opt_state = (optax.EmptyState(), optax.TraceState(trace), optax.ScaleState())
-    updates, _ = optimizer.update(jax.grad(loss_by_hand)(before.params), opt_state, before.params)
+    updates, _ = optimizer.update(jax.jit(jax.grad(loss_by_hand))(before.params), opt_state, before.params)
     expected = optax.apply_updates(before.params, updates)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.params, expected)
 

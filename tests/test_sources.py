@@ -81,47 +81,6 @@ def test_validation_comes_out_of_the_training_set():
 # TFDS
 
 
-@pytest.fixture(scope="module")
-def tiny_images():
-    """A TFDS builder of 4x4 images that TFDS can prepare without TensorFlow: the images come already as PNG."""
-    tensorflow_datasets = pytest.importorskip("tensorflow_datasets")
-
-    class TinyImages(tensorflow_datasets.core.GeneratorBasedBuilder):
-        VERSION = tensorflow_datasets.core.Version("1.0.0")
-        SPLITS = {"train": 8, "validation": 4}
-        SIZES = (4,)
-        FEATURES = ("image", "label")
-
-        def _info(self):
-            features = {
-                "image": tensorflow_datasets.features.Image(shape=(None, None, 1)),
-                "label": tensorflow_datasets.features.ClassLabel(num_classes=2),
-            }
-            return tensorflow_datasets.core.DatasetInfo(
-                builder=self,
-                features=tensorflow_datasets.features.FeaturesDict({key: features[key] for key in self.FEATURES}),
-            )
-
-        def _split_generators(self, dl_manager):
-            return {key: self._generate_examples(count) for key, count in self.SPLITS.items()}
-
-        def _generate_examples(self, count):
-            for value in range(count):
-                size = self.SIZES[value % len(self.SIZES)]
-                image = png(np.full((size, size), value, np.uint8))
-                example = {"image": image, "label": value % 2}
-                yield value, {key: example[key] for key in self.FEATURES}
-
-    return TinyImages
-
-
-def png(pixels: np.ndarray) -> io.BytesIO:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    buffer.seek(0)
-    return buffer
-
-
 def prepare(builder, directory: Path) -> None:
     builder(data_dir=str(directory), file_format="array_record").download_and_prepare()
 

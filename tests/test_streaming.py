@@ -12,7 +12,7 @@ from conftest import make_config
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from test_run import Crash, act_at, crash
-from test_sources import prepare, tiny_images  # noqa: F401
+from test_sources import prepare
 
 from configs import sd_lstsd_digits
 from distill_jax import logs, models, train
@@ -218,7 +218,7 @@ def test_subsets_of_streamed_images(folder):
     assert not names[0] & names[1] and all("/train/" in name for name in names[0] | names[1])
 
 
-def test_tfds_examples_are_streamed_undecoded(tmp_path, tiny_images, monkeypatch):  # noqa: F811
+def test_tfds_examples_are_streamed_undecoded(tmp_path, tiny_images, monkeypatch):
     monkeypatch.setattr(tiny_images, "SIZES", (4, 9))
     prepare(tiny_images, tmp_path)
     data = load("tfds:tiny_images", str(tmp_path), image_size=6)
