@@ -70,7 +70,7 @@ def fail(message: str) -> NoReturn:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         fail(f"unknown argument {argv[1]!r}; fields are given as --config.FIELD=VALUE")
-    from distill_jax import logs, sharding, train, transfer  # here, so that --help need not wait for jax
+    from distill_jax import logs, processes, train, transfer  # here, so that --help need not wait for jax
     from distill_jax.errors import Interrupted, UserError
 
     logging.set_verbosity(logging.FATAL)  # orbax tells every file it touches, and every error that it raises as well
@@ -83,12 +83,12 @@ def main(argv: list[str]) -> None:
         "features": transfer.features,
         "linear_probe": transfer.linear_probe,
     }
-    distributed = DISTRIBUTED.value or COORDINATOR.value is not None or sharding.is_cluster()
+    distributed = DISTRIBUTED.value or COORDINATOR.value is not None or processes.is_cluster()
     if distributed and MODE.value not in ("train", "eval"):
         fail(f"--mode={MODE.value} is for one process; start it without --distributed, on one host")
     try:
         if distributed:
-            sharding.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, JOIN_TIMEOUT.value)
+            processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, JOIN_TIMEOUT.value)
         actions[MODE.value](CONFIG.value, workdir)
     except UserError as error:
         fail(str(error))

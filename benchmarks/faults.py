@@ -2,8 +2,9 @@
 
     python benchmarks/faults.py --kills=20 --minutes=20
 
-A run on digits is started, killed after a random time, and started again by the same command, until its share of the kills is used up; then
-it may end. A killed run is lost if it cannot go on, and wrong if it ends with other parameters than its twin, in any of its stages.
+A run on digits is started, killed after a random time, and started again by the same command, and so on until it ends; then another one
+is, until the kills are used up. A killed run is lost if it cannot go on, and wrong if it ends with other parameters than its twin, in any
+of its stages.
 """
 
 import argparse
@@ -31,11 +32,11 @@ RUNS = {  # name: config and what makes it last about ten seconds
 
 
 class Outcome(NamedTuple):
-    """What became of one method's run."""
+    """What became of one method's runs."""
 
-    kills: int
     steps: list[int]  # finished steps, over all stages, when each kill came; 0: the run had not begun its first one
-    stages: int  # runs compared
+    runs: int  # that were killed, and compared with the twin
+    stages: int  # of each run
     equal: bool
 
 
@@ -80,23 +81,26 @@ def timed_run(name: str, workdir: pathlib.Path) -> tuple[float, float]:
     return first, time.monotonic() - begun
 
 
-def disturb(name: str, workdir: pathlib.Path, twin: pathlib.Path, kills: int, deadline: float, rng: random.Random) -> Outcome:
-    """Kills a run `kills` times, or until the deadline, and lets it end."""
-    timed_run(name, twin.with_name("warm"))  # compiles
-    first, whole = timed_run(name, twin)
-    steps = []
+def disturb(name: str, folder: pathlib.Path, kills: int, deadline: float, rng: random.Random) -> Outcome:
+    """Kills runs of a method `kills` times in all, or until the deadline; one that ends by itself is followed by another."""
+    timed_run(name, folder / "warm")  # compiles
+    first, whole = timed_run(name, folder / "twin")
+    expected, steps, compared, equal = hashes(folder / "twin"), [], 0, True
     while len(steps) < kills and time.monotonic() < deadline:
-        process = start(name, workdir)
-        try:
-            process.wait(timeout=rng.uniform(0.7 * first, first + 0.5 * (whole - first)))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            steps.append(logged_steps(workdir))
-        else:
-            break  # it has ended before its kill
-    status, expected = start(name, workdir).wait(), hashes(twin)
-    return Outcome(len(steps), steps, len(expected), status == 0 and hashes(workdir) == expected)
+        workdir = folder / f"killed_{compared}"
+        status = None
+        while status is None and len(steps) < kills and time.monotonic() < deadline:
+            process = start(name, workdir)
+            try:
+                status = process.wait(timeout=rng.uniform(0.7 * first, first + 0.5 * (whole - first)))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                steps.append(logged_steps(workdir))
+        status = start(name, workdir).wait() if status is None else status
+        compared += 1
+        equal &= status == 0 and hashes(workdir) == expected
+    return Outcome(steps, compared, len(expected), equal)
 
 
 def main(argv: list[str] | None = None) -> str:
@@ -107,17 +111,16 @@ def main(argv: list[str] | None = None) -> str:
     parser.add_argument("--methods", nargs="+", default=list(RUNS), choices=list(RUNS))
     arguments = parser.parse_args(argv)
     rng, end = random.Random(arguments.seed), time.monotonic() + 60 * arguments.minutes
-    rows = ["| method | runs compared | kills | finished steps at each kill | ended as its twin |", "|---|---|---|---|---|"]
+    rows = ["| method | runs | stages a run | kills | finished steps at each kill | all end as their twin |", "|---|---|---|---|---|---|"]
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         for number, name in enumerate(arguments.methods):
             share = arguments.kills // len(arguments.methods) + (number < arguments.kills % len(arguments.methods))
             deadline = time.monotonic() + (end - time.monotonic()) / (len(arguments.methods) - number)
-            place = pathlib.Path(folder) / str(number)
-            outcome = disturb(name, place / "killed", place / "twin", share, deadline, rng)
+            outcome = disturb(name, pathlib.Path(folder) / str(number), share, deadline, rng)
             wrong += not outcome.equal
             killed_at, verdict = ", ".join(map(str, outcome.steps)), "yes" if outcome.equal else "NO"
-            rows.append(f"| {name} | {outcome.stages} | {outcome.kills} | {killed_at} | {verdict} |")
+            rows.append(f"| {name} | {outcome.runs} | {outcome.stages} | {len(outcome.steps)} | {killed_at} | {verdict} |")
             print(rows[-1], flush=True)
     table = "\n".join(rows)
     print(table)

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from distill_jax import logs, sharding
+from distill_jax import logs, processes
 from distill_jax.errors import UserError
 
 KEEP = 2  # checkpoints; the older one stands in for a damaged newest
@@ -38,8 +38,8 @@ def save(manager: ocp.CheckpointManager, step: int, tree: Any) -> None:
     folder = pathlib.Path(manager.directory) / str(step)
     with told_if_not_saved(folder):
         manager.save(step, args=ocp.args.StandardSave(tree))
-        if sharding.is_first_process():
-            logs.write_json(folder / MANIFEST, {"topology": sharding.topology(), "files": file_hashes(folder)})
+        if processes.is_first():
+            logs.write_json(folder / MANIFEST, {"topology": processes.topology(), "files": file_hashes(folder)})
 
 
 @contextlib.contextmanager
@@ -60,14 +60,14 @@ def restore(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
     It may come from another number of devices or processes; that is told, since the sums of a step are then taken in another order.
     """
     saved_on = logs.read_json(pathlib.Path(manager.directory) / str(step) / MANIFEST)["topology"]
-    if saved_on != sharding.topology():
-        logs.say(f"saved on {saved_on}; goes on on {sharding.topology()}: from here on close to, but no longer bit for bit, the same run")
+    if saved_on != processes.topology():
+        logs.say(f"saved on {saved_on}; goes on on {processes.topology()}: from here on close to, but no longer bit for bit, the same run")
     return manager.restore(step, args=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)))
 
 
 def latest_step(manager: ocp.CheckpointManager) -> int | None:
     """The step of the newest intact checkpoint, None if there is none. Damaged ones are moved to `damaged/` beside it, and told."""
-    step = int(sharding.from_first_process(newest_intact(manager) if sharding.is_first_process() else 0))
+    step = int(processes.from_first(newest_intact(manager) if processes.is_first() else 0))
     manager.reload()
     return None if step < 0 else step
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from distill_jax import logs, sharding
+from distill_jax import logs, processes
 from distill_jax.errors import UserError
 
 # These may differ when a run is resumed: they do not change what it computes.
@@ -50,7 +50,7 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
         except OSError as error:
             raise UserError(f"workdir {workdir} cannot be written: {error.strerror}; choose another with --workdir") from error
 
-    sharding.on_first_process(write)
+    processes.on_first(write)
     check_claim(workdir, config)
 
 
@@ -101,7 +101,7 @@ def exclusive(workdir: pathlib.Path) -> Iterator[None]:
                     f"workdir {workdir} is in use by another run; wait for its end, or choose another with --workdir"
                 ) from error
 
-        sharding.on_first_process(lock)
+        processes.on_first(lock)
         yield
 
 

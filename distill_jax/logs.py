@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from tensorboard.summary import Writer
 
-from distill_jax import sharding
+from distill_jax import processes
 from distill_jax.errors import UserError
 
 
@@ -45,8 +45,8 @@ class RunLog:
         self.plan, self.log_every, self.step = plan, log_every, step
         self.history = [line for line in read_jsonl(workdir / "metrics.jsonl") if line["step"] <= step]
         write_text(workdir / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
-        self._file = (workdir / "metrics.jsonl").open("a") if sharding.is_first_process() else None
-        self._tensorboard = Writer(str(workdir)) if sharding.is_first_process() else None
+        self._file = (workdir / "metrics.jsonl").open("a") if processes.is_first() else None
+        self._tensorboard = Writer(str(workdir)) if processes.is_first() else None
         self._pending = None  # (step, metrics) of a line that is still being computed
         self._finite_until = self._first_step = step
         self._clock = None  # (step, seconds) since when this epoch's speed is measured
@@ -164,7 +164,7 @@ def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
 
 def write_text(path: pathlib.Path, content: str) -> None:
     """Writes a file whole or not at all."""
-    if not sharding.is_first_process():
+    if not processes.is_first():
         return
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(content)
@@ -173,13 +173,13 @@ def write_text(path: pathlib.Path, content: str) -> None:
 
 def say(text: str) -> None:
     """One line for the person who watches."""
-    if sharding.is_first_process():
+    if processes.is_first():
         print(text, flush=True)
 
 
 def show_progress(text: str) -> None:
     """A line that the next one takes the place of; on a terminal only."""
-    if sys.stdout.isatty() and sharding.is_first_process():
+    if sys.stdout.isatty() and processes.is_first():
         print(f"\r\033[K{text}", end="", flush=True)
 
 

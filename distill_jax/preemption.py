@@ -4,8 +4,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
-import jax
-from jax.experimental import multihost_utils
+from distill_jax import processes
 
 
 @contextlib.contextmanager
@@ -13,10 +12,10 @@ def watched() -> Iterator[Callable[[int], int]]:
     """Yields asked_to_stop(step): the number of the signal that asks this run to save after `step` and leave, 0 for none.
 
     One process: SIGTERM and SIGINT no longer end it; a second signal acts as it did before. Of several, any one that gets SIGTERM stops
-    all of them, after the same step: JAX's preemption service sees to that. SIGINT ends them as always.
+    all of them, after the same step: see `processes.are_preempted`. SIGINT ends them as always.
     """
-    if jax.process_count() > 1:
-        yield lambda step: signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else 0
+    if processes.are_several():
+        yield lambda step: signal.SIGTERM if processes.are_preempted(step) else 0
         return
     with caught_signals() as received:
         yield lambda step: received[0] if received else 0

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from distill_jax import checkpoints, configuration, logs, networks, preemption, sharding, stages
+from distill_jax import checkpoints, configuration, logs, networks, preemption, processes, sharding, stages
 from distill_jax.data.batches import training_batches
 from distill_jax.errors import Interrupted, UserError
 from distill_jax.methods import FrozenLogits, FrozenNetwork
@@ -124,7 +124,7 @@ def run(program: Program, seed: int, workdir: pathlib.Path) -> dict[str, Any]:
     configuration.claim(workdir, config)
     with configuration.exclusive(workdir):
         summary = train_epochs(program, seed, workdir)
-        sharding.wait_for_all()  # what the first process wrote is there when the others go on
+        processes.wait_for_all()  # what the first process wrote is there when the others go on
     return summary
 
 

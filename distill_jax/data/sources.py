@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax import logs, sharding
+from distill_jax import logs, processes
 from distill_jax.data import cifar, folder, npz, streaming, text, tfds
 from distill_jax.data.dataset import Dataset, balanced_rows, check, split, take
 from distill_jax.errors import UserError
@@ -67,9 +67,9 @@ def load_config(fields: Any) -> Dataset:
 def without_damaged(rows: dict[str, Any]) -> dict[str, Any]:
     """A streamed split without the images that cannot be read. The first process reads them all and tells the others."""
     images, readable = rows["image"], np.ones(len(rows["label"]), bool)
-    if sharding.is_first_process():
+    if processes.is_first():
         readable = streaming.are_readable(images)
-    readable = sharding.from_first_process(readable)
+    readable = processes.from_first(readable)
     damaged = [images.records[int(row)].name for row in images.rows[~readable]]
     if damaged:
         logs.say(f"left out {len(damaged)} of {len(readable)} images that cannot be read: {', '.join(damaged)}")
