@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from configs import sd_digits
 from distill_jax import train
@@ -88,3 +89,24 @@ def png(pixels: np.ndarray) -> io.BytesIO:
     Image.fromarray(pixels).save(buffer, "PNG")
     buffer.seek(0)
     return buffer
+
+
+def write_images(folder, per_class=(60, 63), test=17):
+    """Pieces of scikit-learn's two photographs, one a class, as JPEGs of many sizes."""
+    rng = np.random.default_rng(0)
+    for name, photograph, count in zip(("china", "flower"), load_sample_images().images, per_class, strict=True):
+        for part, number in (("train", count), ("val", test)):
+            (folder / part / name).mkdir(parents=True)
+            for row in range(number):
+                width, height = rng.integers(20, 60, 2)
+                left, top = rng.integers(0, 640 - width), rng.integers(0, 427 - height)
+                piece = Image.fromarray(photograph[top : top + height, left : left + width])
+                piece.save(folder / part / name / f"{row:03d}.JPEG", quality=95)
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    """A folder of 123 images for training and 34 for test."""
+    folder = tmp_path_factory.mktemp("photographs")
+    write_images(folder)
+    return folder

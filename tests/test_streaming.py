@@ -8,7 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import make_config
+from conftest import make_config, write_images
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from test_run import Crash, act_at, crash
@@ -24,26 +24,6 @@ from distill_jax.methods.base import variables
 from distill_jax.program import predict_test
 
 
-def write_images(folder, per_class=(60, 63), test=17):
-    """Pieces of scikit-learn's two photographs, one a class, as JPEGs of many sizes."""
-    rng = np.random.default_rng(0)
-    for name, photograph, count in zip(("china", "flower"), load_sample_images().images, per_class, strict=True):
-        for part, number in (("train", count), ("val", test)):
-            (folder / part / name).mkdir(parents=True)
-            for row in range(number):
-                width, height = rng.integers(20, 60, 2)
-                left, top = rng.integers(0, 640 - width), rng.integers(0, 427 - height)
-                piece = Image.fromarray(photograph[top : top + height, left : left + width])
-                piece.save(folder / part / name / f"{row:03d}.JPEG", quality=95)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("photographs")
-    write_images(path)
-    return path
-
-
 def streaming_config(folder, **fields):
     config = make_config(data__name=f"folder:{folder}", data__image_size=16, data__crop_padding=0, data__train_examples=0)
     config.method = sd_lstsd_digits.get_config().method
@@ -53,8 +33,8 @@ def streaming_config(folder, **fields):
 
 
 @pytest.fixture(scope="module")
-def streamed(folder):
-    return train.build(streaming_config(folder))
+def streamed(photographs):
+    return train.build(streaming_config(photographs))
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +152,7 @@ def test_a_crash_is_made_up_for(undisturbed, streamed, tmp_path):
     assert train.run(streamed, 0, tmp_path)["params_sha256"] == undisturbed[1]["params_sha256"]
 
 
-def damage(folder, target):
+def damage(target):
     write_images(target, per_class=(8, 8), test=3)
     cut, empty = target / "train" / "china" / "002.JPEG", target / "val" / "flower" / "001.JPEG"
     cut.write_bytes(cut.read_bytes()[:200])
@@ -180,15 +160,15 @@ def damage(folder, target):
     return cut, empty
 
 
-def test_a_damaged_image_is_named(folder, tmp_path):
-    cut, _ = damage(folder, tmp_path / "images")
+def test_a_damaged_image_is_named(tmp_path):
+    cut, _ = damage(tmp_path / "images")
     program = train.build(streaming_config(tmp_path / "images", batch_size=4))
     with pytest.raises(UserError, match=f"{cut}: not a readable image; remove it, or leave all such out with --config.data.damaged=skip"):
         train.run(program, 0, tmp_path / "run")
 
 
-def test_damaged_images_are_left_out_and_counted(folder, tmp_path, capsys):
-    cut, empty = damage(folder, tmp_path)
+def test_damaged_images_are_left_out_and_counted(tmp_path, capsys):
+    cut, empty = damage(tmp_path)
     data = load(f"folder:{tmp_path}", image_size=16, damaged="skip")
     said = capsys.readouterr().out
     assert f"left out 1 of 16 images that cannot be read: {cut}" in said and f"left out 1 of 6 images that cannot be read: {empty}" in said
@@ -200,7 +180,7 @@ def test_damaged_images_are_left_out_and_counted(folder, tmp_path, capsys):
     ]
 
 
-def test_data_that_changed_since_the_run_began(undisturbed, folder, tmp_path):
+def test_data_that_changed_since_the_run_began(tmp_path):
     write_images(tmp_path / "images", per_class=(40, 8), test=3)
     config = streaming_config(tmp_path / "images", batch_size=4)
     program = train.build(config)
@@ -211,8 +191,8 @@ def test_data_that_changed_since_the_run_began(undisturbed, folder, tmp_path):
         train.run(train.build(config), 0, tmp_path / "run")
 
 
-def test_subsets_of_streamed_images(folder):
-    data = load(f"folder:{folder}", train_examples=10, validation_examples=20, image_size=16)
+def test_subsets_of_streamed_images(photographs):
+    data = load(f"folder:{photographs}", train_examples=10, validation_examples=20, image_size=16)
     assert data.test["image"].shape == (20, 16, 16, 3) and np.bincount(data.train["label"]).tolist() == [5, 5]
     names = [{part["image"].records[int(row)].name for row in part["image"].rows} for part in (data.train, data.test)]
     assert not names[0] & names[1] and all("/train/" in name for name in names[0] | names[1])
@@ -244,6 +224,6 @@ def test_tfds_examples_are_streamed_undecoded(tmp_path, tiny_images, monkeypatch
         ({"data__image_size": -1}, "data.image_size is -1"),
     ],
 )
-def test_bad_fields_are_named(folder, fields, message):
+def test_bad_fields_are_named(photographs, fields, message):
     with pytest.raises(UserError, match=message):
-        train.build(streaming_config(folder, **fields))
+        train.build(streaming_config(photographs, **fields))
