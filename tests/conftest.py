@@ -13,10 +13,12 @@ from sklearn.datasets import load_sample_images
 from configs import sd_digits
 from distill_jax import train
 
-# Many tests build the same programs, some in processes of their own: each is compiled once a session.
-CACHE = tempfile.TemporaryDirectory(prefix="distill_jax_tests_")
+# Many tests build the same programs, some in processes of their own: each is compiled once a session, for all of pytest's workers.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    CACHE = tempfile.TemporaryDirectory(prefix="distill_jax_tests_")
+    os.environ["DISTILL_JAX_TESTS_CACHE"] = CACHE.name
 for name, value in {
-    "jax_compilation_cache_dir": CACHE.name,
+    "jax_compilation_cache_dir": os.environ["DISTILL_JAX_TESTS_CACHE"],
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }.items():
