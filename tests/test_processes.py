@@ -21,7 +21,7 @@ from distill_jax.program import predict_test
 
 ARGUMENTS = [
     f"--config={ROOT / 'configs' / 'sd_lstsd_digits.py'}", *TINY,
-    "--config.epochs=2", "--config.method.long_short_term.generation_epochs=1",
+    "--config.epochs=2", "--config.model.name=plain2_cifar10", "--config.method.long_short_term.generation_epochs=1",
 ]  # fmt: skip
 SECONDS = 90  # a process that has not ended by then is killed, and its test fails
 
@@ -97,7 +97,7 @@ def killed(tmp_path_factory):
 def config():
     digits = sd_lstsd_digits.get_config()
     digits.method.long_short_term.generation_epochs = 1
-    ours = make_config(epochs=2)
+    ours = make_config(epochs=2, model__name="plain2_cifar10")
     ours.method = digits.method
     return ours
 
