@@ -29,9 +29,10 @@ MODE = flags.DEFINE_enum(
 MEMBERS = flags.DEFINE_list("members", [], "Workdirs of finished runs, for --mode=ensemble.")
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
-    False,
+    None,
     "Train with several processes, one a host or one a GPU, each started with this same command and a workdir that all of them see. "
-    "Needless under srun, which is noticed. On TPU pods and under Slurm JAX finds the other processes; elsewhere the next three say.",
+    "On TPU pods and under Slurm JAX finds the other processes; elsewhere the next three say. Tasks of one srun are taken for such "
+    "processes without it; --nodistributed if each is a run of its own.",
 )
 COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: address and a free port of the first, HOST:PORT.")
 PROCESSES = flags.DEFINE_integer("processes", None, "Of several processes: how many there are.", lower_bound=1)
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> None:
         "features": transfer.features,
         "linear_probe": transfer.linear_probe,
     }
-    distributed = DISTRIBUTED.value or COORDINATOR.value is not None or processes.is_cluster()
+    distributed = COORDINATOR.value is not None or processes.is_cluster() if DISTRIBUTED.value is None else DISTRIBUTED.value
     if distributed and MODE.value not in ("train", "eval"):
         fail(f"--mode={MODE.value} is for one process; start it without --distributed, on one host")
     try:

@@ -10,6 +10,7 @@ import io
 import json
 import pathlib
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,13 +46,15 @@ def save(manager: ocp.CheckpointManager, step: int, tree: Any) -> None:
 @contextlib.contextmanager
 def told_if_not_saved(path: pathlib.Path) -> Iterator[None]:
     """Makes one line of what orbax and TensorStore say of a full disk; the loose ends of their threads would print pages more."""
-    with contextlib.redirect_stderr(io.StringIO()):
-        try:
+    noise = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(noise):
             yield
-        except (OSError, ValueError) as error:
-            said = " ".join(str(error).split())
-            reason = re.findall(r": ([^:]*) \[os_error_code", said) or [said]
-            raise UserError(f"{path} cannot be saved: {reason[-1]}. The same command goes on from the checkpoint before it") from error
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())
+        reason = re.findall(r": ([^:]*) \[os_error_code", said) or [said]
+        raise UserError(f"{path} cannot be saved: {reason[-1]}. The same command goes on from the checkpoint before it") from error
+    sys.stderr.write(noise.getvalue())
 
 
 def restore(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:

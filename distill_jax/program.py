@@ -68,7 +68,7 @@ def build(config: ConfigDict, workdir: pathlib.Path | None = None) -> Program:
     model = models.create(num_classes=dataset.num_classes, dtype=config.dtype, vocabulary_size=dataset.vocabulary_size, **config.model)
     statistics = channel_statistics(dataset)
     prepare = make_prepare(statistics, config)
-    example = prepare({name: np.zeros((1, *rows.shape[1:]), np.uint8) for name, rows in dataset.train.items() if name != "label"}, None)
+    example = prepare({name: np.zeros((1, *rows.shape[1:]), rows.dtype) for name, rows in dataset.train.items() if name != "label"}, None)
     teachers = networks.find_all(config.teachers, workdir, config.dtype)
     for teacher in teachers:
         networks.check_fits(teacher, dataset, example.shape[1:])

@@ -15,7 +15,7 @@ from conftest import make_config
 from test_run import ROOT, TINY
 
 from configs import sd_lstsd_digits
-from distill_jax import checkpoints, evaluate, logs, networks, train
+from distill_jax import checkpoints, evaluate, logs, networks, processes, train
 from distill_jax.methods.base import variables
 from distill_jax.program import predict_test
 
@@ -43,18 +43,18 @@ def launch_two(workdir):
     return [launch(workdir, *ARGUMENTS, coordinator, "--processes=2", f"--process={process}") for process in (0, 1)]
 
 
-def finish(*processes):
+def finish(*pair):
     """What each said, once all have ended."""
     try:
-        return [process.communicate(timeout=SECONDS)[0] for process in processes]
+        return [process.communicate(timeout=SECONDS)[0] for process in pair]
     finally:
-        for process in processes:
+        for process in pair:
             process.kill()
 
 
-def wait_for(condition, *processes):
+def wait_for(condition, *pair):
     deadline = time.monotonic() + SECONDS
-    while not condition() and time.monotonic() < deadline and all(process.poll() is None for process in processes):
+    while not condition() and time.monotonic() < deadline and all(process.poll() is None for process in pair):
         time.sleep(0.02)
 
 
@@ -84,12 +84,12 @@ def program():
 def killed(tmp_path_factory):
     """A run of two processes that was killed in the middle of an epoch: its workdir."""
     workdir = tmp_path_factory.mktemp("killed")
-    processes = launch_two(workdir)
-    wait_for(lambda: len(logs.read_jsonl(workdir / "metrics.jsonl")) >= 4, *processes)
-    processes[1].send_signal(signal.SIGKILL)
-    processes[0].send_signal(signal.SIGKILL)
-    finish(*processes)
-    assert processes[1].returncode == -signal.SIGKILL and not (workdir / "summary.json").exists()
+    pair = launch_two(workdir)
+    wait_for(lambda: len(logs.read_jsonl(workdir / "metrics.jsonl")) >= 4, *pair)
+    pair[1].send_signal(signal.SIGKILL)
+    pair[0].send_signal(signal.SIGKILL)
+    finish(*pair)
+    assert pair[1].returncode == -signal.SIGKILL and not (workdir / "summary.json").exists()
     assert (workdir / "checkpoints" / "5").is_dir()
     return workdir
 
@@ -162,12 +162,12 @@ def test_they_may_go_on_with_other_devices(two, killed, program, tmp_path, capsy
 
 
 def test_one_that_gets_sigterm_stops_both_after_the_same_step(two, tmp_path):
-    processes = launch_two(tmp_path)
-    wait_for(lambda: len(logs.read_jsonl(tmp_path / "metrics.jsonl")) >= 1, *processes)
-    processes[1].send_signal(signal.SIGTERM)
-    first, _ = finish(*processes)
+    pair = launch_two(tmp_path)
+    wait_for(lambda: len(logs.read_jsonl(tmp_path / "metrics.jsonl")) >= 1, *pair)
+    pair[1].send_signal(signal.SIGTERM)
+    first, _ = finish(*pair)
     assert "stopped by SIGTERM; saved after step" in first
-    assert [process.returncode for process in processes] == [128 + signal.SIGTERM] * 2
+    assert [process.returncode for process in pair] == [128 + signal.SIGTERM] * 2
 
 
 def test_one_that_never_joins():
@@ -193,3 +193,21 @@ def test_one_that_never_joins():
 def test_bad_flags_are_told_in_one_line(arguments, message):
     (said,) = finish(launch("nowhere", *arguments))
     assert said.startswith(message) and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "cluster"),
+    [
+        ({}, False),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "8"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "t0,t1"}, True),
+    ],
+)
+def test_a_cluster_is_noticed(monkeypatch, environment, cluster):
+    for name in ("SLURM_STEP_NUM_TASKS", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert processes.is_cluster() == cluster

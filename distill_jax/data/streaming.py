@@ -62,6 +62,8 @@ class StreamedImages:
     rows: np.ndarray  # int [N]: the records of this split
     size: int  # pixels a side of the crops
 
+    dtype = np.dtype(np.uint8)
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return (len(self.rows), self.size, self.size, 3)
