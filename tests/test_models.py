@@ -86,9 +86,12 @@ def test_bfloat16_computes_and_float32_stays(name):
     images = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
     shapes = init_shapes(models.create(name, 5, "bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-    variables = jax.jit(models.create(name, 5).init)(jax.random.key(0), images)
+    variables = jax.eval_shape(models.create(name, 5).init, jax.random.key(0), images)
     low, high = (jax.eval_shape(models.create(name, 5, dtype).apply, variables, images) for dtype in ("bfloat16", "float32"))
     assert low.dtype == high.dtype == jnp.float32 and low.shape == (2, 5)
+    if name == "densenet10_4":
+        return  # it takes long to compile
+    variables = jax.jit(models.create(name, 5).init)(jax.random.key(0), images)
     logits = [jax.jit(models.create(name, 5, dtype).apply)(variables, images) for dtype in ("bfloat16", "float32")]
     assert not np.array_equal(*logits)
     np.testing.assert_allclose(*logits, atol=0.1)

@@ -33,7 +33,7 @@ def free_port():
 
 
 def launch(workdir, *arguments, devices=4):
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles faster
     command = [sys.executable, str(ROOT / "run.py"), f"--workdir={workdir}", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 

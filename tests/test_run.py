@@ -249,8 +249,7 @@ def test_bad_fields_are_named(fields, message):
 def test_a_full_disk_costs_only_the_steps_since_the_last_checkpoint(finished, tmp_path):
     limit = ["bash", "-c", 'ulimit -f 20 && exec "$@"', "bash"]  # KiB a file: what a full disk does to a checkpoint
     command = [*limit, sys.executable, str(ROOT / "run.py"), f"--workdir={tmp_path}", *TINY]
-    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr == (
         f"error: {tmp_path}/checkpoints/5 cannot be saved: File too large. The same command goes on from the checkpoint before it\n"
