@@ -8,7 +8,6 @@ of its stages.
 """
 
 import argparse
-import json
 import os
 import pathlib
 import random
@@ -17,6 +16,8 @@ import sys
 import tempfile
 import time
 from typing import NamedTuple
+
+from distill_jax import logs
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = [
@@ -56,17 +57,13 @@ def start(name: str, workdir: pathlib.Path) -> subprocess.Popen:
 
 def hashes(workdir: pathlib.Path) -> list[str]:
     """params_sha256 of a finished run, or of each of its stages."""
-    summary = json.loads((workdir / "summary.json").read_text())
+    summary = logs.read_json(workdir / "summary.json")
     return [stage["params_sha256"] for stage in summary.get("stages", [summary])]
 
 
 def logged_steps(workdir: pathlib.Path) -> int:
     """Finished steps by the logs, over all stages."""
-    total = 0
-    for path in workdir.rglob("metrics.jsonl"):
-        lines = path.read_text().splitlines()
-        total += max((int(line.split('"step": ')[1].split(",")[0]) for line in lines if '"step": ' in line and "," in line), default=0)
-    return total
+    return sum(max((line["step"] for line in logs.read_jsonl(path)), default=0) for path in workdir.rglob("metrics.jsonl"))
 
 
 def timed_run(name: str, workdir: pathlib.Path) -> tuple[float, float]:

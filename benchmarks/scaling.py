@@ -9,7 +9,7 @@ not. With --steps=0 nothing is run, so that a program for a larger machine can b
 
 import argparse
 import statistics
-import time
+from collections import Counter
 
 import jax
 import numpy as np
@@ -19,25 +19,6 @@ from collectives import collective_bytes, ring_bytes
 from distill_jax import models, sharding
 
 METHODS = {"supervised": ("supervised", 1), "SD, cycle >= 2": ("snapshot", 2), "LSTSD": ("long_short_term", 1)}
-
-
-def images(count: int, size: int, classes: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return {
-        "image": rng.integers(0, 256, (count, size, size, 3), np.uint8),
-        "label": rng.integers(0, classes, count).astype(np.int32),
-    }
-
-
-def milliseconds(block: throughput.Block, arguments: argparse.Namespace) -> float:
-    """Of a step: the median of the blocks."""
-    block(2)
-    times = []
-    for _ in range(arguments.repeats):
-        start = time.perf_counter()
-        block(arguments.steps)
-        times.append((time.perf_counter() - start) / arguments.steps * 1e3)
-    return statistics.median(times)
 
 
 def main(argv: list[str] | None = None) -> str:
@@ -54,7 +35,7 @@ def main(argv: list[str] | None = None) -> str:
         parser.error(f"{jax.device_count()} devices here; for CPU threads set JAX_NUM_CPU_DEVICES={max(arguments.devices)}")
 
     model = models.create(arguments.model, arguments.classes)
-    data = images(2 * arguments.batch_size, arguments.image_size, arguments.classes)
+    data = throughput.random_images(2 * arguments.batch_size, arguments.image_size, arguments.classes)
     lines = [
         "| devices | method | ms a step | all-reduce | all-gather | other | bytes a device sends, ring |",
         "|---|---|---|---|---|---|---|",
@@ -69,12 +50,11 @@ def main(argv: list[str] | None = None) -> str:
             if step.observe:
                 logits = sharding.put(np.zeros((arguments.batch_size, arguments.classes), np.float32), sharding.rows(mesh))
                 programs.append(step.observe.lower(step.state.teacher, batch["id"], logits).compile())
-            found = {}
-            for program in programs:
-                for kind, size in collective_bytes(program).items():
-                    found[kind] = found.get(kind, 0) + size
-            reduced, gathered = found.get("all-reduce", 0), found.get("all-gather", 0)
-            timed = f"{milliseconds(throughput.repeated(step, arguments.batch_size), arguments):.0f}" if arguments.steps else "-"
+            found = sum((Counter(collective_bytes(program)) for program in programs), Counter())
+            reduced, gathered, timed = found["all-reduce"], found["all-gather"], "-"
+            if arguments.steps:
+                seconds = throughput.measure({name: throughput.repeated(step, arguments.batch_size)}, arguments)[name]
+                timed = f"{statistics.median(seconds) * 1e3:.0f}"
             others = sum(found.values()) - reduced - gathered
             lines.append(f"| {devices} | {name} | {timed} | {reduced:,} | {gathered:,} | {others:,} | {ring_bytes(found, devices):,} |")
             print(lines[-1], flush=True)

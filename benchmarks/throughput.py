@@ -29,10 +29,10 @@ NUM_CLASSES, NUM_IMAGES = 100, 2048
 Block = Callable[[int], None]  # runs so many steps and waits for the last
 
 
-def random_images() -> dict[str, np.ndarray]:
+def random_images(count: int = NUM_IMAGES, size: int = 32, classes: int = NUM_CLASSES) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (NUM_IMAGES, 32, 32, 3), np.uint8)
-    return {"image": images, "label": rng.integers(0, NUM_CLASSES, NUM_IMAGES).astype(np.int32)}
+    images = rng.integers(0, 256, (count, size, size, 3), np.uint8)
+    return {"image": images, "label": rng.integers(0, classes, count).astype(np.int32)}
 
 
 class Step(NamedTuple):

@@ -5,9 +5,7 @@
 Data, recipe and larger batches: see configs/supervised_imagenet.py. The paper's networks are ResNet-101 and ResNet-152.
 """
 
-from ml_collections import ConfigDict
-
-from configs import supervised_imagenet
+from configs import sd_cifar100, supervised_imagenet
 
 
 def get_config():
@@ -15,8 +13,5 @@ def get_config():
     config.model.name = "resnet101"
     config.schedule.cycles = 2  # K
     config.schedule.warmup_epochs = 0.0  # open: the paper's schedule has none that we know of
-    config.method = ConfigDict()
-    config.method.name = "snapshot"
-    config.method.temperature = 2.0  # T, softens the teacher; the paper uses 2 or 3
-    config.method.symmetric = False  # True: soften the student as well, and multiply the KL by T^2
+    config.method = sd_cifar100.get_config().method
     return config

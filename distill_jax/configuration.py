@@ -74,9 +74,10 @@ def remember(path: pathlib.Path, facts: dict[str, Any]) -> None:
     Raises:
       UserError: it has changed since the run began.
     """
-    known = logs.read_json(path) if path.exists() else facts
-    logs.write_json(path, known)
-    for name, value in known.items():
+    if not path.exists():
+        logs.write_json(path, facts)
+        return
+    for name, value in logs.read_json(path).items():
         if facts.get(name) != value:
             raise UserError(
                 f"{path}: {name} was {value} when this run began and is {facts.get(name)} now; restore it, or choose another --workdir"

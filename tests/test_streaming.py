@@ -8,7 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import make_config, write_images
+from conftest import make_config, png, write_images
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from test_run import Crash, act_at, crash
@@ -25,10 +25,10 @@ from distill_jax.program import predict_test
 
 
 def streaming_config(folder, **fields):
-    config = make_config(data__name=f"folder:{folder}", data__image_size=16, data__crop_padding=0, data__train_examples=0)
+    own = {"data__name": f"folder:{folder}", "data__image_size": 16, "data__crop_padding": 0, "data__train_examples": 0}
+    config = make_config(**own | fields)
     config.method = sd_lstsd_digits.get_config().method
     config.method.long_short_term.generation_epochs = 2
-    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
     return config
 
 
@@ -48,16 +48,14 @@ def ramp(width, height):
     return np.stack(np.broadcast_arrays(np.arange(width), np.arange(height)[:, None], 7), axis=-1).astype(np.uint8)
 
 
-def png(pixels):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return Record("a ramp", buffer.getvalue(), 0)
+def record_of(pixels):
+    return Record("a ramp", png(pixels).getvalue(), 0)
 
 
 def test_the_central_crop():
     assert central_box(256, 256) == (16, 16, 240, 240)
     assert central_box(400, 320) == (60, 20, 340, 300)
-    view = read_crop(png(ramp(96, 64)), 28, None)
+    view = read_crop(record_of(ramp(96, 64)), 28, None)
     assert view.shape == (28, 28, 3) and view.dtype == np.uint8
     expected = 4 + 2 * np.arange(28) + 0.5  # the centre of each pair of rows 4..59
     np.testing.assert_allclose(view[:, 5, 1], expected, atol=1)
@@ -80,7 +78,7 @@ def test_random_crops_lie_within_the_image_and_have_their_sizes():
 def test_a_crop_is_the_part_of_the_image_that_its_box_says():
     rng = np.random.default_rng(3)
     left, top, right, bottom = random_box(200, 150, np.random.default_rng(3))
-    view = read_crop(png(ramp(200, 150)), 16, rng).astype(float)
+    view = read_crop(record_of(ramp(200, 150)), 16, rng).astype(float)
     places = (np.arange(16) + 0.5) / 16
     np.testing.assert_allclose(view[4, :, 0], left + places * (right - left) - 0.5, atol=1.5)
     np.testing.assert_allclose(view[:, 4, 1], top + places * (bottom - top) - 0.5, atol=1.5)

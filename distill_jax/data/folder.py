@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from distill_jax.data import streaming
 from distill_jax.data.dataset import Dataset, held_out_rows, split, take
-from distill_jax.data.streaming import FileRecords, StreamedImages
 from distill_jax.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -40,14 +40,10 @@ def read(path: str, image_size: int = 0) -> Dataset:
         raise UserError(f"data.name {name}: {root} is no directory")
     classes, train, test = _listings(root)
     if image_size:
-        return Dataset(name, len(classes), _streamed(train, image_size), _streamed(test, image_size))
+        splits = (streaming.columns(streaming.FileRecords(*listing), listing.labels, image_size) for listing in (train, test))
+        return Dataset(name, len(classes), *splits)
     images, count = _images(train.files + test.files), len(train.files)
     return Dataset(name, len(classes), split(images[:count], train.labels), split(images[count:], test.labels))
-
-
-def _streamed(listing: Listing, image_size: int) -> dict[str, np.ndarray | StreamedImages]:
-    records = FileRecords(listing.files, listing.labels)
-    return {"image": StreamedImages(records, np.arange(len(records)), image_size), "label": listing.labels}
 
 
 def _listings(root: Path) -> tuple[list[str], Listing, Listing]:

@@ -72,6 +72,11 @@ class StreamedImages:
         return dataclasses.replace(self, rows=self.rows[chosen])
 
 
+def columns(records: Records, labels: Any, size: int) -> dict[str, Any]:
+    """A split of `records`, all of them: its images streamed, and beside them its labels (int32 [N], or what stands for them)."""
+    return {"image": StreamedImages(records, np.arange(len(records)), size), "label": labels}
+
+
 def batches(images: StreamedImages, ids_SxB: np.ndarray, crop_seed: tuple[int, int] | None) -> Iterator[dict[str, np.ndarray]]:
     """Reads and crops batches of samples, in the order given.
 
@@ -92,7 +97,7 @@ def batches(images: StreamedImages, ids_SxB: np.ndarray, crop_seed: tuple[int, i
         rng = None if crop_seed is None else np.random.default_rng((*crop_seed, int(sample)))
         return {"id": np.int32(sample), "image": read_crop(record, images.size, rng), "label": np.int32(record.label)}
 
-    return _in_threads(ids_SxB.ravel(), load, ids_SxB.shape[1])
+    return in_threads(ids_SxB.ravel(), load, ids_SxB.shape[1])
 
 
 def are_readable(images: StreamedImages) -> np.ndarray:
@@ -105,10 +110,10 @@ def are_readable(images: StreamedImages) -> np.ndarray:
             return np.bool_(False)
         return np.bool_(True)
 
-    return np.concatenate(list(_in_threads(images.rows, is_readable, 64)))
+    return np.concatenate(list(in_threads(images.rows, is_readable, 64)))
 
 
-def _in_threads(samples: np.ndarray, load: Any, batch_size: int) -> Iterator[Any]:
+def in_threads(samples: np.ndarray, load: Any, batch_size: int) -> Iterator[Any]:
     """load(sample), stacked into batches, in order."""
     import grain  # here, since it takes seconds that only streaming need pay for
 

@@ -63,7 +63,8 @@ class Labels:
 
     @functools.cached_property
     def all(self) -> np.ndarray:
-        return np.array([self.examples[row].label for row in range(len(self))], np.int32)
+        rows = streaming.in_threads(np.arange(len(self)), lambda row: np.int32(self.examples[int(row)].label), 1024)
+        return np.concatenate(list(rows))
 
 
 def read(name: str, directory: str, fields: Any = None, image_size: int = 0) -> Dataset:
@@ -144,7 +145,7 @@ def _streamed(builder: Any, key: str, where: str, image_size: int) -> dict[str, 
     import tensorflow_datasets as tfds
 
     examples = Examples(where, builder.as_data_source(split=key, decoders={"image": tfds.decode.SkipDecoding()}))
-    return {"image": streaming.StreamedImages(examples, np.arange(len(examples)), image_size), "label": Labels(examples)}
+    return streaming.columns(examples, Labels(examples), image_size)
 
 
 def _has_tensorflow() -> bool:

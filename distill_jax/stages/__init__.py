@@ -29,6 +29,12 @@ def plain_table(summaries: list[dict[str, Any]]) -> str:
     return markdown(["stage", "network", "method", "train accuracy, %", "test accuracy, %"], rows)
 
 
+def needed_by(run: Any) -> list[str]:
+    """The stages, by name, whose networks a stage's config, or what it changes in the family's, asks for."""
+    networks = (*run.get("teachers", ()), run.get("initial", ""))
+    return [network.removeprefix(STAGE) for network in networks if network.startswith(STAGE)]
+
+
 def listed(config: ConfigDict) -> dict[str, dict[str, Any]]:
     """The stages of config.stages.list, each after those that it needs; otherwise by name, since a ConfigDict keeps no order.
 
@@ -36,14 +42,7 @@ def listed(config: ConfigDict) -> dict[str, dict[str, Any]]:
       UserError: two stages need each other.
     """
     runs = config.stages.get("list", ConfigDict()).to_dict()
-    needs = {
-        name: [
-            teacher.removeprefix(STAGE)
-            for teacher in (*run.get("teachers", ()), run.get("initial", ""))
-            if teacher.removeprefix(STAGE) in runs
-        ]
-        for name, run in runs.items()
-    }
+    needs = {name: [stage for stage in needed_by(run) if stage in runs] for name, run in runs.items()}
     try:
         return {name: runs[name] for name in graphlib.TopologicalSorter(needs).static_order()}
     except graphlib.CycleError as error:
@@ -77,9 +76,10 @@ def expand(config: ConfigDict) -> dict[str, ConfigDict]:
     configs = {}
     for name, changes in family(config).stages(config).items():
         configs[name] = changed(config, name, changes)
-        for teacher in (*configs[name].teachers, configs[name].initial):
-            if teacher.startswith(STAGE) and teacher.removeprefix(STAGE) not in tuple(configs)[:-1]:
-                raise UserError(f"stage {name}: {teacher} is no earlier stage; those are: {', '.join(tuple(configs)[:-1]) or 'none'}")
+        earlier = tuple(configs)[:-1]
+        for stage in needed_by(configs[name]):
+            if stage not in earlier:
+                raise UserError(f"stage {name}: {STAGE}{stage} is no earlier stage; those are: {', '.join(earlier) or 'none'}")
     if not configs:
         raise UserError("stages.list has no stage")
     return configs
