@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from distill_jax import models
-from distill_jax.errors import UserError
 from distill_jax.models import plain_cnn, resnet_imagenet
 
 PLAIN = {
@@ -170,12 +170,12 @@ def torch_wrn10(layers, x, name):
     return layers.dense(layers.norm(x, "final_norm").relu().mean(dim=(2, 3)), "head")
 
 
-def torch_imagenet(layers, x, name, version):
+def torch_imagenet(layers, x, name, version="v1.5"):
     x = layers.norm(layers.conv(x, "stem_conv", 2), "stem_norm").relu()
     x = layers.torch.nn.functional.max_pool2d(x, kernel_size=3, stride=2, padding=1)
     for stage in (1, 2, 3, 4):
         scope, stride = f"stage{stage}_block1", 1 if stage == 1 else 2
-        strides = {"resnet18": (stride, 1), "v1": (stride, 1, 1), "": (1, stride, 1)}[version if name == "resnet50" else name]
+        strides = {"resnet18": (stride, 1), "v1": (stride, 1, 1), "v1.5": (1, stride, 1)}[version if name == "resnet50" else name]
         y = x
         for layer, stride_of_layer in enumerate(strides, start=1):
             y = layers.norm(layers.conv(y.relu() if layer > 1 else y, f"{scope}/conv{layer}", stride_of_layer), f"{scope}/norm{layer}")
@@ -193,9 +193,9 @@ def torch_imagenet(layers, x, name, version):
         ("vgg8", (16, 16, 3), {}, torch_vgg8),
         ("wrn10_1", (16, 16, 3), {}, torch_wrn10),
         ("wrn10_2", (16, 16, 3), {}, torch_wrn10),
-        ("resnet18", (40, 33, 3), {"version": ""}, torch_imagenet),
+        ("resnet18", (40, 33, 3), {}, torch_imagenet),
         ("resnet50", (40, 33, 3), {"version": "v1"}, torch_imagenet),
-        ("resnet50", (40, 33, 3), {"version": ""}, torch_imagenet),  # v1.5
+        ("resnet50", (40, 33, 3), {"version": "v1.5"}, torch_imagenet),
     ],
 )
 def test_agrees_with_pytorch(name, image_shape, options, torch_forward, one_block_a_stage):
@@ -301,21 +301,41 @@ def test_initialisation(name, layer, fan_out, one_block_a_stage):
         np.testing.assert_array_equal(scale, 0 if name == "resnet18" and path.endswith("/norm2/scale") else 1)
 
 
+@pytest.mark.parametrize("name", PLAIN)
+def test_activations_of_the_plain_networks_start_near_one(name):
+    """The standard deviation of the head's input, for standardised images; BatchNorm uses the batch, as in training."""
+    model, inputs = models.create(name, 10), []
+
+    def record(call, arguments, keywords, context):
+        if context.module.name == "head":
+            inputs.append(arguments[0])
+        return call(*arguments, **keywords)
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})  # compiles in a third of the time
+    def inputs_of_head(images):
+        with nn.intercept_methods(record):
+            model.init_with_output(jax.random.key(0), images, train=True)
+        return inputs[-1]
+
+    images = np.random.default_rng(1).standard_normal((8, 32, 32, 3)).astype(np.float32)
+    assert 0.5 < np.std(inputs_of_head(images)) < 2
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("plain3", {}, "model.name is 'plain3'; known: .*plain10, .*plain2_cifar10.*resnet152.*vgg13.*wrn<d>_<k>"),
-        ("vgg12", {}, "model.name is 'vgg12'; known: .*vgg13"),
-        ("resnet36", {}, "model.name is 'resnet36'; known: .*resnet34"),
-        ("wrn15_2", {}, "model.name is 'wrn15_2'; known: .*wrn16_2"),
-        ("wrn4_2", {}, "model.name is 'wrn4_2'"),
-        ("wrn16_0", {}, "model.name is 'wrn16_0'"),
-        ("resnet50", {"version": "v2"}, "model.version is 'v2'; known: v1, v1.5"),
-        ("resnet50", {"shortcut": "pad"}, "model.shortcut is no field of resnet50, which has: version"),
-        ("resnet20", {"version": "v1"}, "model.version is no field of resnet20, which has: shortcut"),
-        ("vgg8", {"version": "v1"}, "model.version is no field of vgg8, which has: none"),
+        ("plain3", {}, "^name is 'plain3'; known: .*plain10, .*plain2_cifar10.*resnet152.*vgg13.*wrn<d>_<k>"),
+        ("vgg12", {}, "^name is 'vgg12'; known: .*vgg13"),
+        ("resnet36", {}, "^name is 'resnet36'; known: .*resnet34.*did you mean 'resnet"),
+        ("wrn15_2", {}, "^name is 'wrn15_2'; known: .*wrn16_2"),
+        ("wrn4_2", {}, "^name is 'wrn4_2'"),
+        ("wrn16_0", {}, "^name is 'wrn16_0'"),
+        ("resnet50", {"version": "v2"}, "^version is 'v2'; known: v1, v1.5$"),
+        ("resnet50", {"shortcut": "pad"}, "^shortcut is no option of network resnet50, which has: version$"),
+        ("resnet20", {"version": "v1"}, "^version is no option of network resnet20, which has: shortcut$"),
+        ("vgg8", {"version": "v1"}, "^version is no option of network vgg8, which has: none$"),
     ],
 )
 def test_bad_names(name, options, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         models.create(name, 10, **options)

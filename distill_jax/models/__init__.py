@@ -1,96 +1,149 @@
-"""The networks by name. A new one is a new file here and a line in `MODELS`, or in `SIZED` if its name ends in two numbers."""
+"""Networks by name. A new one is a new file here and a line in `MODELS`, or in `SIZED` if its name ends in two numbers.
 
+A network of your own needs neither: its name is its import path, such as "my_nets:TinyViT" for the class TinyViT in my_nets.py, which
+lies in the current directory or anywhere on sys.path. It must be a flax.linen.Module with a field `num_classes`, and its
+`__call__(inputs, train=False)` must return float32 logits [B, C] from a last dense layer called "head", whose input is the features.
+A class with a field `vocabulary_size` is a network for text and gets tokens [B, L]; any other gets images [B, H, W, channels].
+A field `dtype` is needed for bfloat16 only. Every other field needs a default and is an option: a number, a string, a bool, or a tuple.
+"""
+
+import dataclasses
 import functools
-import inspect
 import re
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from distill_jax.errors import UserError
-from distill_jax.models import plain_cnn, resnet_imagenet, transformer, vgg
+from distill_jax import fields, imports
+from distill_jax.models import options as of_class
+from distill_jax.models import own, plain_cnn, resnet_imagenet, vgg
 from distill_jax.models.densenet import DenseNet
-from distill_jax.models.resnet_cifar import DEPTHS, SHORTCUTS, ResNet
+from distill_jax.models.resnet_cifar import DEPTHS, ResNet
 from distill_jax.models.small_cnn import SmallCNN
 from distill_jax.models.text_cnn import TextCNN
+from distill_jax.models.transformer import Transformer
 from distill_jax.models.wide_resnet import WideResNet
 
-TEXT_MODELS = {"text_cnn": TextCNN, "transformer": transformer.Transformer}
-MODELS = {
-    "small_cnn": SmallCNN,
+MODELS = {  # name -> its class, with the fields that the name fixes
+    "small_cnn": functools.partial(SmallCNN),
     **{f"resnet{depth}": functools.partial(ResNet, depth=depth) for depth in DEPTHS},
     **{f"resnet{depth}": functools.partial(resnet_imagenet.ImageNetResNet, depth=depth) for depth in resnet_imagenet.BLOCKS},
     **{f"vgg{depth}": functools.partial(vgg.VGG, depth=depth) for depth in vgg.CONVOLUTIONS},
     **{layout: functools.partial(plain_cnn.PlainCNN, layout=layout) for layout in plain_cnn.LAYERS},
-    **TEXT_MODELS,
+    "text_cnn": functools.partial(TextCNN),
+    "transformer": functools.partial(Transformer),
 }
-SIZED = {  # family -> (class, its fields for the two numbers of <family><depth>_<width>); the depth is 6n + 4
+SIZED = {  # family -> its class, and the fields for the two numbers of <family><depth>_<width>; the depth is 6n + 4
     "densenet": (DenseNet, ("depth", "growth")),
     "wrn": (WideResNet, ("depth", "widen_factor")),
-}
-SIZES = range(1, 2**16)
-OPTIONS = {  # a network has those that are fields of its class
-    "shortcut": SHORTCUTS,
-    "version": resnet_imagenet.VERSIONS,
-    "pooling": transformer.POOLINGS,
-    "width": SIZES,
-    "layers": SIZES,
-    "heads": SIZES,
-    "feature_maps": SIZES,
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def names() -> list[str]:
-    """What `create` can be asked for."""
+    """What `create` takes as a name."""
     return sorted(MODELS) + [
         "densenet<L>_<k> with L = 6n + 4, such as densenet100_12, densenet100_24, densenet190_40",
         "wrn<d>_<k> with d = 6n + 4, such as wrn16_2, wrn40_2, wrn28_10",
+        "<module>:<class> of your own, such as my_nets:TinyViT",
     ]
 
 
-def create(name: str, num_classes: int, dtype: str = "float32", vocabulary_size: int = 0, **options: str | int) -> nn.Module:
-    """The network `name`: a flax module from images [B, H, W, channels], or tokens [B, L], to float32 logits [B, num_classes].
+def create(name: str, num_classes: int, dtype: str = "float32", vocabulary_size: int = 0, **model_options: Any) -> nn.Module:
+    """Builds a network: a flax module from images [B, H, W, channels], or tokens [B, L], to float32 logits [B, num_classes].
 
     Args:
-      name: one of `names()`.
+      name: one of `names()`, or the import path of your own network, such as "my_nets:TinyViT".
       num_classes: C.
-      dtype: of the compute, "float32" or "bfloat16".
-      vocabulary_size: number of token ids of a text set; 0 for images.
-      **options: the network's own fields `model.*`; "" or 0 stands for its default.
+      dtype: computation dtype, "float32" or "bfloat16". Parameters, BatchNorm statistics and logits stay float32.
+      vocabulary_size: number of token ids of a network for text; 0 for images.
+      **model_options: the network's options, see `options`. Those left out keep their defaults.
 
     Raises:
-      UserError: an unknown name, option or dtype, or a network for text where the data are images, or the other way round.
+      ValueError: an argument is unknown, of a wrong type or out of range. The message begins with the argument's name.
     """
-    options = {option: value for option, value in options.items() if value not in ("", 0)}
-    if dtype not in DTYPES:
-        raise UserError(f"dtype is {dtype!r}; known: {', '.join(DTYPES)}")
     build = _find(name)
-    if (name in TEXT_MODELS) != bool(vocabulary_size):
-        suited = ", ".join(TEXT_MODELS) if vocabulary_size else "one for images"
-        raise UserError(f"model.name is {name!r}, but the data are {'text' if vocabulary_size else 'images'}; choose {suited}")
-    known = {option: values for option, values in OPTIONS.items() if option in inspect.signature(build).parameters}
-    for option, value in options.items():
-        if option not in known:
-            raise UserError(f"model.{option} is no field of {name}, which has: {', '.join(known) or 'none'}")
-        if value not in known[option]:
-            raise UserError(f"model.{option} is {value!r}; known: {_listed(known[option])}")
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; it must be at least 1")
+    _check_input(name, vocabulary_size)
+    arguments = {"num_classes": num_classes, **_dtype_argument(name, dtype), **_check_options(name, model_options)}
     if vocabulary_size:
-        options["vocabulary_size"] = vocabulary_size
-    return build(num_classes=num_classes, dtype=DTYPES[dtype], **options)
+        arguments["vocabulary_size"] = vocabulary_size
+    try:
+        return build(**arguments)
+    except Exception as error:
+        if not _is_own(name):
+            raise
+        raise ValueError(f"name is {name!r}; building it failed: {imports.one_line(error)}") from error
 
 
-def _listed(values: tuple[str, ...] | range) -> str:
-    return f"{values[0]} to {values[-1]}" if isinstance(values, range) else ", ".join(values)
+def options(name: str) -> dict[str, Any]:
+    """The options of a network and their defaults.
+
+    Raises:
+      ValueError: there is no such network; the message begins with "name".
+    """
+    build = _find(name)
+    return {option: value for option, value in of_class.defaults(build.func).items() if option not in build.keywords}
 
 
-def _find(name: str):
+def is_text(name: str) -> bool:
+    """Whether a network takes tokens rather than images.
+
+    Raises:
+      ValueError: there is no such network; the message begins with "name".
+    """
+    return "vocabulary_size" in _field_names(_find(name))
+
+
+def _find(name: str) -> functools.partial:
+    """The class of a network, with the fields that its name fixes."""
+    if _is_own(name):
+        return functools.partial(own.find(name))
     if name in MODELS:
         return MODELS[name]
     sized = re.fullmatch(rf"({'|'.join(SIZED)})(\d+)_(\d+)", name)
     if sized:
         depth, width = int(sized[2]), int(sized[3])
         if depth >= 10 and (depth - 4) % 6 == 0 and width > 0:
-            build, fields = SIZED[sized[1]]
-            return functools.partial(build, **dict(zip(fields, (depth, width), strict=True)))
-    raise UserError(f"model.name is {name!r}; known: {', '.join(names())}")
+            network, numbers = SIZED[sized[1]]
+            return functools.partial(network, **dict(zip(numbers, (depth, width), strict=True)))
+    raise ValueError(f"name is {name!r}; known: {', '.join(names())}{fields.did_you_mean(name, MODELS)}")
+
+
+def _is_own(name: str) -> bool:
+    return ":" in name
+
+
+def _field_names(build: functools.partial) -> set[str]:
+    return {field.name for field in dataclasses.fields(build.func)}
+
+
+def _check_input(name: str, vocabulary_size: int) -> None:
+    """Raises ValueError for a network for text without a vocabulary, or one for images with it."""
+    if vocabulary_size < 0:
+        raise ValueError(f"vocabulary_size is {vocabulary_size}; it must be the number of token ids, or 0 for images")
+    if is_text(name) and not vocabulary_size:
+        raise ValueError(f"name is {name!r}, a network for text, but the inputs are images (vocabulary_size is 0)")
+    if vocabulary_size and not is_text(name):
+        suited = ", ".join(filter(is_text, MODELS))
+        raise ValueError(f"name is {name!r}, a network for images, but the inputs are text (vocabulary_size is not 0); for text: {suited}")
+
+
+def _dtype_argument(name: str, dtype: str) -> dict[str, Any]:
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; known: {', '.join(DTYPES)}")
+    if "dtype" in _field_names(_find(name)):
+        return {"dtype": DTYPES[dtype]}
+    if dtype != "float32":
+        raise ValueError(f"dtype is {dtype!r}, but {name} has no field dtype")
+    return {}
+
+
+def _check_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    checked = fields.check(f"network {name}", options(name), given)
+    for option, value in checked.items():
+        if not _is_own(name):
+            of_class.check_value(option, value)
+    return checked

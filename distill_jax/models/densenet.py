@@ -9,18 +9,18 @@ from flax import linen as nn
 
 from distill_jax.models.layers import Conv, batch_norm
 
-BOTTLENECK = 4  # channels of a bottleneck, in growth rates
+BOTTLENECK = 4  # channels of a bottleneck, as a multiple of the growth rate
 COMPRESSION = 0.5  # fraction of the channels that a transition keeps
 
 
 class DenseNet(nn.Module):
-    """Three dense blocks of (depth - 4) / 6 bottleneck layers each, with halving transitions between them.
+    """Three dense blocks of (depth - 4) / 6 bottleneck layers, separated by transitions that halve the image and the channels.
 
     Attributes:
-      depth: L.
+      depth: L = 6n + 4.
       growth: k, the channels that each layer adds.
-      num_classes: C.
-      dtype: of the compute. Parameters, BatchNorm statistics and logits are float32 always.
+      num_classes: number of classes, C.
+      dtype: computation dtype; parameters, BatchNorm statistics and logits stay float32.
     """
 
     depth: int
@@ -30,7 +30,7 @@ class DenseNet(nn.Module):
 
     @nn.compact
     def __call__(self, images_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
-        """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
+        """Returns logits, float32 [B, C]. With train=True, BatchNorm normalises by the batch and updates `batch_stats`."""
         norm = batch_norm(train, self.dtype)
         conv = functools.partial(Conv, dtype=self.dtype)
 

@@ -1,6 +1,9 @@
 """The plain CNNs of the teacher-assistant papers (Mirzadeh et al., 2020, arXiv 1902.03393; Son et al., 2021, arXiv 2009.08825).
 
-The layers are those of github.com/wonchulSon/DGKD, plain_cnn_cifar.py. Its initialisation is PyTorch's default; He-normal is our choice.
+The layers are those of github.com/wonchulSon/DGKD, plain_cnn_cifar.py. The code initialises weights and biases with PyTorch's default,
+uniform in +-1/sqrt(fan_in). Ours is He normal, of the fan-in for the hidden dense layers and of the fan-out for the convolutions, with
+zero biases. Each convolution is followed by BatchNorm, so its scale changes no activation in training. No norm follows a dense layer:
+there the fan-out would make the input of `head` in plain8, whose dense layer goes from 1024 to 64 units, four times as large.
 """
 
 import functools
@@ -10,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from distill_jax.models.layers import batch_norm, he_normal
+from distill_jax.models.layers import batch_norm, he_normal_fan_out
 
-# name -> (layers, hidden dense units): a number is the channels of a convolution, "M" a max pool
+# name -> (layers, units of the hidden dense layers); among the layers a number means a convolution with so many channels, "M" a max pool
 LAYERS = {
     "plain2": ((32, "M", 32, "M"), ()),
     "plain4": ((32, 32, "M", 64, 64, "M"), ()),
@@ -28,15 +31,15 @@ LAYERS = {
 
 
 class PlainCNN(nn.Module):
-    """3x3 convolutions with bias, BatchNorm and ReLU, 2x2 max pools, then dense layers with ReLU between.
+    """3x3 convolutions with bias, BatchNorm and ReLU, 2x2 max pools, then dense layers with ReLU in between.
 
-    A max pool is left out where the image is one pixel high or wide already (our choice), so the nets of four pools take 8x8 images too.
-    The papers have 32x32 only; there nothing is left out. The first dense layer fixes the image size that a trained net takes.
+    A max pool is skipped once the image is one pixel high or wide (our choice), so that the networks with four pools also take 8x8 images;
+    at the papers' 32x32 none is skipped. The first dense layer ties a trained network to its image size.
 
     Attributes:
-      layout: a key of `LAYERS`. "plain<n>" is the paper's net for CIFAR-100, "plain<n>_cifar10" its net for CIFAR-10.
-      num_classes: C.
-      dtype: of the compute. Parameters, BatchNorm statistics and logits are float32 always.
+      layout: a key of `LAYERS`. "plain<n>" is the papers' network for CIFAR-100, "plain<n>_cifar10" the one for CIFAR-10.
+      num_classes: number of classes, C.
+      dtype: computation dtype; parameters, BatchNorm statistics and logits stay float32.
     """
 
     layout: str
@@ -45,9 +48,9 @@ class PlainCNN(nn.Module):
 
     @nn.compact
     def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> jax.Array:
-        """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
+        """Returns logits, float32 [B, C]. With train=True, BatchNorm normalises by the batch and updates `batch_stats`."""
         norm = batch_norm(train, self.dtype)
-        conv = functools.partial(nn.Conv, kernel_size=(3, 3), padding=1, kernel_init=he_normal, dtype=self.dtype)
+        conv = functools.partial(nn.Conv, kernel_size=(3, 3), padding=1, kernel_init=he_normal_fan_out, dtype=self.dtype)
         layers, hidden = LAYERS[self.layout]
         x, convolutions = images_BxHxWxC, 0
         for layer in layers:
@@ -58,5 +61,5 @@ class PlainCNN(nn.Module):
                 x = nn.relu(norm(name=f"norm{convolutions}")(conv(layer, name=f"conv{convolutions}")(x)))
         x = x.reshape(x.shape[0], -1)
         for i, units in enumerate(hidden):
-            x = nn.relu(nn.Dense(units, kernel_init=he_normal, dtype=self.dtype, name=f"dense{i + 1}")(x))
+            x = nn.relu(nn.Dense(units, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name=f"dense{i + 1}")(x))
         return nn.Dense(self.num_classes, name="head")(x.astype(jnp.float32))

@@ -14,7 +14,7 @@ SHORTCUTS = ("pad", "projection")
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; the first may halve the image and widen the channels."""
+    """Two 3x3 convolutions and a shortcut around them. The first convolution may halve the image and add channels."""
 
     filters: int
     strides: int
@@ -41,20 +41,20 @@ class BasicBlock(nn.Module):
 
 
 def subsample_and_pad(inputs_BxHxWxC: jax.Array, strides: int, filters: int) -> jax.Array:
-    """The shortcut without parameters (option A): every `strides`-th pixel, and zeros on both sides of the channels."""
+    """The shortcut without parameters (option A): takes every `strides`-th pixel and pads the channels with zeros on both sides."""
     missing = filters - inputs_BxHxWxC.shape[-1]
     subsampled = inputs_BxHxWxC[:, ::strides, ::strides]
     return jnp.pad(subsampled, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
 
 
 class ResNet(nn.Module):
-    """6n + 2 layers: a 3x3 stem, three stages of n basic blocks with 16, 32 and 64 channels, mean over the image, a dense layer.
+    """6n + 2 layers: a 3x3 stem, three stages of n basic blocks with 16, 32 and 64 channels, global average pooling, a dense layer.
 
     Attributes:
       depth: 6n + 2.
-      num_classes: C.
-      shortcut: where a block changes the shape: "pad" (He et al.'s option A) or "projection" (1x1 convolution and BatchNorm).
-      dtype: of the compute. Parameters, BatchNorm statistics and logits are float32 always.
+      num_classes: number of classes, C.
+      shortcut: of the blocks that change the shape: "pad" (option A of He et al.) or "projection" (1x1 convolution and BatchNorm).
+      dtype: computation dtype; parameters, BatchNorm statistics and logits stay float32.
     """
 
     depth: int
@@ -64,7 +64,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
-        """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
+        """Returns logits, float32 [B, C]. With train=True, BatchNorm normalises by the batch and updates `batch_stats`."""
         norm = batch_norm(train, self.dtype)
         x = Conv(16, (3, 3), padding=1, dtype=self.dtype, name="stem_conv")(images_BxHxWx3)
         x = nn.relu(norm(name="stem_norm")(x))

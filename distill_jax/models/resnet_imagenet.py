@@ -1,7 +1,7 @@
 """ResNets for 224x224 images (He et al., "Deep Residual Learning for Image Recognition", 2016, arXiv 1512.03385, table 1).
 
-He-normal initialisation as there. The last BatchNorm of each block starts with scale 0, so that a block starts as its shortcut
-(Goyal et al., 2017, arXiv 1706.02677, section 5.1): our choice, for the paper starts it at 1.
+He-normal initialisation as in the paper. The last BatchNorm of each block starts with scale 0, so that the block starts as its shortcut
+(Goyal et al., 2017, arXiv 1706.02677, section 5.1). This is our choice; the paper starts it at 1.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,16 @@ from flax import linen as nn
 
 from distill_jax.models.layers import Conv, batch_norm
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # depth -> of each stage
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # depth -> blocks of each stage
 VERSIONS = ("v1", "v1.5")
 
 
 class Block(nn.Module):
-    """Convolutions with BatchNorm beside a shortcut, which is a 1x1 convolution with BatchNorm where the shape changes.
+    """Convolutions with BatchNorm and a shortcut around them: a 1x1 convolution with BatchNorm where the shape changes, else the identity.
 
     Attributes:
-      convolutions: (filters, kernel size, stride) of each.
-      strides: of the block.
+      convolutions: filters, kernel size and stride of each.
+      strides: stride of the whole block.
     """
 
     convolutions: tuple[tuple[int, int, int], ...]
@@ -47,7 +47,7 @@ class Block(nn.Module):
 
 
 def block_convolutions(depth: int, version: str, filters: int, strides: int) -> tuple[tuple[int, int, int], ...]:
-    """(filters, kernel size, stride) of a block's convolutions: two below depth 50, a bottleneck of three from there on."""
+    """(filters, kernel size, stride) of a block's convolutions: two below depth 50, otherwise the three of a bottleneck."""
     if depth < 50:
         return (filters, 3, strides), (filters, 3, 1)
     first, second = (strides, 1) if version == "v1" else (1, strides)
@@ -55,14 +55,14 @@ def block_convolutions(depth: int, version: str, filters: int, strides: int) -> 
 
 
 class ImageNetResNet(nn.Module):
-    """A 7x7 stem of stride 2, a 3x3 max pool, four stages with 64, 128, 256 and 512 filters, mean over the image, a dense layer.
+    """A 7x7 stem of stride 2, a 3x3 max pool, four stages with 64, 128, 256 and 512 filters, global average pooling, a dense layer.
 
     Attributes:
       depth: a key of `BLOCKS`.
-      num_classes: C.
-      version: where a bottleneck halves the image: "v1" in its first 1x1 convolution, as the paper; "v1.5" in its 3x3 convolution, as
-        everyone trains it since (torchvision, NVIDIA). One and the same net for depths 18 and 34.
-      dtype: of the compute. Parameters, BatchNorm statistics and logits are float32 always.
+      num_classes: number of classes, C.
+      version: where a bottleneck halves the image: "v1" in its first 1x1 convolution, as in the paper; "v1.5" in its 3x3 convolution, as
+        in torchvision. Makes no difference at depths 18 and 34.
+      dtype: computation dtype; parameters, BatchNorm statistics and logits stay float32.
     """
 
     depth: int
@@ -72,7 +72,7 @@ class ImageNetResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> jax.Array:
-        """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
+        """Returns logits, float32 [B, C]. With train=True, BatchNorm normalises by the batch and updates `batch_stats`."""
         norm = batch_norm(train, self.dtype)
         x = Conv(64, (7, 7), 2, padding=3, dtype=self.dtype, name="stem_conv")(images_BxHxWxC)
         x = nn.relu(norm(name="stem_norm")(x))

@@ -1,4 +1,4 @@
-"""A small convolutional net for small images, such as the 8x8 digits."""
+"""A small CNN for small images, such as the 8x8 digits."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from distill_jax.models.layers import batch_norm
 
 
 class SmallCNN(nn.Module):
-    """Three 3x3 convolutions with BatchNorm, the last two halving the image, mean over the image, a dense layer (our choice).
+    """Three 3x3 convolutions with BatchNorm, of which the last two halve the image, global average pooling, a dense layer. Our own design.
 
     Attributes:
-      num_classes: C.
-      filters: channels of the three convolutions.
-      dtype: of the compute. Parameters, BatchNorm statistics and logits are float32 always.
+      num_classes: number of classes, C.
+      filters: channels of each convolution.
+      dtype: computation dtype; parameters, BatchNorm statistics and logits stay float32.
     """
 
     num_classes: int
@@ -24,7 +24,7 @@ class SmallCNN(nn.Module):
 
     @nn.compact
     def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> jax.Array:
-        """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
+        """Returns logits, float32 [B, C]. With train=True, BatchNorm normalises by the batch and updates `batch_stats`."""
         norm = batch_norm(train, self.dtype)
         x = images_BxHxWxC
         for layer, (filters, strides) in enumerate(zip(self.filters, (1, 2, 2), strict=True)):

@@ -1,4 +1,4 @@
-"""The convolutional net for sentences (Kim, "Convolutional Neural Networks for Sentence Classification", 2014, arXiv 1408.5882)."""
+"""The CNN for sentences (Kim, "Convolutional Neural Networks for Sentence Classification", 2014, arXiv 1408.5882)."""
 
 from typing import Any
 
@@ -10,19 +10,18 @@ WINDOWS = (3, 4, 5)  # tokens
 
 
 class TextCNN(nn.Module):
-    """Embeddings, convolutions over windows of 3, 4 and 5 tokens, ReLU, the maximum over the sentence, dropout, a dense layer.
+    """Embeddings, convolutions over windows of 3, 4 and 5 tokens, ReLU, max pooling over the sentence, dropout, a dense layer.
 
-    The paper's CNN-rand, without its bound on the norm of the dense layer's weights. Only windows that lie within
-    the sentence count, and a sentence shorter than a window is filled up with zeros. So padding (token 0) at the end of a row never
-    changes its logits.
+    The paper's CNN-rand, without the constraint on the norm of the dense layer's weights. Only windows inside the sentence count; a
+    sentence shorter than a window is padded with zeros. Padding (token 0) at the end of a row therefore never changes its logits.
 
     Attributes:
-      num_classes: C.
+      num_classes: number of classes, C.
       vocabulary_size: number of token ids.
-      width: of the embeddings.
-      feature_maps: filters of each window size.
-      dropout: fraction of the features that is dropped in training.
-      dtype: of the compute. Parameters and logits are float32 always.
+      width: size of the embeddings.
+      feature_maps: number of filters for each window size.
+      dropout: fraction of the features dropped in training.
+      dtype: computation dtype; parameters and logits stay float32.
     """
 
     num_classes: int

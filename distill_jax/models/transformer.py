@@ -1,4 +1,4 @@
-"""A small Transformer encoder for sentences (Vaswani et al., "Attention Is All You Need", 2017, arXiv 1706.03762), norms first."""
+"""A small Transformer encoder for sentences (Vaswani et al., "Attention Is All You Need", 2017, arXiv 1706.03762), pre-norm."""
 
 from typing import Any
 
@@ -6,28 +6,29 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from distill_jax.errors import UserError
-
 POOLINGS = ("mean", "cls")
-MLP_RATIO = 4  # hidden units of a block's MLP, in widths
+MLP_RATIO = 4  # hidden units of a block's MLP, as a multiple of the width
 
 
 class Transformer(nn.Module):
     """Embeddings with learned positions, pre-norm blocks of self-attention and MLP, LayerNorm, pooling, a dense layer.
 
-    LayerNorm stands before each sublayer (Xiong et al., 2020, arXiv 2002.04745), and the MLP has GELU. Padding (token 0) at the end of
-    a row is neither attended to nor pooled, so it never changes the row's logits.
+    LayerNorm comes before each sublayer (Xiong et al., 2020, arXiv 2002.04745); the MLP uses GELU. Padding (token 0) at the end of a row
+    is neither attended to nor pooled, so it never changes the row's logits.
 
     Attributes:
-      num_classes: C.
+      num_classes: number of classes, C.
       vocabulary_size: number of token ids.
-      max_length: number of positions, the most tokens a row can have; 0 takes the length of the rows at initialisation.
+      max_length: number of positions, the most tokens that a row can have; 0 takes the length of the rows at initialisation.
       layers: number of blocks.
-      width: of the embeddings and the blocks.
-      heads: of the self-attention; they divide `width`.
-      pooling: "mean" over the tokens, or "cls": the place of a learned vector put in front of them.
-      dropout: fraction that is dropped in training, of the embeddings and of each sublayer's output.
-      dtype: of the compute. Parameters, pooling and logits are float32 always.
+      width: size of the embeddings and the blocks.
+      heads: number of attention heads; must divide `width`.
+      pooling: "mean" over the tokens, or "cls": the output at a learned vector that precedes them.
+      dropout: fraction of the embeddings and of each sublayer's output dropped in training.
+      dtype: computation dtype; parameters, pooling and logits stay float32.
+
+    Raises:
+      ValueError: `heads` does not divide `width`, or a row has more tokens than `max_length`.
     """
 
     num_classes: int
@@ -40,12 +41,17 @@ class Transformer(nn.Module):
     dropout: float = 0.1
     dtype: Any = jnp.float32
 
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(f"heads is {self.heads}; it must divide width, {self.width}")
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, tokens_BxL: jax.Array, train: bool = False) -> jax.Array:
         """Returns logits, float32 [B, C]. With train=True, dropout draws from the rng "dropout"."""
-        if self.width % self.heads:
-            raise UserError(f"model.heads is {self.heads}; must divide the width (model.width), {self.width}")
         batch, length = tokens_BxL.shape
+        if 0 < self.max_length < length:
+            raise ValueError(f"max_length is {self.max_length}, but the rows have {length} tokens")
         is_word_BxL = tokens_BxL != 0
 
         def drop(x):
@@ -75,6 +81,6 @@ class Transformer(nn.Module):
 
 
 def _mean(x_BxLxD: jax.Array, is_word_BxL: jax.Array) -> jax.Array:
-    """Over the words; 0 for a row without any."""
+    """Mean over the words; 0 for a row without any."""
     total_BxD = jnp.where(is_word_BxL[..., None], x_BxLxD, 0).sum(axis=1)
     return total_BxD / jnp.maximum(is_word_BxL.sum(axis=1, keepdims=True), 1)

@@ -11,9 +11,9 @@ from distill_jax.models.layers import Conv, batch_norm
 
 
 class PreActivationBlock(nn.Module):
-    """BatchNorm, ReLU, 3x3 convolution, twice, beside the identity.
+    """BatchNorm, ReLU, 3x3 convolution, twice, with an identity shortcut.
 
-    Where the channels change, the shortcut is a 1x1 convolution of the activated input, as in the authors' code, without BatchNorm.
+    Where the channels change, the shortcut is a 1x1 convolution of the activated input without BatchNorm, as in the authors' code.
     """
 
     filters: int
@@ -34,13 +34,13 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-d-k: a 3x3 stem of 16 channels, three stages of (d - 4) / 6 blocks with 16k, 32k and 64k channels, mean, a dense layer.
+    """WRN-d-k: a 3x3 stem of 16 channels, three stages of (d - 4) / 6 blocks with 16k, 32k and 64k channels, pooling, a dense layer.
 
     Attributes:
       depth: d = 6n + 4.
-      widen_factor: k.
-      num_classes: C.
-      dtype: of the compute. Parameters, BatchNorm statistics and logits are float32 always.
+      widen_factor: k, the multiple of 16, 32 and 64 channels.
+      num_classes: number of classes, C.
+      dtype: computation dtype; parameters, BatchNorm statistics and logits stay float32.
     """
 
     depth: int
@@ -50,7 +50,7 @@ class WideResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> jax.Array:
-        """Returns logits, float32 [B, C]. With train=True, BatchNorm uses the batch and updates `batch_stats`."""
+        """Returns logits, float32 [B, C]. With train=True, BatchNorm normalises by the batch and updates `batch_stats`."""
         norm = batch_norm(train, self.dtype)
         x = Conv(16, (3, 3), padding=1, dtype=self.dtype, name="stem_conv")(images_BxHxWxC)
         for stage, filters in enumerate((16, 32, 64)):

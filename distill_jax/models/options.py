@@ -1,0 +1,43 @@
+"""The options of networks: which fields of a flax class are options, and which values those of the networks in this folder take."""
+
+import dataclasses
+from typing import Any
+
+from distill_jax.fields import check_choice, check_range
+from distill_jax.models import resnet_cifar, resnet_imagenet, transformer
+
+NOT_OPTIONS = ("parent", "name", "num_classes", "dtype", "vocabulary_size")  # flax's own fields, and what `models.create` is told itself
+CHOICES = {"shortcut": resnet_cifar.SHORTCUTS, "version": resnet_imagenet.VERSIONS, "pooling": transformer.POOLINGS}
+LOWEST = {"filters": 1, "max_length": 0, "width": 1, "feature_maps": 1, "layers": 1, "heads": 1}
+LARGEST = 2**16 - 1
+
+
+def defaults(network: type) -> dict[str, Any]:
+    """The options of a flax class and their defaults: its fields whose default is a number, string or bool, None, or a tuple of such."""
+    fields = [field for field in dataclasses.fields(network) if field.init and field.name not in NOT_OPTIONS]
+    all_defaults = {field.name: default(field) for field in fields}
+    return {name: value for name, value in all_defaults.items() if is_plain(value)}
+
+
+def default(field: dataclasses.Field) -> Any:
+    """A field's default; `dataclasses.MISSING` if it has none."""
+    value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return tuple(value) if isinstance(value, list) else value
+
+
+def is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str) or (isinstance(value, tuple) and all(map(is_plain, value)))
+
+
+def check_value(option: str, value: Any) -> None:
+    """Raises ValueError, whose message begins with the option's name, for a value out of range."""
+    if option in CHOICES:
+        check_choice(option, value, CHOICES[option])
+    elif option == "dropout":
+        check_range(option, value, 0, 1, open_high=True)
+    elif option in LOWEST:
+        numbers = {f"{option}[{row}]": number for row, number in enumerate(value)} if isinstance(value, tuple) else {option: value}
+        for name, number in numbers.items():
+            check_range(name, number, LOWEST[option], LARGEST)
+    if option == "filters" and len(value) != 3:
+        raise ValueError(f"filters is {value}; it must be three numbers")
