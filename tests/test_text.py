@@ -15,13 +15,15 @@ from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
 from distill_jax import models
-from distill_jax.data import load, text, tfds
+from distill_jax.data import load, tensorflow_sets, text
 from distill_jax.errors import UserError
 from distill_jax.models.text_cnn import TextCNN
 from distill_jax.models.transformer import Transformer
 
 SENTENCES = ["0 The cat sat .", "1 a dog , a dog !", "0 the Cat", "1 dog"]
 TEST = "1 the dog\n0 a bird sat\n"
+# Most files here are so small that they give such warnings.
+pytestmark = pytest.mark.filterwarnings("ignore:.*a single row for", "ignore:.*no test examples")
 REAL = Path(os.environ.get("DISTILL_JAX_DATA_DIR", "")) / "nlp"
 
 
@@ -131,12 +133,126 @@ def test_another_process_makes_the_same_tokens(tmp_path):
 
 
 def test_images_import_no_tokenizers():
-    program = "import sys, distill_jax.data.tfds; print('tokenizers' in sys.modules)"
+    program = "import sys, distill_jax.data.tensorflow_sets; print('tokenizers' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(Path(text.__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment).stdout == "False\n"
 
 
+# The tokenizer of a trained run
+
+
+def test_another_set_with_the_tokenizer_of_a_run(small, tmp_path):
+    trained = read_text(small)
+    write(tmp_path / "other", train="1 dog , the bird\n0 a cat a cat a cat a cat\n1 a\n0 the", test="0 the mat\n1 a dog")
+    other = load("text:train", str(tmp_path / "other"), text_fields=fields(max_length=3), tokenizer=trained.tokenizer)
+    assert sentences(other, "train") == ["dog , the [UNK]", "a cat a cat a cat", "a", "the"] and sentences(other, "test") == [
+        "the [UNK]",
+        "a dog",
+    ]
+    assert other.train["tokens"].shape == (4, 6) and other.test["tokens"].shape == (2, 6)
+    assert other.tokenizer == trained.tokenizer and other.vocabulary_size == trained.vocabulary_size
+    again = load("text:train", str(small), text_fields=fields(), tokenizer=trained.tokenizer)
+    np.testing.assert_equal(again, trained)
+
+
+def test_sentences_are_encoded_as_in_training(small):
+    data = read_text(small)
+    tokens = text.encode_sentences(data.tokenizer, [row[2:] for row in SENTENCES])
+    np.testing.assert_array_equal(tokens, data.train["tokens"])
+    assert tokens.dtype == np.int32
+    np.testing.assert_array_equal(text.encode_sentences(data.tokenizer, ["a dog " * 9]), [[*data.train["tokens"][1, :2]] * 3])
+    assert text.encode_sentences(data.tokenizer, []).shape == (0, 6)
+
+
+def test_pairs_are_encoded_as_in_training(tmp_path):
+    write(tmp_path, train="sentence\tsentence2\tlabel\na b c d e f\tx y\tyes\na\tb\tno\n", test="label\tsentence2\tsentence\nyes\tx\ta\n")
+    data = read_text(tmp_path, format="tsv", max_length=6)
+    for pairs in (
+        [("a b c d e f", "x y"), ("a", "b")],
+        [["a b c d e f", "x y"], ["a", "b"]],
+        np.array([["a b c d e f", "x y"], ["a", "b"]]),
+    ):
+        np.testing.assert_array_equal(text.encode_sentences(data.tokenizer, pairs), data.train["tokens"])
+
+
+def test_bad_sentences(small):
+    tokenizer = read_text(small).tokenizer
+    for bad, message in [
+        ("a dog", "sentences must be a list of strings, is one string"),
+        (["a", " \n"], r"sentences\[1\] is empty"),
+        ([("a", "")], r"sentences\[0\] is empty"),
+        (["a", 3.0], r"sentences\[1\] must be a string or a pair of strings, is float"),
+        ([("a", "b", "c")], r"sentences\[0\] must be a string or a pair of strings, is tuple"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            text.encode_sentences(tokenizer, bad)
+    unpadded = Tokenizer.from_str(tokenizer)
+    unpadded.no_padding()
+    for bad, message in [
+        ("{", "not a readable tokenizer"),
+        ("", "not a readable tokenizer"),
+        (unpadded.to_str(), "states no length of the rows"),
+    ]:
+        with pytest.raises(UserError, match=f"tokenizer.json: {message}"):
+            text.encode_sentences(bad, ["a"])
+
+
 # Formats
+
+
+def test_defaults(tmp_path):
+    write(tmp_path, train="\n".join(f"{label}\tword{label}" for label in ["x", "y"] * 10))
+    data = load(f"text:{tmp_path}/train")
+    assert len(data.train["label"]) == 18 and data.vocabulary_size == 5
+    np.testing.assert_equal(data, load(f"text:{tmp_path}/train", text_fields=ConfigDict({"max_length": 64})))
+
+
+def test_class_names(tmp_path):
+    assert read_text(write(tmp_path, train="NUM:dist How far ?\nDESC:manner How ?\n", test="DESC:def What ?\n")).classes == ("DESC", "NUM")
+    assert read_text(write(tmp_path, train="10 a\n2 a\n" + "".join(f"{n} a\n" for n in (1, 3, 4, 5, 6, 7, 8, 9)), test="1 a")).classes[
+        8:
+    ] == (
+        "9",
+        "10",
+    )
+
+
+@pytest.mark.parametrize(
+    "format, header, row",
+    [
+        ("tsv", "category\ttext", "{}\tit rains"),
+        ("tsv", "Text\tCategory", "{0} rains\t{0}"),
+        ("tsv", "class\treview_text", "{}\tit rains"),
+        ("tsv", "Klasse\tSatz", "{}\tit rains"),
+        ("trec", "label text", "{} it rains"),
+        ("trec", "target: sentence", "{} it rains"),
+    ],
+)
+def test_a_header_does_not_become_a_class(tmp_path, format, header, row):
+    rows = [row.format(label) for label in (0, 1) * 10]
+    write(tmp_path, train="\n".join([header, *rows]), test="")
+    with pytest.raises(UserError, match="train:1: looks like a header; name the columns `label` and `sentence`"):
+        read_text(tmp_path, format=format, test="")
+    write(tmp_path, train="\n".join(rows))
+    assert read_text(tmp_path, format=format, test="").num_classes == 2
+
+
+def test_headers_in_capitals_are_read(tmp_path):
+    data = read_text(write(tmp_path, train="Text\tLABEL\na b\tpos\nc\tneg\n", test="label\tTEXT \nneg\ta\n"), format="tsv")
+    assert data.classes == ("neg", "pos") and sentences(data, "train") == ["a b", "c"]
+
+
+def test_rows_that_only_look_like_headers(tmp_path):
+    data = read_text(write(tmp_path, train="text class\ntext x\nname b\nname c\n", test="text a\nname b"))
+    assert data.classes == ("name", "text") and len(data.train["label"]) == 4
+    data = read_text(write(tmp_path, train="0 sentence\n1 a\n1 b\n", test="0 a\n1 b"))
+    assert data.classes == ("0", "1")
+
+
+def test_a_label_with_a_single_row_is_pointed_out(tmp_path):
+    write(tmp_path, train="etiket metin\npos a\nneg b\npos c\nneg d\npso e\n", test="pos a\nneg b")
+    with pytest.warns(UserWarning, match="train: a single row for 2 of 4 labels: line 1 'etiket', line 6 'pso'"):
+        read_text(tmp_path)
 
 
 def test_trec_coarse_classes(tmp_path):
@@ -262,6 +378,8 @@ def test_short_rows_of_qqp_are_left_out(tmp_path):
         ("tsv", "sentence\tlabel\na\t0\nb\n", "train:3: 1 columns split at tabs, must be 2"),
         ("tsv", "sentence\tlabel\na\t0\nb\t\n", "train:3: no label"),
         ("tsv", "0\ta\n1 b\n", "train:2: 1 columns"),
+        ("tsv", "0,a\n1,b\n", "train:1: 1 columns split at tabs, must be label<TAB>sentence; or name the columns `label` and `sentence`"),
+        ("tsv", "id\ttext\tcategory\n1\ta\tb", "train:1: 3 columns split at tabs, must be label<TAB>sentence; or name the columns"),
         ("tsv", "x\tlabel\na\t0\n", "train:1: the header must have the columns label, sentence, sentence2; .*; has x, label"),
         ("tsv", "sentence\tsentence2\tlabel\na\tb\tp\na\tb\tn\n", "test: rows of 1 sentences; .*train has 2"),
         ("csv", "", "data.text.format is 'csv'; known: trec, tsv, glue"),
@@ -332,10 +450,11 @@ def test_tfds_pairs_whose_test_split_has_no_labels(tmp_path, monkeypatch):
             for row in range(count):
                 yield row, {"idx": row, "label": label or row % 2, "sentence1": f"Café w{row % 2}", "sentence2": f"{row}"}
 
-    monkeypatch.setattr(tfds, "_has_tensorflow", lambda: False)
+    monkeypatch.setattr(tensorflow_sets, "_has_tensorflow", lambda: False)
     TinyPairs(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
-    data = tfds.read("tiny_pairs", str(tmp_path), fields())
-    assert data.name == "tfds:tiny_pairs" and data.num_classes == 2
+    data = tensorflow_sets.read("tiny_pairs", str(tmp_path), fields())
+    assert data.name == "tfds:tiny_pairs" and data.num_classes == 2 and data.classes == ("no", "yes")
+    np.testing.assert_equal(tensorflow_sets.read("tiny_pairs", str(tmp_path), fields(max_length=3), tokenizer=data.tokenizer), data)
     assert sorted(sentences(data, "train")) == [f"café w{row % 2} [SEP] {row}" for row in (0, 2, 1, 3)]
     assert [f"w{label}" for label in data.train["label"]] == [sentence.split()[1] for sentence in sentences(data, "train")]
     assert sorted(sentences(data, "test")) == ["café w0 [SEP] 0", "café w1 [SEP] 1"]
@@ -457,7 +576,7 @@ def test_created_by_name(name):
 
 
 def test_default_sizes():
-    shapes = jax.eval_shape(models.create("transformer", 6, vocabulary_size=100, layers=0, pooling="").init, jax.random.key(0), TOKENS)
+    shapes = jax.eval_shape(models.create("transformer", 6, vocabulary_size=100, layers=2, pooling="mean").init, jax.random.key(0), TOKENS)
     block = 4 * (128 * 128 + 128) + (128 * 512 + 512) + (512 * 128 + 128) + 4 * 128
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == (100 + 7) * 128 + 2 * block + 2 * 128 + 128 * 6 + 6
     shapes = jax.eval_shape(models.create("text_cnn", 6, vocabulary_size=100).init, jax.random.key(0), TOKENS)
@@ -467,17 +586,32 @@ def test_default_sizes():
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("text_cnn", {}, "model.name is 'text_cnn', but the data are images; choose one for images"),
-        ("resnet8", {"vocabulary_size": 9}, "model.name is 'resnet8', but the data are text; choose text_cnn, transformer"),
-        ("text_cnn", {"vocabulary_size": 9, "pooling": "cls"}, "model.pooling is no field of text_cnn, which has: width, feature_maps"),
-        ("transformer", {"vocabulary_size": 9, "pooling": "max"}, "model.pooling is 'max'; known: mean, cls"),
-        ("transformer", {"vocabulary_size": 9, "layers": -1}, "model.layers is -1; known: 1 to 65535"),
-        ("transformer", {"vocabulary_size": 9, "heads": 3}, "model.heads is 3; must divide the width .model.width., 128"),
+        ("text_cnn", {}, "^name is 'text_cnn', a network for text, but the inputs are images"),
+        (
+            "resnet8",
+            {"vocabulary_size": 9},
+            "^name is 'resnet8', a network for images, but the inputs are text .*text_cnn, transformer$",
+        ),
+        (
+            "text_cnn",
+            {"vocabulary_size": 9, "pooling": "cls"},
+            "^pooling is no option of network text_cnn, which has: width, feature_maps, dropout$",
+        ),
+        ("transformer", {"vocabulary_size": 9, "pooling": "max"}, "^pooling is 'max'; known: mean, cls$"),
+        ("transformer", {"vocabulary_size": 9, "layers": -1}, r"^layers is -1; it must lie in \[1, 65535\]$"),
+        ("transformer", {"vocabulary_size": 9, "heads": 3}, "^heads is 3; it must divide width, 128$"),
     ],
 )
 def test_bad_networks(name, options, message):
-    with pytest.raises(UserError, match=message):
-        models.create(name, 5, **options).init(jax.random.key(0), TOKENS)
+    with pytest.raises(ValueError, match=message):
+        models.create(name, 5, **options)
+
+
+@pytest.mark.parametrize("max_length", [1, 6])
+def test_rows_longer_than_the_positions_are_refused(max_length):
+    """One position would be broadcast to every token."""
+    with pytest.raises(ValueError, match=f"^max_length is {max_length}, but the rows have 7 tokens"):
+        jax.eval_shape(NETWORKS["transformer mean"].clone(max_length=max_length).init, jax.random.key(0), TOKENS)
 
 
 # Published sets

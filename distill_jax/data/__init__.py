@@ -1,4 +1,4 @@
-from distill_jax.data.dataset import Dataset
+from distill_jax.data.dataset import Dataset, describe
 from distill_jax.data.sources import load, load_config
 
-__all__ = ["Dataset", "load", "load_config"]
+__all__ = ["Dataset", "describe", "load", "load_config"]

@@ -1,4 +1,4 @@
-"""Augmentation and normalisation of images on the device: pure functions, traced into the jitted step."""
+"""Augmentation of images on the device: pure functions, traced into the jitted step."""
 
 from collections.abc import Callable
 
@@ -35,26 +35,25 @@ def channel_statistics(images_NxHxWxC: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return mean_C.astype(np.float32), np.sqrt(np.maximum(variance_C, 1e-12)).astype(np.float32)
 
 
-def make_prepare(mean_C: np.ndarray, std_C: np.ndarray, crop_padding: int, flip: bool) -> Callable[..., jax.Array]:
-    """Builds prepare(batch, key) -> model inputs, float32 [B, H, W, C] of zero mean and unit variance a channel.
+def make_augment(crop_padding: int, flip: bool) -> Callable[[dict, jax.Array], dict]:
+    """Builds the pure function augment(batch, key) -> batch.
 
     Args:
-      mean_C: mean of each channel, pixels in [0, 1].
-      std_C: standard deviation of each channel.
-      crop_padding: pixels of zero padding of the random crop; 0 leaves the crop out.
-      flip: whether to mirror at random.
+      crop_padding: pixels of zero padding of the random crop; 0 for no crop.
+      flip: mirror left to right at random.
 
     Returns:
-      A pure function. `batch["image"]` is uint8 [B, H, W, C]; with key None, as in evaluation, nothing is random. The padding of the
-      crop is black, the pixel value 0, before normalisation, as in the usual recipe.
+      A function that changes `batch["image"]`, uint8 [B, H, W, C], and leaves other data as they are. The padding is black, the pixel
+      value 0, as in the usual recipe.
     """
 
-    def prepare(batch, key):
+    def augment(batch, key):
+        if "image" not in batch:
+            return batch
+        crop_key, flip_key = jax.random.split(key)
         images = batch["image"]
-        if key is not None:
-            crop_key, flip_key = jax.random.split(key)
-            images = random_crop(images, crop_key, crop_padding) if crop_padding else images
-            images = random_flip(images, flip_key) if flip else images
-        return (images.astype(jnp.float32) / 255 - mean_C) / std_C
+        images = random_crop(images, crop_key, crop_padding) if crop_padding else images
+        images = random_flip(images, flip_key) if flip else images
+        return batch | {"image": images}
 
-    return prepare
+    return augment

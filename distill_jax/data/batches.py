@@ -1,4 +1,4 @@
-"""The order of the samples, and the batches that a step gets."""
+"""The order of the samples, and the batches of a step."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,18 +12,20 @@ from distill_jax.data import streaming
 
 
 def epoch_order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
-    """The sample ids of every training batch of an epoch, a function of (seed, epoch) alone.
+    """Ids of the samples in each training batch of an epoch: a function of (seed, epoch) alone.
+
+    NumPy guarantees PCG64's bits for a given seed, but not what `permutation` makes of them; a test pins that.
 
     Returns:
-      int32 [num_examples // batch_size, batch_size]; no id occurs twice. The rest of the permutation sits this epoch out.
+      int32 [num_examples // batch_size, batch_size], no id twice. The samples left over sit this epoch out.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(num_examples).astype(np.int32)
+    order = np.random.Generator(np.random.PCG64((seed, epoch))).permutation(num_examples).astype(np.int32)
     steps = num_examples // batch_size
     return order[: steps * batch_size].reshape(steps, batch_size)
 
 
 def evaluation_order(num_examples: int, batch_size: int) -> np.ndarray:
-    """All ids in order, int32 [ceil(num_examples / batch_size), batch_size]; id 0 fills the last row, to be cut off afterwards."""
+    """All ids in order, int32 [ceil(num_examples / batch_size), batch_size]; the last row is filled up with id 0, to be cut off later."""
     steps = -(-num_examples // batch_size)
     order = np.zeros(steps * batch_size, np.int32)
     order[:num_examples] = np.arange(num_examples)
@@ -36,24 +38,32 @@ def is_streamed(rows: dict[str, Any]) -> bool:
 
 
 def source(rows: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-    """What of a split is held by every device: all of it, or nothing of one that is streamed."""
+    """The part of a split that every device holds: all of it, or nothing if it is streamed."""
     return {} if is_streamed(rows) else sharding.put(rows, sharding.replicated(mesh))
+
+
+def gather(source: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Adds to a batch the rows of `source`, arrays [N, ...] on the device, that `batch["id"]` names.
+
+    A streamed batch brings its data along, and its source is empty.
+    """
+    return batch | {name: array.at[batch["id"]].get(mode="promise_in_bounds") for name, array in source.items()}
 
 
 def training_batches(
     rows: dict[str, Any], seed: int, epoch: int, first: int, batch_size: int, mesh: Mesh
 ) -> Iterator[dict[str, jax.Array]]:
-    """The batches of an epoch from the `first` one on, split over the devices.
+    """The batches of an epoch from batch `first` on, sharded over the devices.
 
-    Of data in `source` a batch holds the ids, "id" [B]; of streamed images "image" and "label" as well. A process reads the rows that
-    its own devices get.
+    A batch holds the ids of its samples, "id" [B], and for streamed images also "image" and "label". Each process reads the rows of
+    its own devices only.
     """
     order = epoch_order(seed, epoch, len(rows["label"]), batch_size)[first:]
     return _batches(rows, order, (seed, epoch), mesh)
 
 
 def evaluation_batches(rows: dict[str, Any], batch_size: int, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
-    """Batches of a whole split, see `evaluation_order`, as those of training."""
+    """The batches of a whole split in order, of the same form as in training; see `evaluation_order` for the last one."""
     return _batches(rows, evaluation_order(len(rows["label"]), batch_size), None, mesh)
 
 
@@ -66,3 +76,11 @@ def _batches(rows: dict[str, Any], order_SxB: np.ndarray, crop_seed: tuple[int, 
     own = sharding.own_rows(batch_size, mesh)
     for batch in streaming.batches(rows["image"], order_SxB[:, own], crop_seed):
         yield sharding.put_own_rows(batch, batch_size, mesh)
+
+
+def in_order(rows: dict[str, Any], count: int, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    """The samples of a whole split on the host, [batch_size, ...] each; row 0 fills the last batch, to be cut off afterwards."""
+    order = evaluation_order(count, batch_size)
+    if is_streamed(rows):
+        return iter(streaming.batches(rows["image"], order, None))
+    return ({name: column[ids_B] for name, column in rows.items() if name != "label"} for ids_B in order)

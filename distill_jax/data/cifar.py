@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from the official files, unpacked or not, in their python or binary form."""
+"""CIFAR-10 and CIFAR-100 from the official files, unpacked or in their archive, in the python or the binary form."""
 
 import hashlib
 import io
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill_jax.data import tfds
+from distill_jax.data import tensorflow_sets
 from distill_jax.data.dataset import Dataset, split
 from distill_jax.errors import UserError
 
@@ -35,12 +35,12 @@ MD5 = {
 def read(name: str, directory: str) -> Dataset:
     """Reads `name`, cifar10 or cifar100 (fine labels), from the first form found in `directory`, else from TFDS.
 
-    `directory` holds the unpacked folder or the .tar.gz, or is the unpacked folder; archives are read in place.
-    A file whose md5 is not the official one is read all the same, with a warning. Rows keep the order of the files;
-    TFDS has another order.
+    `directory` holds the unpacked folder or the .tar.gz, or is the unpacked folder; archives are read in place. A file whose md5 is
+    not the official one is read with a warning. Rows keep the order of the files, which is not the order of TFDS. The classes have
+    names if the official file of names lies beside the images.
 
     Raises:
-      UserError: a file is missing or damaged, or nothing was found here nor by TFDS.
+      UserError: a file is missing or damaged, or the set is neither in `directory` nor in TFDS.
     """
     num_classes, forms = SETS[name]
     found = _find(Path(directory).expanduser(), forms) if directory else None
@@ -48,9 +48,11 @@ def read(name: str, directory: str) -> Dataset:
         return _from_tfds(name, directory, forms)
     form, place = found
     contents = _read_folder(place, form) if place.is_dir() else _read_archive(place, form)
+    names = contents.pop(form.names, None)
+    classes = () if names is None else _class_names(names, form, str(place / form.names), num_classes)
     parts = {file: _decode(raw, form, file, place, num_classes) for file, raw in contents.items()}
     train, test = (_join([parts[file] for file in files]) for files in (form.train, (form.test,)))
-    return Dataset(name, num_classes, train, test)
+    return Dataset(name, num_classes, train, test, classes=classes)
 
 
 class Form(NamedTuple):
@@ -61,6 +63,8 @@ class Form(NamedTuple):
     train: tuple[str, ...]
     test: str
     decode: Callable[[bytes, str], Decoded]
+    names: str  # file of the class names
+    names_key: str  # of the names in that file, a pickle; "" for a text file with one name a line
 
 
 def _find(directory: Path, forms: tuple[Form, ...]) -> tuple[Form, Path] | None:
@@ -76,7 +80,7 @@ def _find(directory: Path, forms: tuple[Form, ...]) -> tuple[Form, Path] | None:
 
 def _from_tfds(name: str, directory: str, forms: tuple[Form, ...]) -> Dataset:
     try:
-        return tfds.read(name, directory)._replace(name=name)
+        return tensorflow_sets.read(name, directory)._replace(name=name)
     except UserError as error:
         looked_for = ", ".join(entry for form in forms for entry in (form.folder, form.archive))
         place = f"data.dir {directory} has none of" if directory else "data.dir is not set; it may hold one of"
@@ -84,8 +88,9 @@ def _from_tfds(name: str, directory: str, forms: tuple[Form, ...]) -> Dataset:
 
 
 def _read_folder(folder: Path, form: Form) -> dict[str, bytes]:
+    names = (form.names,) if (folder / form.names).is_file() else ()
     try:
-        return {file: (folder / file).read_bytes() for file in (*form.train, form.test)}
+        return {file: (folder / file).read_bytes() for file in (*form.train, form.test, *names)}
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from error
 
@@ -96,10 +101,11 @@ def _read_archive(archive: Path, form: Form) -> dict[str, bytes]:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 file = PurePosixPath(member.name).name
-                if member.isfile() and file in wanted:
+                if member.isfile() and file in wanted | {form.names}:
                     contents[file] = tar.extractfile(member).read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{archive}: not a readable .tar.gz (truncated or damaged)") from error
+        reason = getattr(error, "strerror", None) or "not a readable .tar.gz (truncated or damaged)"
+        raise UserError(f"{archive}: {reason}") from error
     if missing := sorted(wanted - contents.keys()):
         raise UserError(f"{archive}: has no file {missing[0]}")
     return contents
@@ -120,6 +126,17 @@ def _join(parts: list[Decoded]) -> dict[str, np.ndarray]:
     images = np.concatenate([images for images, _ in parts]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([labels for _, labels in parts])
     return split(np.ascontiguousarray(images.transpose(0, 2, 3, 1)), labels)
+
+
+def _class_names(raw: bytes, form: Form, source: str, num_classes: int) -> tuple[str, ...]:
+    if form.names_key:
+        contents = _unpickle(raw, source)
+        names = contents.get(form.names_key, contents.get(form.names_key.encode()))
+    else:
+        names = raw.split()
+    if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(name, (str, bytes)) for name in names):
+        raise UserError(f"{source}: must hold the names of {num_classes} classes; mend or remove it")
+    return tuple(name if isinstance(name, str) else name.decode("utf-8", "replace") for name in names)
 
 
 def _decode_binary(raw: bytes, source: str, label_bytes: int) -> Decoded:
@@ -155,7 +172,7 @@ def _unpickle(raw: bytes, source: str) -> dict[Any, Any]:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and plain containers; a pickle that asks for anything else could run code, and is refused."""
+    """Builds numpy arrays and plain containers. A pickle that asks for anything else could run code, so it is refused."""
 
     def __init__(self, raw: bytes, source: str):
         super().__init__(io.BytesIO(raw), encoding="bytes")
@@ -168,7 +185,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Stands for _codecs.encode, by which Python 3 writes bytes in protocol 2, always as latin1."""
+    """Replaces _codecs.encode, with which Python 3 writes bytes in protocol 2, always as latin1."""
     return text.encode("latin1")
 
 
@@ -193,6 +210,8 @@ SETS: dict[str, tuple[int, tuple[Form, ...]]] = {
                 _CIFAR10_BATCHES,
                 "test_batch",
                 partial(_decode_python, label_key="labels"),
+                "batches.meta",
+                "label_names",
             ),
             Form(
                 "cifar-10-batches-bin",
@@ -200,6 +219,8 @@ SETS: dict[str, tuple[int, tuple[Form, ...]]] = {
                 tuple(f"{batch}.bin" for batch in _CIFAR10_BATCHES),
                 "test_batch.bin",
                 partial(_decode_binary, label_bytes=1),
+                "batches.meta.txt",
+                "",
             ),
         ),
     ),
@@ -212,6 +233,8 @@ SETS: dict[str, tuple[int, tuple[Form, ...]]] = {
                 ("train",),
                 "test",
                 partial(_decode_python, label_key="fine_labels"),
+                "meta",
+                "fine_label_names",
             ),
             Form(
                 "cifar-100-binary",
@@ -219,6 +242,8 @@ SETS: dict[str, tuple[int, tuple[Form, ...]]] = {
                 ("train.bin",),
                 "test.bin",
                 partial(_decode_binary, label_bytes=2),
+                "fine_label_names.txt",
+                "",
             ),
         ),
     ),

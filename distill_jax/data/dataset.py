@@ -1,7 +1,11 @@
-"""What every reader returns, and the class-balanced choice of rows."""
+"""What every reader returns: its checks, its description in words and by hash, and class-balanced choices of its rows."""
 
 import hashlib
 import json
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +18,7 @@ class Dataset(NamedTuple):
     """A classification set.
 
     `train` and `test` hold "image" (uint8 [N, H, W, C]) or "tokens" (int32 [N, L]), and "label" (int32 [N], 0..num_classes-1).
-    The id of a sample is its row in `train`. Of images that are streamed from disk, `streaming.StreamedImages` stands for the column.
+    The id of a sample is its row in `train`. For images streamed from disk, "image" is a `streaming.StreamedImages`.
     """
 
     name: str
@@ -22,6 +26,8 @@ class Dataset(NamedTuple):
     train: dict[str, np.ndarray]
     test: dict[str, np.ndarray]
     tokenizer: str = ""  # of a text set: its tokenizer as JSON, vocabulary included
+    classes: tuple[str, ...] = ()  # names of the classes, in the order of the labels; () if the data has none
+    evaluated_on: str = "test"  # what `test` holds: test, or validation if it was cut from the training set
 
     @property
     def vocabulary_size(self) -> int:
@@ -30,7 +36,7 @@ class Dataset(NamedTuple):
 
 
 def split(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """One split from uint8 images [N, H, W, C] and integer labels [N]."""
+    """Builds a split of uint8 images [N, H, W, C] and integer labels [N]."""
     return {"image": images, "label": np.asarray(labels, np.int32)}
 
 
@@ -54,42 +60,108 @@ def class_ranks(labels: np.ndarray) -> np.ndarray:
 
 
 def balanced_rows(labels: np.ndarray, count: int) -> np.ndarray:
-    """`count` row indices, ascending, dealt to the classes in turn.
+    """Indices of `count` rows, ascending, taken from the classes in turn.
 
-    The first classes get one more if it does not divide; a class that runs out of rows leaves the rest to the others.
+    If `count` is no multiple of the number of classes, the first ones get one row more. A class that runs out leaves the rest to the
+    others.
     """
     return np.sort(np.lexsort((labels, class_ranks(labels)))[:count])
 
 
 def held_out_rows(labels: np.ndarray, one_in: int) -> np.ndarray:
-    """Which rows (bool [N]) to hold out for test: one in `one_in` of each class, rounded down, the same ones in every run."""
+    """Which rows (bool [N]) to hold out for test: one in `one_in` of each class, rounded down, and the same in every run."""
     return class_ranks(labels) < (np.bincount(labels) // one_in)[labels]
 
 
-def fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """By what a resumed run knows its data again: the numbers of examples, and a SHA-256 of the training set.
+def describe(dataset: Dataset) -> str:
+    """One line for people, such as "600 train, 180 test, 3 classes: Platelets, RBC, WBC"."""
+    train, test = (len(rows["label"]) for rows in (dataset.train, dataset.test))
+    names = ": " + shown(dataset.classes) if dataset.classes else ""
+    return f"{train} train, {test} {dataset.evaluated_on}, {dataset.num_classes} classes{names}"
 
-    Of streamed images it is one of which records they are (their names and classes, for a folder), not of their content.
+
+def shown(words: Sequence[str]) -> str:
+    """The first ten words, each on one line and cut at 40 characters."""
+    lines = [" ".join(word.encode(errors="replace").decode().split()) for word in words[:10]]  # names of folders may be no UTF-8
+    return ", ".join(line if len(line) <= 40 else f"{line[:37]}..." for line in lines) + (", ..." if len(words) > 10 else "")
+
+
+def fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """Identifies the data, so that a resumed run can detect changes.
+
+    Streamed images are identified by which records they are (for a folder: the names of the files), not by their content.
+
+    Returns:
+      train_examples, test_examples; train_sha256, test_sha256; and classes, a list, if the classes have names.
     """
+    parts = {"train": dataset.train, "test": dataset.test}
+    counts = {f"{part}_examples": len(rows["label"]) for part, rows in parts.items()}
+    names = {"classes": list(dataset.classes)} if dataset.classes else {}
+    return counts | {f"{part}_sha256": _sha256(rows) for part, rows in parts.items()} | names
+
+
+def _sha256(rows: dict[str, Any]) -> str:
     digest = hashlib.sha256()
-    for key, column in sorted(dataset.train.items()):
+    for key, column in sorted(rows.items()):
         if isinstance(column, np.ndarray):
             digest.update(key.encode())
             digest.update(np.ascontiguousarray(column).data)  # by itself: added to the key it would be copied
         elif isinstance(column, StreamedImages):
-            digest.update(key.encode() + column.rows.tobytes() + "\n".join(getattr(column.records, "files", ())).encode())
-    return {"train_examples": len(dataset.train["label"]), "test_examples": len(dataset.test["label"]), "train_sha256": digest.hexdigest()}
+            files = "\n".join(getattr(column.records, "files", ()))
+            digest.update(key.encode() + column.rows.tobytes() + files.encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def check(dataset: Dataset) -> None:
-    """Raises UserError if a split is empty, a label is out of range, or train and test inputs differ in shape."""
+    """Refuses what no run can use, and warns of classes that are never tested.
+
+    Raises:
+      UserError: a split is empty, there is one class only, a label is out of range, images have no pixels, or the inputs of train and
+        test differ in shape.
+    """
     for key, rows in (("train", dataset.train), ("test", dataset.test)):
         labels = rows["label"]
         if not len(labels):
             raise UserError(f"{dataset.name}: the {key} split is empty")
         if isinstance(labels, np.ndarray) and (labels.min() < 0 or labels.max() >= dataset.num_classes):
             raise UserError(f"{dataset.name}: {key} labels must be 0..{dataset.num_classes - 1}, found {labels.min()}..{labels.max()}")
+    if dataset.num_classes < 2:
+        raise UserError(f"{dataset.name}: has one class; classification needs two or more")
     for key in dataset.train.keys() - {"label"}:
         train_shape, test_shape = dataset.train[key].shape[1:], dataset.test[key].shape[1:]
         if train_shape != test_shape:
             raise UserError(f"{dataset.name}: train {key}s are {train_shape}, test {key}s {test_shape}")
+        if 0 in train_shape:
+            raise UserError(f"{dataset.name}: {key}s are empty, of shape {train_shape}")
+    _warn_of_untested_classes(dataset)
+
+
+def _warn_of_untested_classes(dataset: Dataset) -> None:
+    labels = dataset.test["label"]
+    if not isinstance(labels, np.ndarray):
+        return  # those of a streamed TFDS set, which take a pass over all its records
+    missing = np.setdiff1d(np.arange(dataset.num_classes), labels)
+    if missing.size:
+        names = [dataset.classes[label] if dataset.classes else str(label) for label in missing]
+        warnings.warn(f"{dataset.name}: no test examples of {missing.size} of {dataset.num_classes} classes: {shown(names)}", stacklevel=2)
+
+
+def check_crop(dataset: Dataset, crop_padding: int) -> None:
+    """Raises UserError if the images cannot be cropped at random after padding them by `crop_padding` pixels (data.crop_padding)."""
+    images = dataset.train.get("image")
+    if images is None:
+        return
+    if isinstance(images, StreamedImages) and crop_padding:
+        raise UserError(f"data.crop_padding is {crop_padding}, but streamed images are random crops already; set it to 0")
+    height, width = images.shape[1:3]
+    if not 0 <= crop_padding < min(height, width):
+        raise UserError(
+            f"data.crop_padding is {crop_padding}; the {width}x{height} images of {dataset.name} allow 0 to {min(height, width) - 1}, "
+            "or crops could lie outside the image"
+        )
+
+
+def locate(path: str, directory: str) -> Path:
+    """The file or folder `path` of a data.name; a relative one that does not exist here is looked for in `directory` (data.dir)."""
+    place = Path(path).expanduser()
+    return place if os.path.exists(place) else Path(directory).expanduser() / place

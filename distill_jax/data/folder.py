@@ -1,15 +1,15 @@
 """Image files in one directory a class, as ImageNet's are."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from distill_jax.data import streaming
-from distill_jax.data.dataset import Dataset, held_out_rows, split, take
+from distill_jax.data import images, streaming
+from distill_jax.data.dataset import Dataset, held_out_rows, locate, split, take
 from distill_jax.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -22,28 +22,32 @@ class Listing(NamedTuple):
     labels: np.ndarray  # int32 [N]
 
 
-def read(path: str, image_size: int = 0) -> Dataset:
+def read(path: str, directory: str = "", image_size: int = 0) -> Dataset:
     """Reads PATH/train/<class>/* and PATH/test/<class>/* (or val) as RGB; classes are sorted by name.
 
-    Without a train directory it reads PATH/<class>/* and holds out the same fifth of every class in every run.
-    Files that are no images by their suffix are ignored.
+    Without a train directory it reads PATH/<class>/* and holds out the same fifth of every class in every run. Hidden files and
+    files without the suffix of an image are ignored. 16-bit grey images are scaled to 8 bits; transparency is dropped.
 
     Args:
-      path: the folder.
-      image_size: 0: the images are of one size and read into memory; else they are streamed, and cropped to so many pixels a side.
+      path: the folder (data.name folder:PATH); a relative path that does not exist here is looked for in `directory`.
+      directory: data.dir, or "".
+      image_size: 0 to read all images, which must be of one size, into memory; else they are streamed, and cropped to so many pixels
+        a side.
 
     Raises:
-      UserError: a missing directory, a damaged file, images of two sizes, or a test class that train lacks.
+      UserError: a missing directory, a class without images or one that train lacks, and in memory a damaged image or images of two
+        sizes.
     """
-    root, name = Path(path).expanduser(), f"folder:{path}"
-    if not root.is_dir():
+    root, name = locate(path, directory), f"folder:{path}"
+    if not os.path.isdir(root):
         raise UserError(f"data.name {name}: {root} is no directory")
     classes, train, test = _listings(root)
     if image_size:
-        splits = (streaming.columns(streaming.FileRecords(*listing), listing.labels, image_size) for listing in (train, test))
-        return Dataset(name, len(classes), *splits)
-    images, count = _images(train.files + test.files), len(train.files)
-    return Dataset(name, len(classes), split(images[:count], train.labels), split(images[count:], test.labels))
+        splits = [streaming.columns(streaming.FileRecords(*listing), listing.labels, image_size) for listing in (train, test)]
+    else:
+        pixels, count = _read_all(train.files + test.files), len(train.files)
+        splits = [split(pixels[:count], train.labels), split(pixels[count:], test.labels)]
+    return Dataset(name, len(classes), *splits, classes=tuple(classes))
 
 
 def _listings(root: Path) -> tuple[list[str], Listing, Listing]:
@@ -69,7 +73,7 @@ def _without_splits(root: Path) -> tuple[list[str], Listing, Listing]:
 
 
 def _classes(root: Path) -> list[str]:
-    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(entry.name for entry in _entries(root) if entry.is_dir())
     if not names:
         raise UserError(f"{root}: has no class directories")
     return names
@@ -80,31 +84,61 @@ def _files(root: Path, classes: Sequence[str]) -> Listing:
     for name in _classes(root):
         if name not in classes:
             raise UserError(f"{root / name}: class {name} is not in train")
-        found = sorted(entry.path for entry in os.scandir(root / name) if entry.name.lower().endswith(SUFFIXES))
-        if not found:
-            raise UserError(f"{root / name}: has no images ({', '.join(SUFFIXES)})")
+        found = _class_files(root / name)
         files += found
         labels += [classes.index(name)] * len(found)
     return Listing(files, np.array(labels, np.int32))
 
 
-def _images(files: Sequence[str]) -> np.ndarray:
-    first = _image(files[0])
-    images = np.empty((len(files), *first.shape), np.uint8)
-    for row, file in enumerate(files):
-        image = _image(file)
-        if image.shape != first.shape:
-            raise UserError(f"images must be of one size: {files[0]} is {_size(first)}, {file} is {_size(image)} (width x height)")
-        images[row] = image
-    return images
+def _class_files(folder: Path) -> list[str]:
+    """The images of a class. Those in folders below are not read, which is said."""
+    entries = _entries(folder)
+    nested = next((entry.path for entry in entries if entry.is_dir() and _holds_images(entry.path)), None)
+    found = sorted(entry.path for entry in entries if _is_image(entry.name) and entry.is_file())
+    if not found and nested:
+        layout = "PATH/<class>/* or PATH/train/<class>/* and PATH/test/<class>/*"
+        raise UserError(f"{folder}: has images only in folders below, such as {nested}; the layout must be {layout}")
+    if not found:
+        raise UserError(f"{folder}: has no images ({', '.join(SUFFIXES)})")
+    if nested:
+        warnings.warn(f"{folder}: images in folders below, such as {nested}, are not read; move them up", stacklevel=2)
+    return found
 
 
-def _image(file: str) -> np.ndarray:
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """All but the hidden ones, such as .DS_Store, the ._x.png that macOS leaves, or .ipynb_checkpoints."""
     try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        raise UserError(f"{file}: not a readable image") from error
+        return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}") from error
+
+
+def _holds_images(folder: str) -> bool:
+    return any(_is_image(name) for _, _, names in os.walk(folder) for name in names)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def _read_all(files: Sequence[str]) -> np.ndarray:
+    """uint8 [N, H, W, 3]."""
+    first = _read_image(files[0])
+    pixels = np.empty((len(files), *first.shape), np.uint8)
+    for row, file in enumerate(files):
+        image = _read_image(file)
+        if image.shape != first.shape:
+            raise UserError(
+                f"images must be of one size: {files[0]} is {_size(first)}, {file} is {_size(image)} (width x height); "
+                "or set data.image_size, and data.crop_padding to 0, to stream and crop them"
+            )
+        pixels[row] = image
+    return pixels
+
+
+def _read_image(file: str) -> np.ndarray:
+    with images.opened(file, file, "remove or replace it") as image:
+        return np.asarray(images.to_rgb(file, image))
 
 
 def _size(image: np.ndarray) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from distill_jax import logs, processes
-from distill_jax.data import cifar, folder, npz, streaming, text, tfds
+from distill_jax.data import cifar, folder, npz, streaming, tensorflow_sets, text
 from distill_jax.data.dataset import Dataset, balanced_rows, check, split, take
 from distill_jax.errors import UserError
 
@@ -21,51 +21,59 @@ def load(
     text_fields: Any = None,
     image_size: int = 0,
     damaged: str = "refuse",
+    tokenizer: str = "",
 ) -> Dataset:
     """Reads the data set `name`, one of KNOWN.
 
     Args:
       name: what to read (data.name).
-      directory: where the CIFAR files or archives, or the TFDS data directory, are (data.dir).
-      train_examples: 0 for all, else the size of a class-balanced subset of `train` (data.train_examples).
-      validation_examples: 0, or how many rows, class-balanced, leave the training set first and take the place of `test`: for
-        tuning (data.validation_examples).
-      text_fields: how a text set is read (data.text).
-      image_size: 0 to read all of it into memory; else images, of any size, are read from disk when they are needed, and cropped to so
+      directory: the folder of CIFAR's files or archives, TFDS's data directory, or the folder to which other paths are relative
+        (data.dir).
+      train_examples: 0 for all, or the size of a class-balanced subset of `train` (data.train_examples).
+      validation_examples: 0, or the size of a class-balanced subset that is cut from `train` first and replaces `test`, for tuning
+        (data.validation_examples).
+      text_fields: how to read a text set (data.text); see `text.read`. None for the defaults.
+      image_size: 0 to read all images into memory; else images of any size are read from disk when they are needed, and cropped to so
         many pixels a side (data.image_size).
-      damaged: of images on disk: "refuse" ends a run where one cannot be read; "skip" reads all of them first, once, and leaves such
-        out of their split (data.damaged).
+      damaged: what to do about a streamed image that cannot be read: "refuse" stops the run there; "skip" first reads every image
+        once and leaves out the damaged ones (data.damaged).
+      tokenizer: of a text set: the JSON of a trained run's tokenizer.json, to encode the sentences with the ids and the length that the
+        run's network knows; "" to fit a new tokenizer to the training set.
 
-    All choices of rows are the same in every run; the real `test` is never cut, but for damaged images.
+    Every choice of rows is the same in every run. Nothing but damaged images is ever left out of the real `test`.
 
     Raises:
-      UserError: an unknown name, a missing or damaged file, or too many examples; one line naming the culprit.
+      UserError: an unknown name, a missing or damaged file, or too many examples; the one line names the culprit.
     """
-    dataset = _read(name, directory, text_fields, image_size)
-    check(dataset)
     if damaged not in ("refuse", "skip"):
         raise UserError(f"data.damaged is {damaged!r}; known: refuse, skip")
+    dataset = _read(name, directory, text_fields, image_size, tokenizer)
+    check(dataset)
+    if tokenizer and not dataset.tokenizer:
+        raise UserError(f"data.name {name} has no sentences, which the tokenizer is for")
     if damaged == "skip" and image_size:
         dataset = dataset._replace(train=without_damaged(dataset.train), test=without_damaged(dataset.test))
     if validation_examples:
         check_count(name, "data.validation_examples", validation_examples, len(dataset.train["label"]) - 1)
         held_out = balanced_rows(np.asarray(dataset.train["label"]), validation_examples)
         rest = np.setdiff1d(np.arange(len(dataset.train["label"])), held_out)
-        dataset = dataset._replace(train=take(dataset.train, rest), test=take(dataset.train, held_out))
+        dataset = dataset._replace(train=take(dataset.train, rest), test=take(dataset.train, held_out), evaluated_on="validation")
     if train_examples:
         check_count(name, "data.train_examples", train_examples, len(dataset.train["label"]))
         dataset = dataset._replace(train=take(dataset.train, balanced_rows(np.asarray(dataset.train["label"]), train_examples)))
     return dataset
 
 
-def load_config(fields: Any) -> Dataset:
-    """What config.data asks for: see `load`."""
-    examples = fields.train_examples, fields.validation_examples
-    return load(fields.name, fields.dir, *examples, fields.text, fields.image_size, fields.damaged)
+def load_config(fields: Any, tokenizer: str = "") -> Dataset:
+    """Reads what config.data asks for; see `load`. A field that it lacks, as those of older runs do, has the default of `load`."""
+    known = ("dir", "train_examples", "validation_examples", "text", "image_size", "damaged")
+    arguments = {"dir": "directory", "text": "text_fields"}
+    given = {arguments.get(field, field): getattr(fields, field) for field in known if hasattr(fields, field)}
+    return load(fields.name, **given, tokenizer=tokenizer)
 
 
 def without_damaged(rows: dict[str, Any]) -> dict[str, Any]:
-    """A streamed split without the images that cannot be read. The first process reads them all and tells the others."""
+    """Leaves the images that cannot be read out of a streamed split. The first process reads them all and tells the others."""
     images, readable = rows["image"], np.ones(len(rows["label"]), bool)
     if processes.is_first():
         readable = streaming.are_readable(images)
@@ -73,6 +81,8 @@ def without_damaged(rows: dict[str, Any]) -> dict[str, Any]:
     damaged = [images.records[int(row)].name for row in images.rows[~readable]]
     if damaged:
         logs.say(f"left out {len(damaged)} of {len(readable)} images that cannot be read: {', '.join(damaged)}")
+    if not readable.any():
+        raise UserError(f"none of the {len(readable)} images of a split can be read")
     return take(rows, readable)
 
 
@@ -81,8 +91,10 @@ def check_count(name: str, field: str, count: int, available: int) -> None:
         raise UserError(f"{field} is {count}; {name} allows 0 to {available}")
 
 
-def _read(name: str, directory: str, fields: Any, image_size: int) -> Dataset:
+def _read(name: str, directory: str, fields: Any, image_size: int, tokenizer: str) -> Dataset:
     kind, _, rest = name.partition(":")
+    if image_size < 0:
+        raise UserError(f"data.image_size is {image_size}; must be 0 or more")
     if image_size and kind not in ("folder", "tfds"):
         raise UserError(f"data.image_size is {image_size}, but {name} is not streamed; folder:PATH and tfds:NAME are. Set it to 0")
     if name == "digits":
@@ -90,13 +102,13 @@ def _read(name: str, directory: str, fields: Any, image_size: int) -> Dataset:
     if name in cifar.SETS:
         return cifar.read(name, directory)
     if kind == "tfds" and rest:
-        return tfds.read(rest, directory, fields, image_size)
+        return tensorflow_sets.read(rest, directory, fields, image_size, tokenizer)
     if kind == "folder" and rest:
-        return folder.read(rest, image_size)
+        return folder.read(rest, directory, image_size)
     if kind == "npz" and rest:
-        return npz.read(rest)
+        return npz.read(rest, directory)
     if kind == "text" and rest:
-        return text.read(rest, directory, fields)
+        return text.read(rest, directory, fields, tokenizer)
     raise UserError(f"data.name {name!r} is not known; known: {', '.join(KNOWN)}")
 
 
@@ -108,4 +120,4 @@ def _digits() -> Dataset:
     rows = split(images, digits.target)
     is_test = np.zeros(len(images), bool)
     is_test[balanced_rows(rows["label"], DIGITS_TEST)] = True
-    return Dataset("digits", 10, take(rows, ~is_test), take(rows, is_test))
+    return Dataset("digits", 10, take(rows, ~is_test), take(rows, is_test), classes=tuple("0123456789"))

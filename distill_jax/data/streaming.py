@@ -1,11 +1,10 @@
-"""Images that are read from disk as they are needed: sets of any length, images of any size.
+"""Images read from disk when they are needed: sets of any length, images of any size.
 
-What a process reads is decoded by grain's threads, a few batches ahead of the step. The order of the samples is that of sets in memory,
-a function of (seed, epoch), and a crop is one of (seed, epoch, id): nothing has to be stored to go on in the middle of an epoch.
+Each process reads its own share of a batch; grain's threads decode it a few batches ahead of the step. The order of the samples is a
+function of (seed, epoch), as for data in memory, and a crop one of (seed, epoch, id): a run resumes within an epoch with nothing stored.
 """
 
 import dataclasses
-import io
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
+from distill_jax.data import images as image_files
 from distill_jax.errors import UserError
 
 BATCHES_AHEAD = 4  # decoded before they are asked for
@@ -22,6 +22,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 AREA = (0.08, 1.0)  # of a training crop, as a fraction of its image
 ASPECT = (3 / 4, 4 / 3)  # width / height of a training crop
 CENTRE = 224 / 256  # side of the evaluation crop, as a fraction of the image's shorter one
+ADVICE = "remove it, or leave all such out with --config.data.damaged=skip (if the run has begun, both take a new --workdir)"
 
 
 class Record(NamedTuple):
@@ -56,7 +57,7 @@ class FileRecords:
 
 @dataclasses.dataclass(frozen=True)
 class StreamedImages:
-    """Stands for the column "image" of a split that is not in memory; indexing it chooses rows, as it does of an array."""
+    """The column "image" of a split that is not in memory. Its length and indexing are an array's: of rows."""
 
     records: Records
     rows: np.ndarray  # int [N]: the records of this split
@@ -68,21 +69,24 @@ class StreamedImages:
     def shape(self) -> tuple[int, int, int, int]:
         return (len(self.rows), self.size, self.size, 3)
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def __getitem__(self, chosen: np.ndarray) -> "StreamedImages":
         return dataclasses.replace(self, rows=self.rows[chosen])
 
 
 def columns(records: Records, labels: Any, size: int) -> dict[str, Any]:
-    """A split of `records`, all of them: its images streamed, and beside them its labels (int32 [N], or what stands for them)."""
+    """The split of all `records`: its images, streamed, and its labels (int32 [N], or an object that acts like it)."""
     return {"image": StreamedImages(records, np.arange(len(records)), size), "label": labels}
 
 
 def batches(images: StreamedImages, ids_SxB: np.ndarray, crop_seed: tuple[int, int] | None) -> Iterator[dict[str, np.ndarray]]:
-    """Reads and crops batches of samples, in the order given.
+    """Reads and crops batches of samples, in the given order.
 
     Args:
       images: the split.
-      ids_SxB: rows of the split, a row a batch.
+      ids_SxB: ids of the samples, one batch a row.
       crop_seed: (seed, epoch) of random crops; None for central ones.
 
     Returns:
@@ -94,14 +98,14 @@ def batches(images: StreamedImages, ids_SxB: np.ndarray, crop_seed: tuple[int, i
 
     def load(sample):
         record = images.records[int(images.rows[sample])]
-        rng = None if crop_seed is None else np.random.default_rng((*crop_seed, int(sample)))
+        rng = None if crop_seed is None else np.random.Generator(np.random.PCG64((*crop_seed, int(sample))))
         return {"id": np.int32(sample), "image": read_crop(record, images.size, rng), "label": np.int32(record.label)}
 
     return in_threads(ids_SxB.ravel(), load, ids_SxB.shape[1])
 
 
 def are_readable(images: StreamedImages) -> np.ndarray:
-    """Which images of a split can be decoded, bool [N]: reads all of them once."""
+    """Which images of a split can be decoded, bool [N]. Reads them all."""
 
     def is_readable(row):
         try:
@@ -114,34 +118,37 @@ def are_readable(images: StreamedImages) -> np.ndarray:
 
 
 def in_threads(samples: np.ndarray, load: Any, batch_size: int) -> Iterator[Any]:
-    """load(sample), stacked into batches, in order."""
-    import grain  # here, since it takes seconds that only streaming need pay for
+    """Calls load(sample) in threads and stacks the results into batches, in order."""
+    import grain  # here, since its import takes seconds, which only streaming should cost
 
     options = grain.ReadOptions(num_threads=os.cpu_count(), prefetch_buffer_size=BATCHES_AHEAD * batch_size)
     return iter(grain.MapDataset.source(samples).map(load).to_iter_dataset(options).batch(batch_size))
 
 
 def read_crop(record: Record, size: int, rng: np.random.Generator | None) -> np.ndarray:
-    """Decodes an image and resizes a part of it, uint8 [size, size, 3]: a random one, or without `rng` the central one.
+    """Decodes an image and resizes a part of it: a random one, or without `rng` the central one.
+
+    Returns:
+      uint8 [size, size, 3].
 
     Raises:
-      UserError: it is no image that Pillow can decode.
+      UserError: the file cannot be read, or Pillow cannot decode it.
     """
-    try:
-        with Image.open(io.BytesIO(record.file) if isinstance(record.file, bytes) else record.file) as image:
-            width, height = image.size
-            left, top, right, bottom = central_box(width, height) if rng is None else random_box(width, height, rng)
-            scale = 2 * size / min(right - left, bottom - top)  # a JPEG may be decoded smaller, at twice the resolution that is needed
-            image.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
-            x, y = image.size[0] / width, image.size[1] / height
-            box = (left * x, top * y, right * x, bottom * y)
-            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box))
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        raise UserError(f"{record.name}: not a readable image; remove it, or leave all such out with --config.data.damaged=skip") from error
+    with image_files.opened(record.name, record.file, ADVICE) as image:
+        width, height = image.size
+        left, top, right, bottom = central_box(width, height) if rng is None else random_box(width, height, rng)
+        scale = 2 * size / min(right - left, bottom - top)  # a JPEG may be decoded smaller, at twice the resolution that is needed
+        image.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
+        x, y = image.size[0] / width, image.size[1] / height
+        box = (left * x, top * y, right * x, bottom * y)
+        return np.asarray(image_files.to_rgb(record.name, image).resize((size, size), Image.Resampling.BILINEAR, box))
 
 
 def random_box(width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of a training crop: random area and aspect ratio, at a random place (Szegedy et al., arXiv 1409.4842)."""
+    """(left, top, right, bottom) of a training crop: random area, aspect ratio and place (Szegedy et al., arXiv 1409.4842).
+
+    NumPy guarantees PCG64's bits for a given seed, but not what `uniform` and `integers` make of them; a test pins that.
+    """
     for _ in range(10):
         area = width * height * rng.uniform(*AREA)
         aspect = math.exp(rng.uniform(*map(math.log, ASPECT)))

@@ -1,15 +1,16 @@
 """Sentences, or pairs of sentences, to classify: files of labels and text, and the tasks of GLUE as published."""
 
+import collections
 import itertools
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill_jax.data.dataset import Dataset, held_out_rows
+from distill_jax.data.dataset import Dataset, held_out_rows, shown
 from distill_jax.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[SEP]")  # ids 0, 1, 2: padding, an unknown word, the separator between a pair's sentences
@@ -23,95 +24,137 @@ GLUE = {
     "MRPC": ("Quality", "#1 String", "#2 String"),
     "SST-2": ("label", "sentence"),
 }
+# Words that a header is made of. A line of nothing else, whose label no other line has, is taken for one.
+HEADER_WORDS = set(
+    "label labels class classes category categories target y tag topic intent emotion sentiment rating score gold output "
+    "text texts sentence sentences question questions premise hypothesis title description review comment message tweet "
+    "document content body input x id index idx name".split()
+)
+COLUMNS = "name the columns `label` and `sentence` (and `sentence2` for pairs) in the first line"
+
+
+class Settings(NamedTuple):
+    """How a text set is read (data.text); see `read`."""
+
+    format: str = "tsv"
+    test: str = ""
+    max_length: int = 64
+    vocabulary_size: int = 20000
 
 
 class Row(NamedTuple):
-    """A sentence or a pair, its label as written, and its line in the file, from 1."""
+    """A sentence or a pair, its label as written, and the number of its line, from 1."""
 
     line: int
     label: str
     sentences: tuple[str, ...]
 
 
-def read(path: str, directory: str, fields: Any) -> Dataset:
-    """Reads a file, or the folder of a GLUE task, of labelled sentences.
+Split = tuple[list[Row], np.ndarray]  # rows; their classes, int [N]
+
+
+def read(path: str, directory: str, fields: Any = None, tokenizer: str = "") -> Dataset:
+    """Reads labelled sentences from a file, or from the folder of a GLUE task.
 
     The formats (fields.format):
-      trec: `label sentence` a line, split at the first blank. TREC's own `DESC:manner` stands for its coarse class, DESC.
-      tsv: columns split at tabs, without quoting. A first line with a cell `label` is a header, whose other columns must hold
-        `sentence` or `text`, and `sentence2` in a set of pairs; without a header each line is `label<TAB>sentence`.
-      glue: PATH is a task's folder with train.tsv and dev.tsv (MNLI: dev_matched.tsv), which is the test set, since GLUE's
-        test.tsv has no labels. CoLA, SST-2, MRPC, RTE, WNLI, QNLI, QQP and MNLI are told by their columns.
+      trec: `label sentence` a line, split at the first blank. Of TREC's own `DESC:manner` the coarse class, DESC, is the label.
+      tsv: columns split at tabs, without quoting. If a cell of the first line is `label`, that line is a header, whose other columns
+        must include `sentence` or `text`, and in a set of pairs `sentence2`; upper and lower case are the same. Without a header each
+        line is `label<TAB>sentence`.
+      glue: PATH is a task's folder with train.tsv and dev.tsv (MNLI: dev_matched.tsv). The dev set is the test set, since GLUE's
+        test.tsv has no labels. CoLA, SST-2, MRPC, RTE, WNLI, QNLI, QQP and MNLI are recognised by their columns.
 
-    Files are UTF-8 or, if they do not decode so, Latin-1. If the first training label is an integer, all must be, and must use
-    all of 0..C-1 or of 1..C; else labels are names, and the classes are sorted by name. A row with a label and no sentence is left
-    out with a warning that names its line: published sets (MPQA, CR, QQP) have a few. So are QQP's rows that lack columns.
+    Files are UTF-8, or Latin-1 if they are not valid UTF-8. If the first training label is an integer, all labels must be, and must
+    use all of 0..C-1 or of 1..C; else labels are names, and the classes are sorted by name. A row with a label but no sentence is left
+    out with a warning that gives its line: published sets (MPQA, CR, QQP) have a few. So are rows of QQP that lack columns. A label
+    with a single training row is kept, also with a warning: it is often a header or a typing error.
 
     Args:
       path: of the training file or the task's folder (data.name text:PATH), relative to `directory` if that is set.
       directory: data.dir, or "".
-      fields: data.text:
+      fields: data.text, or None for the defaults:
         format: trec, tsv or glue.
-        test: the test file, relative to `directory`, for glue to the task's folder. "": GLUE's dev set; for the other formats the
+        test: the test file, relative to `directory`, for glue to the task's folder. "": GLUE's dev set, or for the other formats the
           same tenth of every class in every run, taken from the training file.
-        max_length: tokens; longer rows are cut, of a pair the longer sentence first.
-        vocabulary_size: the most token ids: the three special ones and the most frequent words of the training split.
+        max_length: in tokens; longer rows are cut, the longer sentence of a pair first.
+        vocabulary_size: the most token ids: three special ones and the most frequent words of the training split.
+      tokenizer: the JSON of a trained run's tokenizer, which then decides the ids and the length of the rows; "" to fit a new one.
 
     Returns:
-      The splits hold "tokens" (int32 [N, L]: 0 fills up, 1 is a word not in the vocabulary, 2 stands between the sentences of a
+      A set whose splits hold "tokens" (int32 [N, L]; 0 is padding, 1 a word not in the vocabulary, 2 separates the sentences of a
       pair) and "label" (int32 [N]). L is the length of the longest training row, at most max_length.
 
     Raises:
       UserError: a missing file, an unknown layout, a blank line, a row without a label, with one that train lacks or with too
         few or too many columns, or a field out of range.
     """
-    if fields.format not in PARSERS:
-        raise UserError(f"data.text.format is {fields.format!r}; known: {', '.join(PARSERS)}")
-    train_file, test_file = _files(path, directory, fields)
-    train = _rows(train_file, fields.format)
-    classes = _classes(train_file, train)
-    train_labels = _labels(train_file, train, classes)
+    settings = _settings(fields)
+    if settings.format not in PARSERS:
+        raise UserError(f"data.text.format is {settings.format!r}; known: {', '.join(PARSERS)}")
+    train_file, test_file = _files(path, directory, settings)
+    rows = _rows(train_file, settings.format)
+    _check_labels(train_file, rows)
+    classes = _classes(train_file, rows)
+    train = rows, _labels(train_file, rows, classes)
     if test_file:
-        test = _rows(test_file, fields.format)
-        test_labels = _labels(test_file, test, classes)
-        if len(test[0].sentences) != len(train[0].sentences):
-            raise UserError(f"{test_file}: rows of {len(test[0].sentences)} sentences; {train_file} has {len(train[0].sentences)}")
+        test = _test_split(test_file, settings.format, classes, train_file, rows)
     else:
-        is_test = held_out_rows(train_labels, 10)
-        if not is_test.any():
-            raise UserError(f"{train_file}: no class has the 10 rows that it takes to hold out one; set data.text.test")
-        test, test_labels = list(itertools.compress(train, is_test)), train_labels[is_test]
-        train, train_labels = list(itertools.compress(train, ~is_test)), train_labels[~is_test]
-    return encode(f"text:{path}", len(classes), (train, train_labels), (test, test_labels), fields)
+        train, test = _hold_out(train_file, *train)
+    return encode(f"text:{path}", len(classes), train, test, settings, tokenizer)._replace(classes=tuple(classes))
 
 
-def encode(name: str, num_classes: int, train: tuple, test: tuple, fields: Any) -> Dataset:
-    """The data set of two splits, each a pair (rows, whose sentences are not empty; integer labels [N]). See `read`.
-
-    The vocabulary is fitted on `train` alone.
-    """
-    if fields.max_length < 3:
-        raise UserError(f"data.text.max_length is {fields.max_length}; must be at least 3: a word, the separator, a word")
-    tokenizer = _fit(train[0], fields.vocabulary_size)
-    tokenizer.enable_truncation(fields.max_length)
-    tokenizer.enable_padding()
-    train_tokens = _tokens(tokenizer, train[0])
+def encode(name: str, num_classes: int, train: Split, test: Split, fields: Any = None, tokenizer: str = "") -> Dataset:
+    """The data set of two splits whose sentences are not empty; see `read`. A new vocabulary is fitted on `train` alone."""
+    words = _load(tokenizer) if tokenizer else _fit(train[0], _settings(fields))
+    train_tokens = _tokens(words, _sentences(train[0]))
     length = train_tokens.shape[1]
-    tokenizer.enable_truncation(length)
-    tokenizer.enable_padding(length=length)
+    words.enable_truncation(length)
+    words.enable_padding(length=length)
     train_split = {"tokens": train_tokens, "label": np.asarray(train[1], np.int32)}
-    test_split = {"tokens": _tokens(tokenizer, test[0]), "label": np.asarray(test[1], np.int32)}
-    return Dataset(name, num_classes, train_split, test_split, tokenizer.to_str())
+    test_split = {"tokens": _tokens(words, _sentences(test[0])), "label": np.asarray(test[1], np.int32)}
+    return Dataset(name, num_classes, train_split, test_split, tokenizer or words.to_str())
+
+
+def encode_sentences(tokenizer: str, sentences: Sequence[str | Sequence[str]]) -> np.ndarray:
+    """Encodes sentences for a trained network.
+
+    Args:
+      tokenizer: the JSON of the run's tokenizer.json.
+      sentences: strings, or for a network of pairs pairs of strings.
+
+    Returns:
+      int32 [N, L], as long as the network's training rows; longer sentences are cut, as in training.
+
+    Raises:
+      UserError: a sentence is empty or is neither a string nor a pair, or the tokenizer is not one that a run saved.
+    """
+    words = _load(tokenizer)
+    if isinstance(sentences, str):
+        raise UserError("sentences must be a list of strings, is one string")
+    return _tokens(words, [_checked(number, sentence) for number, sentence in enumerate(sentences)])
+
+
+def _checked(number: int, sentence: Any) -> str | tuple[str, str]:
+    parts = (sentence,) if isinstance(sentence, str) else tuple(sentence) if isinstance(sentence, (tuple, list, np.ndarray)) else ()
+    if len(parts) not in (1, 2) or not all(isinstance(part, str) for part in parts):
+        raise UserError(f"sentences[{number}] must be a string or a pair of strings, is {type(sentence).__name__}")
+    if not all(part.strip() for part in parts):
+        raise UserError(f"sentences[{number}] is empty")
+    return parts[0] if len(parts) == 1 else parts
+
+
+def _settings(fields: Any) -> Settings:
+    return Settings(*(getattr(fields, field, default) for field, default in Settings()._asdict().items()))
 
 
 def drop_empty(where: str, rows: list[Row]) -> list[Row]:
-    """The rows whose every sentence has text. Warns of the others by their lines; raises UserError if none is left."""
+    """The rows whose sentences all have text. Warns of the others, giving their lines; raises UserError if none is left."""
     kept = [row for row in rows if all(row.sentences)]
     if not kept:
         raise UserError(f"{where}: no row has a sentence")
     if len(kept) < len(rows):
         lines = [str(row.line) for row in rows if not all(row.sentences)]
-        warnings.warn(f"{where}: {len(lines)} of {len(rows)} rows have no sentence and are left out: line {_shown(lines)}", stacklevel=2)
+        warnings.warn(f"{where}: {len(lines)} of {len(rows)} rows have no sentence and are left out: line {shown(lines)}", stacklevel=2)
     return kept
 
 
@@ -127,6 +170,23 @@ def _files(path: str, directory: str, fields: Any) -> tuple[Path, Path | None]:
     return place / "train.tsv", place / Path(fields.test or dev).expanduser()
 
 
+def _test_split(file: Path, format: str, classes: dict[str, int], train_file: Path, train: list[Row]) -> Split:
+    rows = _rows(file, format)
+    labels = _labels(file, rows, classes)
+    if len(rows[0].sentences) != len(train[0].sentences):
+        raise UserError(f"{file}: rows of {len(rows[0].sentences)} sentences; {train_file} has {len(train[0].sentences)}")
+    return rows, labels
+
+
+def _hold_out(file: Path, rows: list[Row], labels: np.ndarray) -> tuple[Split, Split]:
+    """The training and the test split of a single file."""
+    is_test = held_out_rows(labels, 10)
+    if not is_test.any():
+        raise UserError(f"{file}: no class has the 10 rows that it takes to hold out one; set data.text.test")
+    train, test = ((list(itertools.compress(rows, chosen)), labels[chosen]) for chosen in (~is_test, is_test))
+    return train, test
+
+
 def _rows(file: Path, format: str) -> list[Row]:
     lines = _lines(file)
     for number, line in enumerate(lines, 1):
@@ -140,7 +200,7 @@ def _rows(file: Path, format: str) -> list[Row]:
 
 
 def _lines(file: Path) -> list[str]:
-    """Split at line feeds only: Latin-1's 0x85, an ellipsis in some of these sets, counts as a line break elsewhere."""
+    """Splits at line feeds only: Latin-1's 0x85, an ellipsis in some of these sets, is a line break to str.splitlines."""
     try:
         raw = file.read_bytes()
     except OSError as error:
@@ -166,10 +226,12 @@ def _parse_trec(file: Path, lines: list[str]) -> Iterator[Row]:
 
 
 def _parse_tsv(file: Path, lines: list[str]) -> Iterator[Row]:
-    header = lines[0].split("\t")
-    if "label" not in header:
-        return _parse_columns(file, lines, 0, 2, (0, 1))
-    return _parse_columns(file, lines, 1, len(header), _columns(file, header, TSV))
+    header = [cell.strip().lower() for cell in lines[0].split("\t")]
+    if "label" in header:
+        return _parse_columns(file, lines, 1, len(header), _columns(file, header, TSV))
+    if len(header) != 2:
+        raise UserError(f"{file}:1: {len(header)} columns split at tabs, must be label<TAB>sentence; or {COLUMNS}")
+    return _parse_columns(file, lines, 0, 2, (0, 1))
 
 
 def _parse_glue(file: Path, lines: list[str]) -> Iterator[Row]:
@@ -219,32 +281,50 @@ def _classes(file: Path, rows: list[Row]) -> dict[str, int]:
                 raise UserError(f"{file}:{row.line}: label {row.label!r} is no integer, as the first row's is")
         labels = sorted(labels, key=int)
         if [int(label) for label in labels] not in (list(range(len(labels))), list(range(1, len(labels) + 1))):
-            raise UserError(f"{file}: integer labels must be all of 0..C-1 or 1..C, are {_shown(labels)}")
+            raise UserError(f"{file}: integer labels must be all of 0..C-1 or 1..C, are {shown(labels)}")
     return {label: number for number, label in enumerate(labels)}
 
 
 def _labels(file: Path, rows: list[Row], classes: dict[str, int]) -> np.ndarray:
     for row in rows:
         if row.label not in classes:
-            raise UserError(f"{file}:{row.line}: label {row.label!r} is not in the training file, which has {_shown(list(classes))}")
+            raise UserError(f"{file}:{row.line}: label {row.label!r} is not in the training file, which has {shown(list(classes))}")
     return np.array([classes[row.label] for row in rows], np.int32)
+
+
+def _check_labels(file: Path, rows: list[Row]) -> None:
+    """Refuses a header that would become a class, and warns of labels with a single row, where any other header is found."""
+    counts = collections.Counter(row.label for row in rows)
+    single = [row for row in rows if counts[row.label] == 1]
+    if single and single[0].line == 1 and _is_header(rows):
+        raise UserError(f"{file}:1: looks like a header; {COLUMNS} (data.text.format=tsv), or remove that line")
+    if single:
+        lines = [f"line {row.line} {row.label!r}" for row in single]
+        warnings.warn(f"{file}: a single row for {len(single)} of {len(counts)} labels: {shown(lines)}", stacklevel=2)
+
+
+def _is_header(rows: list[Row]) -> bool:
+    """Whether the first row has a name for its label, and either all others have integers or it consists of a header's words."""
+    if _is_integer(rows[0].label):
+        return False
+    words = re.findall(r"[^\W\d_]+", " ".join((rows[0].label, *rows[0].sentences)).lower())
+    return all(_is_integer(row.label) for row in rows[1:]) or (bool(words) and HEADER_WORDS.issuperset(words))
 
 
 def _is_integer(label: str) -> bool:
     return re.fullmatch(r"-?[0-9]+", label) is not None
 
 
-def _shown(words: list[str]) -> str:
-    return ", ".join(words[:10]) + (", ..." if len(words) > 10 else "")
-
-
 # Tokens
 
 
-def _fit(rows: list[Row], size: int) -> Any:
-    """A tokenizer of lower-case words and runs of punctuation. Ties in frequency are broken by the alphabet."""
+def _fit(rows: list[Row], settings: Any) -> Any:
+    """A tokenizer of lower-case words and runs of punctuation. Ties in frequency are broken alphabetically."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+    size, max_length = settings.vocabulary_size, settings.max_length
+    if max_length < 3:
+        raise UserError(f"data.text.max_length is {max_length}; must be at least 3: a word, the separator, a word")
     if size <= len(SPECIAL):
         raise UserError(f"data.text.vocabulary_size is {size}; must be more than the {len(SPECIAL)} special ids")
 
@@ -257,17 +337,35 @@ def _fit(rows: list[Row], size: int) -> Any:
     trained = build({})
     trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
     trained.train_from_iterator(itertools.chain.from_iterable(row.sentences for row in rows), trainer)
-    tokenizer = build(trained.get_vocab())  # a text that spells "[PAD]" is three words to it, not the special token
+    tokenizer = build(trained.get_vocab())  # to it "[PAD]" in a text is three words, not the special token
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A", pair=f"$A {SPECIAL[2]} $B", special_tokens=[(SPECIAL[2], SPECIAL.index(SPECIAL[2]))]
     )
+    tokenizer.enable_truncation(max_length)
+    tokenizer.enable_padding()
     return tokenizer
 
 
-def _tokens(tokenizer: Any, rows: list[Row]) -> np.ndarray:
-    sentences = [row.sentences[0] if len(row.sentences) == 1 else row.sentences for row in rows]
+def _load(tokenizer: str) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        words = Tokenizer.from_str(tokenizer)
+    except Exception as error:  # the library raises nothing more specific
+        raise UserError("tokenizer.json: not a readable tokenizer (damaged, or not saved by a run)") from error
+    if not words.padding or not words.padding["length"] or not words.truncation:
+        raise UserError("tokenizer.json: states no length of the rows; use one that a run saved")
+    return words
+
+
+def _sentences(rows: list[Row]) -> list[str | tuple[str, ...]]:
+    return [row.sentences[0] if len(row.sentences) == 1 else row.sentences for row in rows]
+
+
+def _tokens(tokenizer: Any, sentences: list[str | tuple[str, ...]]) -> np.ndarray:
+    """int32 [N, L]; L is the tokenizer's fixed length, or that of the longest sentence."""
     encodings = tokenizer.encode_batch_fast(sentences)
-    tokens = np.empty((len(rows), len(encodings[0].ids)), np.int32)
+    tokens = np.empty((len(encodings), len(encodings[0].ids) if encodings else tokenizer.padding["length"]), np.int32)
     for row, encoding in enumerate(encodings):
         tokens[row] = encoding.ids
     return tokens

@@ -1,6 +1,6 @@
-"""Image and sentence classification sets of TensorFlow Datasets.
+"""Image and sentence classification sets of TensorFlow Datasets (TFDS).
 
-TFDS reads a set that was prepared as array_record without TensorFlow; anything else takes TensorFlow.
+Sets prepared as array_record are read without TensorFlow; all others need it.
 """
 
 import functools
@@ -17,7 +17,7 @@ from distill_jax.data.dataset import Dataset, split
 from distill_jax.errors import UserError
 
 INSTALL = "install the tfds extra (pip install 'distill_jax[tfds]') or put the archives into data.dir"
-SENTENCES = (  # the features of a pair or of a sentence, in the order in which they are looked for
+SENTENCES = (  # features that hold a pair or a sentence; the first that a set has are read
     ("sentence1", "sentence2"),
     ("question1", "question2"),
     ("premise", "hypothesis"),
@@ -30,10 +30,7 @@ SENTENCES = (  # the features of a pair or of a sentence, in the order in which 
 
 
 class Examples:
-    """A split that was prepared as array_record, its images not decoded: `streaming.Records`, and in place of its labels.
-
-    The labels stand in the examples, so that reading all of them takes a pass over the split: it is made when they are asked for.
-    """
+    """A split prepared as array_record, its images not decoded: `streaming.Records`."""
 
     def __init__(self, name: str, source: Sequence[dict[str, Any]]):
         self.name, self.source = name, source
@@ -47,7 +44,7 @@ class Examples:
 
 
 class Labels:
-    """Stands for the column "label" of a split of `Examples`."""
+    """The column "label" of a split of `Examples`. Reading it takes a pass over the split, made when the labels are first needed."""
 
     def __init__(self, examples: Examples):
         self.examples = examples
@@ -67,44 +64,68 @@ class Labels:
         return np.concatenate(list(rows))
 
 
-def read(name: str, directory: str, fields: Any = None, image_size: int = 0) -> Dataset:
-    """Reads the TFDS set `name` from (or, with TensorFlow installed, downloads it into) `directory`, "" for TFDS's own.
+def read(name: str, directory: str, fields: Any = None, image_size: int = 0, tokenizer: str = "") -> Dataset:
+    """Reads the TFDS set `name` from `directory`, or with TensorFlow installed downloads it to there.
 
-    Needs the features "label", and "image" (uint8, all of one size) or one of SENTENCES. The test set is the first of test, validation
-    and validation_matched that has labels (GLUE's test has not). Of `fields`, data.text, a set of sentences takes max_length
-    and vocabulary_size; its splits are as in `text.read`. With image_size the images, of any size, are streamed: that takes a set
-    prepared as array_record, whose examples can be read in any order.
+    The set needs the features "label", and "image" (uint8, all of one size) or one of SENTENCES. The first of test, validation and
+    validation_matched that has labels is the test set (GLUE's test has none).
+
+    Args:
+      name: of the set (data.name tfds:NAME).
+      directory: data.dir; "" for TFDS's own.
+      fields: data.text, of which a set of sentences uses max_length and vocabulary_size; its splits are as in `text.read`.
+      image_size: 0, or the side in pixels of the crops of streamed images, which may be of any size; that takes a set prepared as
+        array_record, whose examples can be read in any order.
+      tokenizer: as in `text.read`.
 
     Raises:
-      UserError: no such set, not of that kind, or it cannot be read without TensorFlow.
+      UserError: there is no such set, it is of another kind, or it cannot be read without TensorFlow.
     """
     full_name = f"tfds:{name}"
     builder = _builder(name, directory)
     features = dict(builder.info.features.items())
-    sentences = next((keys for keys in SENTENCES if set(keys) <= set(features)), ())
-    if not ("image" in features or sentences) or not hasattr(features.get("label"), "num_classes"):
-        known = "; ".join(", ".join(keys) for keys in SENTENCES)
-        raise UserError(f"data.name {full_name}: needs the features image and label, has {list(features)}; or label and one of {known}")
-    num_classes = features["label"].num_classes
+    sentences = _sentences(features, full_name)
     if image_size and not ("image" in features and _is_array_record(builder)):
         raise UserError(
             f"data.name {full_name}: only images prepared as array_record can be streamed; "
             f"prepare them with `tfds build {name.split(':')[0]} --file_format=array_record`, or set data.image_size to 0"
         )
     rows = _row_reader(builder, full_name)
+    keys = _split_names(builder, rows, full_name)
+    label = features["label"]
+    if sentences:
+        splits = (_texts(rows(key), sentences, f"{full_name} {key}") for key in keys)
+        return text.encode(full_name, label.num_classes, *splits, fields, tokenizer)._replace(classes=_class_names(label))
+    if image_size:
+        splits = (_streamed(builder, key, f"{full_name} {key}", image_size) for key in keys)
+    else:
+        splits = (_stack(rows(key), f"{full_name} {key}") for key in keys)
+    return Dataset(full_name, label.num_classes, *splits, classes=_class_names(label))
+
+
+def _sentences(features: dict[str, Any], full_name: str) -> tuple[str, ...]:
+    """Names of the features that hold sentences; () for a set of images."""
+    sentences = next((keys for keys in SENTENCES if set(keys) <= set(features)), ())
+    if not ("image" in features or sentences) or not hasattr(features.get("label"), "num_classes"):
+        known = "; ".join(", ".join(keys) for keys in SENTENCES)
+        raise UserError(f"data.name {full_name}: needs the features image and label, has {list(features)}; or label and one of {known}")
+    return () if "image" in features else sentences
+
+
+def _split_names(builder: Any, rows: Callable[[str], Iterable[dict[str, Any]]], full_name: str) -> tuple[str, str]:
+    """train, and the first split with labels to test on."""
     splits = builder.info.splits
     candidates = [key for key in ("test", "validation", "validation_matched") if key in splits]
     held_out = next((key for key in candidates if not _is_unlabelled(rows(key))), None)
     if "train" not in splits or held_out is None:
         raise UserError(f"data.name {full_name}: needs the splits train and test (or validation), has {list(splits)}")
-    if image_size:
-        train, test = (_streamed(builder, key, f"{full_name} {key}", image_size) for key in ("train", held_out))
-        return Dataset(full_name, num_classes, train, test)
-    if "image" in features:
-        train, test = (_stack(rows(key), f"{full_name} {key}") for key in ("train", held_out))
-        return Dataset(full_name, num_classes, train, test)
-    train, test = (_texts(rows(key), sentences, f"{full_name} {key}") for key in ("train", held_out))
-    return text.encode(full_name, num_classes, train, test, fields)
+    return "train", held_out
+
+
+def _class_names(label: Any) -> tuple[str, ...]:
+    """Names of a ClassLabel; () for those that TFDS makes up: 0, 1, ..."""
+    names = tuple(label.names or ())
+    return () if names == tuple(str(number) for number in range(len(names))) else names
 
 
 def _builder(name: str, directory: str) -> Any:
@@ -114,7 +135,7 @@ def _builder(name: str, directory: str) -> Any:
         return tfds.builder(name, data_dir=Path(directory).expanduser() if directory else None)
     except ImportError as error:
         raise UserError(f"data.name tfds:{name}: {_first_line(error)}; {INSTALL}") from error
-    except Exception as error:  # TFDS looks in many places, and each fails in its own way
+    except Exception as error:  # TFDS looks in many places, each of which fails in its own way
         raise UserError(f"data.name tfds:{name}: {_first_line(error)}") from error
 
 
@@ -159,7 +180,10 @@ def _stack(examples: Iterable[dict[str, Any]], where: str) -> dict[str, np.ndarr
         if image.dtype != np.uint8:
             raise UserError(f"{where}: images must be uint8, are {image.dtype}")
         if images and image.shape != images[0].shape:
-            raise UserError(f"{where}: images must be of one size, found {images[0].shape} and {image.shape} (H, W, C)")
+            raise UserError(
+                f"{where}: images must be of one size, found {images[0].shape} and {image.shape} (H, W, C); "
+                "or set data.image_size, and data.crop_padding to 0, to stream and crop them"
+            )
         images.append(image)
         labels.append(example["label"])
     if not images:

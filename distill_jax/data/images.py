@@ -1,0 +1,53 @@
+"""Image files as Pillow decodes them, or one line that says why it cannot."""
+
+import contextlib
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from distill_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def opened(name: str, file: str | bytes, advice: str) -> Iterator[Image.Image]:
+    """Opens an image file to decode it in the body of a with statement, whose errors become one line as well.
+
+    Args:
+      name: what to call the image in an error.
+      file: a path, or the content.
+      advice: what to do about a damaged image.
+
+    Raises:
+      UserError: the file cannot be read, is too large, or is no image that Pillow can decode.
+    """
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            yield image
+    except (UserError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+        raise UserError(f"{name}: too large, Pillow reads up to {limit} megapixels; scale it down") from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+        reason = getattr(error, "strerror", None)  # of the operating system, if it refused
+        raise UserError(f"{name}: {reason or f'not a readable image; {advice}'}") from error
+
+
+def to_rgb(name: str, image: Image.Image) -> Image.Image:
+    """Converts an image of any mode to RGB, 8 bits a channel.
+
+    16-bit grey values are divided by 257, so that 65535 becomes 255. Transparency is dropped: the colours are those stored, as
+    torchvision and TensorFlow read them.
+
+    Raises:
+      UserError: the pixels are 32-bit integers or floats, whose range is unknown.
+    """
+    if image.mode in ("I", "F"):
+        raise UserError(f"{name}: its pixels are 32-bit {'floats' if image.mode == 'F' else 'integers'}; save it with 8 or 16 bits")
+    if image.mode.startswith("I;16"):  # Pillow's own conversion clips these at 255
+        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if isinstance(image.info.get("transparency"), bytes):  # of a palette; Pillow warns if it is not converted first
+        image = image.convert("RGBA")
+    return image.convert("RGB")
