@@ -1,50 +1,223 @@
-"""Tables from the summaries of finished runs.
+"""Prints the tables of studies and of finished runs.
 
-    python -m distill_jax.report results/cifar100_sd_cpu/*
+    python -m distill_jax.report results/STUDY     # the tables of the study's README.md, computed anew from its runs.csv
+    python -m distill_jax.report WORKDIR...        # a row for each workdir
 
-prints a Markdown table, a row for each folder that has a summary.json, or whose sub-folders have one for each seed.
+A study's README.md declares each of its tables in a comment above it:
+
+    <!-- table
+    {"rows": {"two cycles": "cycles", "SD": "sd"},
+     "columns": {"test accuracy, %": "test_accuracy", "minus one cosine": "test_accuracy minus cosine", "NLL": "test_nll:2 of {0}"}}
+    -->
+    (the table)
+    <!-- end -->
+
+A cell reads METRIC[:DIGITS] [of PATH] [minus PATH]. A path is VARIANT or VARIANT/STAGE, as in runs.csv; {0}, {1}, ... stand for the words
+of the row, and a path that is not given is {0}; "a or b" is the first of the two that has runs. A cell shows the mean ± the standard
+deviation (n - 1) over the seeds; with "minus", the mean of the differences of equal seeds ± its standard error.
 """
 
+import argparse
+import json
 import pathlib
+import re
+import statistics
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from distill_jax import logs
-from distill_jax.summary import summarise_seeds
-from distill_jax.tables import number, percents
+from distill_jax.archive import Run, read_runs
+from distill_jax.errors import UserError
+from distill_jax.files import read_json
+from distill_jax.results import markdown, number, paired_difference, percents, plus_minus, summarise_seeds, validation_name
 
-HEADER = """\
-| run | seeds | train accuracy, % | test accuracy, last epoch, % | best epoch, % | test NLL, nats | ECE, % | snapshots' ensemble, % |
-|---|---|---|---|---|---|---|---|"""
+HEADER = [
+    "run", "seeds", "train accuracy, %", "test accuracy, last epoch, %", "best epoch, %", "test NLL, nats", "ECE, %",
+    "snapshots' ensemble, %",
+]  # fmt: skip
+SHOWN = ("train_accuracy", "test_accuracy", "best_test_accuracy", "test_nll", "test_ece")  # of a summary
+TABLE = re.compile(r"<!-- table\n(.*?)\n-->\n(.*?)<!-- end -->", re.DOTALL)
+CELL = re.compile(r"(?P<metric>[\w.]+)(:(?P<digits>\d))?( of (?P<of>.+?))?( minus (?P<minus>.+))?")
+PER_CENT = ("accuracy", "top5", "ece", "agreement")  # fractions, shown in per cent with two digits
+DIGITS = {"secondary_score": 4, "per_second": 0, "seconds": 0}  # of other numbers; else three
+
+Values = dict[int, Any]  # a result by seed
+
+
+# Studies
+
+
+def study_tables(study: pathlib.Path) -> list[tuple[str, str]]:
+    """The tables of a study's README.md: each as it stands there, and as runs.csv has it. Without a README, one of all runs.
+
+    Raises:
+      UserError: a file is damaged, or a table asks for runs that are not there.
+    """
+    runs, readme = read_runs(study), study / "README.md"
+    try:
+        text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{readme}: cannot be read ({error}); restore the file") from error
+    found = TABLE.findall(text)
+    if len(found) != text.count("<!-- table"):
+        raise UserError(f"{readme}: a table's comment does not end with --> on a line of its own, or <!-- end --> is missing")
+    if not found:
+        return [("", table(runs, declare_all(runs)))]
+    tables = []
+    for count, (declaration, stands) in enumerate(found, start=1):
+        try:
+            tables.append((stands.strip(), table(runs, json.loads(declaration))))
+        except (ValueError, KeyError, AttributeError, IndexError) as error:
+            raise UserError(f"{readme}: table {count}: {error}") from error
+    return tables
+
+
+def declare_all(runs: Sequence[Run]) -> dict[str, Any]:
+    """The declaration of a table with a row for each run that has metrics."""
+    paths = dict.fromkeys(run.path for run in runs if "train_accuracy" in run.results)
+    cells = ["seeds", *SHOWN, "snapshot_ensemble.test_accuracy"]
+    columns = dict(zip(HEADER[1:], cells, strict=True))
+    shown = {title: cell for title, cell in columns.items() if cell == "seeds" or any(values_of(runs, path, cell) for path in paths)}
+    return {"rows": {path: path for path in paths}, "columns": shown}
+
+
+def table(runs: Sequence[Run], declared: dict[str, Any]) -> str:
+    """A Markdown table as declared.
+
+    Raises:
+      ValueError: a row or column is empty, or two runs that are compared have other seeds.
+    """
+    rows, columns = declared["rows"], declared["columns"]
+    cells = {(row, title): show(runs, cell, words.split()) for row, words in rows.items() for title, cell in columns.items()}
+    for name, axis in [*((row, 0) for row in rows), *((title, 1) for title in columns)]:
+        if all(text == "-" for key, text in cells.items() if key[axis] == name):
+            raise ValueError(f"no run has anything for {name!r}")
+    header = [declared.get("corner", "run"), *columns]
+    return markdown(header, [[row, *(cells[row, title] for title in columns)] for row in rows])
+
+
+def show(runs: Sequence[Run], cell: str, words: Sequence[str]) -> str:
+    """The text of a cell, - if no run has it, or if it would compare a run with itself."""
+    parts = CELL.fullmatch(cell)
+    if not parts:
+        raise ValueError(f"{cell!r} does not read METRIC[:DIGITS] [of PATH] [minus PATH]")
+    metric = parts["metric"]
+    digits, factor = form(metric, parts["digits"])
+    path, values = first_with(runs, (parts["of"] or "{0}").format(*words), metric)
+    if not values:
+        return "-"
+    if not parts["minus"]:
+        return show_values(metric, values, digits, factor)
+    other, baseline = first_with(runs, parts["minus"].format(*words), metric)
+    if not baseline:
+        raise ValueError(f"{cell!r}: no run to subtract")
+    return "-" if path == other else plus_minus(*paired_difference(values, baseline), digits, factor)
+
+
+def show_values(metric: str, values: Values, digits: int, factor: float) -> str:
+    """Floats as mean ± standard deviation; what is counted or named, if all seeds agree, as it is."""
+    if metric == "seeds":
+        return str(len(values))
+    if all(isinstance(value, float) for value in values.values()):
+        spread = statistics.stdev(values.values()) if len(values) > 1 else None
+        return plus_minus(statistics.mean(values.values()), spread, digits, factor)
+    value, *others = values.values()
+    if any(other != value for other in others):
+        raise ValueError(f"{metric} is {value} for one seed and {others} for others")
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def form(metric: str, digits: str | None) -> tuple[int, float]:
+    """How many digits of a metric are shown, and the factor it is shown with."""
+    if metric.endswith(PER_CENT):
+        return int(digits or 2), 100
+    return int(digits or next((count for end, count in DIGITS.items() if metric.endswith(end)), 3)), 1
+
+
+def first_with(runs: Sequence[Run], paths: str, metric: str) -> tuple[str, Values]:
+    """The first of some paths that has a metric, and its values by seed."""
+    found = ((path, values_of(runs, path, metric)) for path in paths.split(" or "))
+    return next(((path, values) for path, values in found if values), ("", {}))
+
+
+def values_of(runs: Sequence[Run], path: str, metric: str) -> Values:
+    rows = {run.seed: run.results for run in runs if run.path == path and run.seed is not None}
+    if metric == "seeds":
+        return {seed: seed for seed, results in rows.items() if "train_accuracy" in results}
+    names = (metric, validation_name(metric))
+    return {seed: results[name] for seed, results in rows.items() for name in names if name in results}
+
+
+# Workdirs
 
 
 def read_summaries(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """The summaries of a run's seeds, or of its only one."""
-    paths = sorted(folder.glob("seed_*/summary.json")) or sorted(folder.glob("summary.json"))
-    return [logs.read_json(path) for path in paths]
+    """The summaries of a run's seeds, or of its only one.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    paths = sorted(folder.glob("seed_*/summary.json")) or [folder / "summary.json"]
+    if not paths[0].exists():
+        raise UserError(f"{folder}: no summary.json, neither its own nor one for each seed, and no runs.csv; give finished runs or studies")
+    return [summary for path in paths for summary in own_summaries(path)]
 
 
-def row(name: str, summaries: list[dict[str, Any]]) -> str:
+def own_summaries(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The summaries of a file: one, or, where the seeds have no folders of their own, one a seed.
+
+    Raises:
+      UserError: the file is not what a run writes.
+    """
+    content = read_json(path)
+    summaries = content.get("runs", [content])
+    if not (isinstance(summaries, list) and summaries and all(is_summary(summary) for summary in summaries)):
+        raise UserError(f"{path}: not the summary of a run; restore the file or repeat the run")
+    return summaries
+
+
+def is_summary(summary: Any) -> bool:
+    """Whether it has what a row shows, in the types that it is shown from."""
+    if not (isinstance(summary, dict) and isinstance(summary.get("seed"), int) and isinstance(summary.get("snapshot_ensemble", {}), dict)):
+        return False
+    shown = [summary[name] for metric in SHOWN for name in (metric, validation_name(metric)) if name in summary]
+    has_result = "test_accuracy" in summary or "validation_accuracy" in summary
+    return has_result and all(isinstance(value, float) for value in shown)
+
+
+def row(name: str, summaries: list[dict[str, Any]]) -> list[str]:
     """A line of the table: mean and, with several seeds, standard deviation (n - 1)."""
-
-    runs = [run | {"ensemble": run["snapshot_ensemble"]["test_accuracy"]} if "snapshot_ensemble" in run else run for run in summaries]
+    runs = []
+    for summary in summaries:
+        shown = {metric: value for metric, value in summary.items() if metric not in ("snapshot_ensemble", "stages")}
+        runs.append(shown | {f"ensemble_{metric}": value for metric, value in summary.get("snapshot_ensemble", {}).items()})
     summary = summarise_seeds(runs) if len(runs) > 1 else runs[0]
     cells = percents(summary, "train_accuracy", "test_accuracy", "best_test_accuracy")
-    cells += [number(summary, "test_nll", 3), *percents(summary, "test_ece", "ensemble")]
-    return f"| {name} | {len(runs)} | " + " | ".join(cells) + " |"
+    cells += [number(summary, "test_nll", 3), *percents(summary, "test_ece", "ensemble_test_accuracy")]
+    on_validation = " (validation)" if summary.get("evaluated_on") == "validation" else ""
+    return [name + on_validation, str(len(runs)), *cells]
 
 
-def main(folders: list[str]) -> None:
-    """Prints the table of the folders."""
-    if not folders:
-        sys.exit(__doc__)
-    print(HEADER)
-    for folder in map(pathlib.Path, folders):
-        summaries = read_summaries(folder)
-        if not summaries:
-            sys.exit(f"error: {folder} has no summary.json, neither its own nor one for each seed")
-        print(row(folder.name, summaries))
+def report(folders: Sequence[pathlib.Path]) -> str:
+    """The tables of studies, then one of all workdirs."""
+    studies = [folder for folder in folders if (folder / "runs.csv").exists()]
+    workdirs = [folder for folder in folders if folder not in studies]
+    texts = [text for study in studies for _, text in study_tables(study)]
+    if workdirs:
+        texts.append(markdown(HEADER, [row(folder.name, read_summaries(folder)) for folder in workdirs]))
+    return "\n\n".join(texts)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m distill_jax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", metavar="FOLDER", type=pathlib.Path, nargs="+", help="a study, or the workdir of a finished run")
+    try:
+        print(report(parser.parse_args(arguments).folders))
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
