@@ -17,7 +17,7 @@ import tempfile
 import time
 from typing import NamedTuple
 
-from distill_jax import logs
+from distill_jax.files import read_json, read_jsonl
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = [
@@ -57,13 +57,13 @@ def start(name: str, workdir: pathlib.Path) -> subprocess.Popen:
 
 def hashes(workdir: pathlib.Path) -> list[str]:
     """params_sha256 of a finished run, or of each of its stages."""
-    summary = logs.read_json(workdir / "summary.json")
+    summary = read_json(workdir / "summary.json")
     return [stage["params_sha256"] for stage in summary.get("stages", [summary])]
 
 
 def logged_steps(workdir: pathlib.Path) -> int:
     """Finished steps by the logs, over all stages."""
-    return sum(max((line["step"] for line in logs.read_jsonl(path)), default=0) for path in workdir.rglob("metrics.jsonl"))
+    return sum(max((line["step"] for line in read_jsonl(path)), default=0) for path in workdir.rglob("metrics.jsonl"))
 
 
 def timed_run(name: str, workdir: pathlib.Path) -> tuple[float, float]:

@@ -40,14 +40,14 @@ def main(argv: list[str] | None = None) -> str:
         parser.error(f"{jax.device_count()} devices here; set JAX_NUM_CPU_DEVICES={arguments.devices}")
 
     mesh = sharding.make_mesh(jax.devices()[: arguments.devices])
-    setting = methods.Setting(None, (1,), arguments.rows, arguments.classes, mesh)
-    method = methods.create("long_short_term", setting, table_dtype=arguments.dtype)
-    table = method.init(None, ())
+    by_row = sharding.rows(mesh)
+    method = methods.long_short_term(arguments.rows, arguments.classes, mesh.size, table_dtype=arguments.dtype)
+    table = jax.jit(lambda: method.init(None), out_shardings=by_row)()
     rng = np.random.default_rng(0)
-    ids = sharding.put(rng.choice(arguments.rows, arguments.batch_size, replace=False).astype(np.int32), sharding.rows(mesh))
-    logits = sharding.put(rng.standard_normal((arguments.batch_size, arguments.classes), np.float32), sharding.rows(mesh))
-    read = jax.jit(read_rows, out_shardings=sharding.rows(mesh))
-    write = jax.jit(write_rows, donate_argnums=0)
+    ids = sharding.put(rng.choice(arguments.rows, arguments.batch_size, replace=False).astype(np.int32), by_row)
+    logits = sharding.put(rng.standard_normal((arguments.batch_size, arguments.classes), np.float32), by_row)
+    read = jax.jit(read_rows, out_shardings=by_row)
+    write = jax.jit(write_rows, donate_argnums=0, out_shardings=by_row)
     crossing = [collective_bytes(program.compile()) for program in (read.lower(table, ids), write.lower(table, ids, logits))]
 
     def write_once():

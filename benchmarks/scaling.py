@@ -16,7 +16,8 @@ import numpy as np
 import throughput
 from collectives import collective_bytes, ring_bytes
 
-from distill_jax import models, sharding
+from distill_jax import sharding
+from distill_jax.state import empty_metrics
 
 METHODS = {"supervised": ("supervised", 1), "SD, cycle >= 2": ("snapshot", 2), "LSTSD": ("long_short_term", 1)}
 
@@ -34,31 +35,30 @@ def main(argv: list[str] | None = None) -> str:
     if jax.device_count() < max(arguments.devices):
         parser.error(f"{jax.device_count()} devices here; for CPU threads set JAX_NUM_CPU_DEVICES={max(arguments.devices)}")
 
-    model = models.create(arguments.model, arguments.classes)
-    data = throughput.random_images(2 * arguments.batch_size, arguments.image_size, arguments.classes)
+    rows = throughput.random_images(2 * arguments.batch_size, arguments.image_size, arguments.classes)
     lines = [
         "| devices | method | ms a step | all-reduce | all-gather | other | bytes a device sends, ring |",
         "|---|---|---|---|---|---|---|",
     ]
     for devices in arguments.devices:
         mesh = sharding.make_mesh(jax.devices()[:devices])
+        data = throughput.on_devices(rows, arguments.classes, mesh)
         for name, (method, cycle) in METHODS.items():
-            step = throughput.jax_step(model, data, mesh, method, cycle, num_classes=arguments.classes)
-            batch = step.batch(np.random.default_rng(0), arguments.batch_size)
-            lowered = step.train_step.lower(step.state, step.epoch_metrics, step.source, batch, step.key)
-            programs = [lowered.compile()]
-            if step.observe:
+            exp = throughput.make_experiment(data, arguments.batch_size, arguments.model, name=method)
+            state, batch = throughput.start(exp, cycle), throughput.random_batch(exp, np.random.default_rng(0))
+            programs = [exp.train_step.lower(state, empty_metrics(mesh), data.train, batch, jax.random.key(1)).compile()]
+            if exp.observe:
                 logits = sharding.put(np.zeros((arguments.batch_size, arguments.classes), np.float32), sharding.rows(mesh))
-                programs.append(step.observe.lower(step.state.teacher, batch["id"], logits).compile())
+                programs.append(exp.observe.lower(state.teacher, batch["id"], logits).compile())
             found = sum((Counter(collective_bytes(program)) for program in programs), Counter())
             reduced, gathered, timed = found["all-reduce"], found["all-gather"], "-"
             if arguments.steps:
-                seconds = throughput.measure({name: throughput.repeated(step, arguments.batch_size)}, arguments)[name]
+                seconds = throughput.measure({name: throughput.repeated(exp, state)}, arguments)[name]
                 timed = f"{statistics.median(seconds) * 1e3:.0f}"
             others = sum(found.values()) - reduced - gathered
             lines.append(f"| {devices} | {name} | {timed} | {reduced:,} | {gathered:,} | {others:,} | {ring_bytes(found, devices):,} |")
             print(lines[-1], flush=True)
-    params = sum(leaf.size for leaf in jax.tree.leaves(step.state.params))
+    params = sum(leaf.size for leaf in jax.tree.leaves(exp.spec.abstract_network()["params"]))
     print(f"{arguments.model}, {params:,} parameters, batch {arguments.batch_size}, {jax.devices()[0].device_kind}, jax {jax.__version__}")
     table = "\n".join(lines)
     print(table)

@@ -2,7 +2,8 @@
 
     python benchmarks/throughput.py                                   # ResNet-20, batch 128, float32
     python benchmarks/throughput.py --model=resnet32 --dtype=bfloat16
-    python benchmarks/throughput.py --guides=3                        # DGKD with 1 to 3 guides too, each as large as the student
+    python benchmarks/throughput.py --guides=3                        # DGKD with 1 to 3 guides too, each as large as the student;
+                                                                      # with a table of their logits there is no augmentation
     python benchmarks/throughput.py --torch                           # beside PyTorch (pip install -e '.[bench]')
 
 The variants are timed in turn, block by block, so that a noisy machine hits all of them; a ratio is the median of the blocks' ratios.
@@ -12,18 +13,17 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import linen as nn
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from distill_jax import methods, models, sharding
-from distill_jax.data import augment, batches
-from distill_jax.step import TrainMetrics, TrainState, init_state, make_train_step
+from distill_jax import default_config, experiment, methods, models, sharding
+from distill_jax.data import Dataset, batches
+from distill_jax.experiment import Data, Experiment
+from distill_jax.state import TrainState, empty_metrics
 
 NUM_CLASSES, NUM_IMAGES = 100, 2048
 Block = Callable[[int], None]  # runs so many steps and waits for the last
@@ -35,80 +35,52 @@ def random_images(count: int = NUM_IMAGES, size: int = 32, classes: int = NUM_CL
     return {"image": images, "label": rng.integers(0, classes, count).astype(np.int32)}
 
 
-class Step(NamedTuple):
-    """A method's step, compiled when it is first called, and what it is called with."""
-
-    mesh: Mesh
-    train_step: Callable
-    observe: Callable | None
-    state: TrainState
-    epoch_metrics: TrainMetrics
-    source: dict[str, jax.Array]
-    key: jax.Array
-
-    def batch(self, rng: np.random.Generator, batch_size: int) -> dict[str, jax.Array]:
-        ids = rng.choice(len(self.source["label"]), batch_size, replace=False).astype(np.int32)
-        return {"id": sharding.put(ids, sharding.rows(self.mesh))}
+def on_devices(rows: dict[str, np.ndarray], classes: int, mesh: Mesh) -> Data:
+    return Data(Dataset("random", classes, rows, rows), mesh, batches.source(rows, mesh), test={}, fingerprint={})
 
 
-def jax_step(
-    model: nn.Module,
-    data: dict[str, np.ndarray],
-    mesh: Mesh,
-    method_name: str,
-    cycle: int = 1,
-    guides: int = 0,
-    num_classes: int = NUM_CLASSES,
-    **fields,
-) -> Step:
-    """A method's step in a cycle of the learning rate; the teacher of the second, and each guide, is the initial network."""
-    setting = methods.Setting(model, (1, 2), len(data["label"]), num_classes, mesh, (model,) * guides)
-    method = methods.create(method_name, setting, **fields)
-    optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, 0.9, nesterov=True))
-    prepare = augment.make_prepare(*augment.channel_statistics(data["image"]), crop_padding=4, flip=True)
-    example = prepare({"image": data["image"][:1]}, None)
-    whole = sharding.replicated(mesh)
-    state = jax.jit(lambda key: init_state(model, optimizer, example, key), out_shardings=whole)(jax.random.key(0))
-    state = state.replace(teacher=method.init(state, tuple(make_guide(method, state) for _ in range(guides))))
+def make_experiment(data: Data, batch_size: int, model: str, dtype: str = "float32", guides: int = 0, **method) -> Experiment:
+    """Two cycles of ten epochs with a method, given by its name and options; each guide is a network like the student's."""
+    config = default_config.get_config()
+    config.epochs, config.schedule.cycles = 20, 2
+    config.batch_size, config.dtype, config.model.name = batch_size, dtype, model
+    config.method, config.teachers = ConfigDict(method), ("guide",) * guides
+    if methods.wants_table(**method):  # which takes samples that are the same in each epoch
+        config.data.crop_padding, config.data.flip = 0, False
+    return experiment.build(config, data, (experiment.make_spec(config, data.dataset),) * guides)
+
+
+def start(exp: Experiment, cycle: int = 1) -> TrainState:
+    """A state in a cycle of the learning rate; the teacher of the second, and each guide, is the initial network."""
+    state = exp.init(jax.random.key(0))
     if cycle > 1:
-        state = state.replace(teacher=method.end_epoch(state, 1))
-    return Step(
-        mesh=mesh,
-        train_step=jax.jit(make_train_step(model, method, optimizer, prepare), donate_argnums=0),
-        observe=method.observe and jax.jit(method.observe, donate_argnums=0),
-        state=state,
-        epoch_metrics=sharding.put(TrainMetrics.empty(), whole),
-        source=batches.source(data, mesh),
-        key=jax.random.key(1),
-    )
+        state = state.replace(teacher=exp.method.end_epoch(state.teacher, state.network, exp.plan.cycle_ends[0]))
+    guide = state.network
+    if methods.wants_table(**exp.config.method):
+        logits = np.random.default_rng(2).standard_normal((len(exp.data.dataset.train["label"]), exp.spec.num_classes), np.float32)
+        guide = sharding.put(logits, sharding.replicated(exp.data.mesh))
+    return state.replace(given=tuple(jax.tree.map(jnp.copy, guide) for _ in exp.teachers))
 
 
-def jax_block(method_name: str, cycle: int, arguments: argparse.Namespace, guides: int = 0, **fields) -> Block:
-    model, mesh = models.create(arguments.model, NUM_CLASSES, arguments.dtype), sharding.make_mesh(jax.devices()[:1])
-    return repeated(jax_step(model, random_images(), mesh, method_name, cycle, guides, **fields), arguments.batch_size)
+def random_batch(exp: Experiment, rng: np.random.Generator) -> dict[str, jax.Array]:
+    ids = rng.choice(len(exp.data.dataset.train["label"]), exp.plan.batch_size, replace=False).astype(np.int32)
+    return {"id": sharding.put(ids, sharding.rows(exp.data.mesh))}
 
 
-def repeated(step: Step, batch_size: int) -> Block:
+def repeated(exp: Experiment, state: TrainState) -> Block:
     """The training loop around a step."""
-    state, epoch_metrics, rng = step.state, step.epoch_metrics, np.random.default_rng(1)
+    epoch_metrics, rng, key = empty_metrics(exp.data.mesh), np.random.default_rng(1), jax.random.key(1)
 
     def block(steps):
         nonlocal state, epoch_metrics
         for _ in range(steps):
-            batch = step.batch(rng, batch_size)
-            state, epoch_metrics, logits = step.train_step(state, epoch_metrics, step.source, batch, step.key)
-            if step.observe:
-                state = state.replace(teacher=step.observe(state.teacher, batch["id"], logits))
+            batch = random_batch(exp, rng)
+            state, epoch_metrics, logits = exp.train_step(state, epoch_metrics, exp.data.train, batch, key)
+            if exp.observe:
+                state = state.replace(teacher=exp.observe(state.teacher, batch["id"], logits))
         jax.block_until_ready((state, epoch_metrics))
 
     return block
-
-
-def make_guide(method: methods.Method, state: TrainState) -> methods.FrozenNetwork | methods.FrozenLogits:
-    """What stands for another run's network."""
-    if method.wants_logits:
-        return methods.FrozenLogits(jax.random.normal(jax.random.key(2), (NUM_IMAGES, NUM_CLASSES)))
-    return jax.tree.map(jnp.copy, methods.FrozenNetwork(state.params, state.batch_stats))
 
 
 def measure(blocks: dict[str, Block], arguments: argparse.Namespace) -> dict[str, list[float]]:
@@ -145,15 +117,22 @@ def main(argv: list[str] | None = None) -> str:
     parser.add_argument("--torch", action="store_true", help="PyTorch's step of the same ResNet, in turn with ours")
     arguments = parser.parse_args(argv)
 
+    data = on_devices(random_images(), NUM_CLASSES, sharding.make_mesh(jax.devices()[:1]))
+
+    def block(cycle=1, **method):
+        exp = make_experiment(data, arguments.batch_size, arguments.model, arguments.dtype, **method)
+        return repeated(exp, start(exp, cycle))
+
     blocks = {
-        "supervised": jax_block("supervised", 1, arguments),
-        "SD, cycle 1": jax_block("snapshot", 1, arguments),
-        "SD, cycle >= 2": jax_block("snapshot", 2, arguments),
-        "LSTSD": jax_block("long_short_term", 2, arguments),
+        "supervised": block(name="supervised"),
+        "SD, cycle 1": block(name="snapshot"),
+        "SD, cycle >= 2": block(cycle=2, name="snapshot"),
+        "LSTSD": block(name="long_short_term"),
     }
     for guides in range(1, arguments.guides + 1):
         for source in ("forward", "table"):
-            blocks[f"DGKD, guides: {guides}, {source}"] = jax_block("densely_guided", 1, arguments, guides, guide_logits=source)
+            name = f"DGKD, guides: {guides}, {source}"
+            blocks[name] = block(guides=guides, name="densely_guided", guide_logits=source)
     if arguments.torch:
         import torch_resnet
 

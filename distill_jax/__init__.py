@@ -1,1 +1,26 @@
-"""Teacher-student training in JAX: a distillation method is a record of pure functions, and one train step serves them all."""
+"""Teacher-student training in JAX: a distillation method is a record of pure functions, and one train step serves them all.
+
+import distill_jax
+
+network = distill_jax.load("runs/sd_digits")   # the network of a finished run
+probabilities = network.predict(images)
+distill_jax.train(config, "runs/mine")         # what run.py does
+distill_jax.methods, distill_jax.losses, distill_jax.models, distill_jax.make_train_step
+"""
+
+import importlib
+from typing import Any
+
+__all__ = ["UserError", "load", "losses", "make_train_step", "methods", "models", "train"]
+
+_HOMES = {"UserError": "errors", "load": "trained", "make_train_step": "step", "train": "study"}
+_MODULES = ("losses", "methods", "models")
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is asked for: jax takes seconds, which `run.py --help` and reports need not pay for."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"distill_jax.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"distill_jax.{name}")
+    raise AttributeError(f"module 'distill_jax' has no attribute {name!r}")

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from distill_jax import logs, processes
+from distill_jax import files, logs, processes, workdir
 from distill_jax.errors import UserError
 
 KEEP = 2  # checkpoints; the older one stands in for a damaged newest
@@ -40,7 +40,17 @@ def save(manager: ocp.CheckpointManager, step: int, tree: Any) -> None:
     with told_if_not_saved(folder):
         manager.save(step, args=ocp.args.StandardSave(tree))
         if processes.is_first():
-            logs.write_json(folder / MANIFEST, {"topology": processes.topology(), "files": file_hashes(folder)})
+            write_manifest(folder)
+
+
+def write_manifest(folder: pathlib.Path) -> None:
+    """Puts the hashes of a folder's files into it, and on what devices they were written."""
+    workdir.write_json(folder / MANIFEST, {"schema": workdir.SCHEMA, "topology": processes.topology(), "files": file_hashes(folder)})
+
+
+def schema(manager: ocp.CheckpointManager, step: int) -> int:
+    """The workdir.SCHEMA by which the checkpoint of `step` was written."""
+    return files.read_json(pathlib.Path(manager.directory) / str(step) / MANIFEST).get("schema", 1)
 
 
 @contextlib.contextmanager
@@ -53,19 +63,30 @@ def told_if_not_saved(path: pathlib.Path) -> Iterator[None]:
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
         reason = re.findall(r": ([^:]*) \[os_error_code", said) or [said]
-        raise UserError(f"{path} cannot be saved: {reason[-1]}. The same command goes on from the checkpoint before it") from error
+        raise UserError(f"{path} cannot be saved: {reason[-1]}. The same command continues from the checkpoint before it") from error
     sys.stderr.write(noise.getvalue())
 
 
 def restore(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
-    """The checkpoint of `step`, with the structure, shapes, dtypes and shardings of the pytree `like`.
+    """The checkpoint of `step`, with the structure, shapes, dtypes and shardings of the pytree `like`, whose leaves may be abstract.
 
-    It may come from another number of devices or processes; that is told, since the sums of a step are then taken in another order.
+    It may come from another number of devices or processes. It then says so, since the sums of a step are taken in another order.
+
+    Raises:
+      UserError: the checkpoint holds something else.
     """
-    saved_on = logs.read_json(pathlib.Path(manager.directory) / str(step) / MANIFEST)["topology"]
+    folder = pathlib.Path(manager.directory) / str(step)
+    saved_on = files.read_json(folder / MANIFEST).get("topology")
     if saved_on != processes.topology():
-        logs.say(f"saved on {saved_on}; goes on on {processes.topology()}: from here on close to, but no longer bit for bit, the same run")
-    return manager.restore(step, args=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)))
+        logs.say(
+            f"the checkpoint was saved on {saved_on}; this run continues on {processes.topology()}, so its results will be close to those "
+            "of an undisturbed run, but not the same bit for bit"
+        )
+    try:
+        return manager.restore(step, args=ocp.args.StandardRestore(like))
+    except (KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder} does not fit this run: {reason}; choose another --workdir") from error
 
 
 def latest_step(manager: ocp.CheckpointManager) -> int | None:
@@ -86,7 +107,7 @@ def newest_intact(manager: ocp.CheckpointManager) -> int:
 
 
 def is_intact(folder: pathlib.Path) -> bool:
-    """Whether the files of a checkpoint are those of its manifest, byte for byte."""
+    """Whether the files of a folder are those of its manifest, byte for byte."""
     try:
         return json.loads((folder / MANIFEST).read_text())["files"] == file_hashes(folder)
     except (OSError, ValueError, LookupError, TypeError):
@@ -96,7 +117,12 @@ def is_intact(folder: pathlib.Path) -> bool:
 def file_hashes(folder: pathlib.Path) -> dict[str, str]:
     """SHA-256 of every file below a folder but the manifest, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(folder)): file_sha256(path) for path in files}
+
+
+def file_sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def set_aside(folder: pathlib.Path) -> pathlib.Path:
@@ -115,24 +141,32 @@ def save_weights(path: pathlib.Path, weights: Any) -> None:
     """
     with told_if_not_saved(path), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.resolve(), weights, force=True)
+        checkpointer.wait_until_finished()
+        if processes.is_first():
+            write_manifest(path)
 
 
 def load_weights(path: pathlib.Path, like: Any) -> Any:
-    """Reads what `save_weights` wrote, with the structure, shapes, dtypes and shardings of `like`.
+    """Reads what `save_weights` wrote, with the structure, shapes, dtypes and shardings of the pytree `like`.
 
     Raises:
-      UserError: there is nothing at `path`.
+      UserError: there is nothing at `path`, or its files are damaged.
     """
     if not path.exists():
-        raise UserError(f"{path}: no weights there")
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path.resolve(), jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+        raise UserError(f"{path} is missing")
+    if (path / MANIFEST).exists() and not is_intact(path):
+        raise UserError(f"{path} is damaged")
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(path.resolve(), like)
+    except Exception as error:  # orbax and TensorStore raise nearly anything on damaged files
+        raise UserError(f"{path} is damaged, or holds another network") from error
 
 
-def params_sha256(params: Any) -> str:
-    """SHA-256 of the parameters' bytes, the leaves in the order of their key paths."""
+def sha256(tree: Any) -> str:
+    """SHA-256 of the bytes of a pytree's arrays, the leaves in the order of their key paths."""
     digest = hashlib.sha256()
-    for path, leaf in sorted(jax.tree.leaves_with_path(params), key=lambda item: jax.tree_util.keystr(item[0])):
+    for path, leaf in sorted(jax.tree.leaves_with_path(tree), key=lambda item: jax.tree_util.keystr(item[0])):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(jax.device_get(leaf).tobytes())
     return digest.hexdigest()

@@ -1,130 +1,182 @@
-"""Checks of a config, and the tie between a workdir and the config it belongs to."""
+"""Configs: read, completed with what they leave out, and compared with that of a workdir."""
 
-import contextlib
-import fcntl
+import copy
 import json
 import pathlib
-from collections.abc import Iterator
+import runpy
+import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from distill_jax import logs, processes
+from distill_jax import default_config, workdir
+from distill_jax.checks import OPTIONS, check, check_groups, flatten, naming
 from distill_jax.errors import UserError
 
 # These may differ when a run is resumed: they do not change what it computes.
 HARMLESS = ("log_every", "data.dir")
+OLDEST = ("seed", "epochs", "data.name", "model.name", "method.name")  # fields that the config of every workdir has
+# Options of networks that older configs list for all networks alike, "" or 0 standing for the default.
+FORMER_MODEL_OPTIONS = ("shortcut", "version", "width", "feature_maps", "layers", "heads", "pooling")
 
 
-def check(config: ConfigDict) -> None:
-    """Raises UserError, naming the field, if a number of the config lies outside its range."""
-    for field in ("seeds", "epochs", "batch_size", "log_every", "eval_every", "checkpoint_every"):
-        if config[field] < 1:
-            raise UserError(f"{field} is {config[field]}; it must be at least 1")
-    not_negative = (
-        "seed", "data.train_examples", "data.validation_examples", "data.crop_padding", "data.image_size", "optimizer.weight_decay",
-        "optimizer.reference_batch_size",
-    )  # fmt: skip
-    for field in not_negative:
-        if flatten(config)[field] < 0:
-            raise UserError(f"{field} is {flatten(config)[field]}; it must not be negative")
-    if not config.optimizer.learning_rate > 0:
-        raise UserError(f"optimizer.learning_rate is {config.optimizer.learning_rate}; it must be positive")
-    if not 0 <= config.optimizer.momentum < 1:
-        raise UserError(f"optimizer.momentum is {config.optimizer.momentum}; it must lie in [0, 1)")
-
-
-def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Writes config.json into a new workdir; in an old one, sees to it that the config is the same.
+def read(path: str) -> ConfigDict:
+    """The config that a file's get_config() returns.
 
     Raises:
-      UserError: the workdir cannot be written, or belongs to another config; the message lists the fields that differ.
+      UserError: there is no such file, or Python stumbles over it; the message names the file and the line.
     """
-
-    def write():
-        path = workdir / "config.json"
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                logs.write_json(path, config.to_dict())
-        except OSError as error:
-            raise UserError(f"workdir {workdir} cannot be written: {error.strerror}; choose another with --workdir") from error
-
-    processes.on_first(write)
-    check_claim(workdir, config)
-
-
-def check_claim(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Raises UserError if a workdir belongs to another config; one that belongs to none is left as it is."""
-    if not (workdir / "config.json").exists():
-        return
-    theirs, ours = flatten(load(workdir)), flatten(config)
-    differing = [
-        f"{field} is {theirs.get(field)!r} there and {ours.get(field)!r} here"
-        for field in sorted(theirs.keys() | ours.keys())
-        if field not in HARMLESS and json.dumps(theirs.get(field)) != json.dumps(ours.get(field))
-    ]
-    if differing:
-        raise UserError(f"workdir {workdir} belongs to another config: {'; '.join(differing)}. Choose another with --workdir.")
-
-
-def remember(path: pathlib.Path, facts: dict[str, Any]) -> None:
-    """Writes into a new workdir what its run is built on; in an old one, sees to it that it is still the same.
-
-    Raises:
-      UserError: it has changed since the run began.
-    """
-    if not path.exists():
-        logs.write_json(path, facts)
-        return
-    for name, value in logs.read_json(path).items():
-        if facts.get(name) != value:
-            raise UserError(
-                f"{path}: {name} was {value} when this run began and is {facts.get(name)} now; restore it, or choose another --workdir"
-            )
-
-
-@contextlib.contextmanager
-def exclusive(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs from training in a workdir; the lock goes with the process (the first one of several), however that ends.
-
-    Raises:
-      UserError: another run is training there.
-    """
-    with contextlib.ExitStack() as stack:
-
-        def lock():
-            file = stack.enter_context((workdir / "lock").open("w"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"workdir {workdir} is in use by another run; wait for its end, or choose another with --workdir"
-                ) from error
-
-        processes.on_first(lock)
-        yield
-
-
-def load(workdir: pathlib.Path) -> dict[str, Any]:
-    """The config of a run, as nested dicts.
-
-    Raises:
-      UserError: the folder is no workdir of a run.
-    """
-    path = workdir / "config.json"
+    file, _, argument = path.partition(":")
+    if not pathlib.Path(file).is_file():
+        raise UserError(f"--config={path}: no such file")
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; is {workdir} the workdir of a run?") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        names = runpy.run_path(file)
+        config = names["get_config"](*[argument] if argument else []) if "get_config" in names else None
+    except (Exception, SystemExit) as error:  # the file is the user's: it may raise anything
+        raise UserError(f"--config={path}: {type(error).__name__} in {_line_of(error, file)}: {' '.join(str(error).split())}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config={path}: has no function get_config() that returns an ml_collections.ConfigDict")
+    check_groups(config)
+    return config.unlock()
 
 
-def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"data.name": ..., ...}"""
-    flat = {}
-    for name, value in config.items():
-        nested = isinstance(value, ConfigDict | dict)
-        flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
+def of_workdir(folder: pathlib.Path) -> ConfigDict:
+    """The config of a run by its workdir, with the fields that it lacks.
+
+    Raises:
+      UserError: the folder is not a workdir, or its config.json is damaged.
+    """
+    given = workdir.load_config(folder)
+    missing = [field for field in OLDEST if field not in flatten(given)]
+    try:
+        if missing:
+            raise UserError(f"it lacks {missing[0]}")
+        full = _completed(given)
+        check_groups(full)
+        full["model"] = _without_former_options(full["model"])
+        config = ConfigDict(full)
+        check(config)
+    except (UserError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'} is damaged: {error}; restore it, or choose another --workdir") from error
+    return config
+
+
+def with_options(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
+    """The config with every option of its method, network and family, so that all of them can be given on the command line.
+
+    Args:
+      config: of an experiment's file.
+      overrides: what the command line gives, by field. A name that it changes, such as method.name, drops the options of the old one.
+
+    Raises:
+      UserError: such a name is not known.
+    """
+    config = config.copy_and_resolve_references().unlock()
+    for part, options in OPTIONS.items():
+        if part not in config or "name" not in config[part]:
+            continue
+        name = overrides.get(f"{part}.name", config[part].name)
+        if name != config[part].name:
+            config[part] = ConfigDict({"name": name})
+        with naming(part):
+            _add(config[part], options(name))
+    return config
+
+
+def only_given(config: ConfigDict, given: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
+    """The config without the options that `with_options` added and nobody gave: what they are follows from the names."""
+    config = config.copy_and_resolve_references().unlock()
+    for part in OPTIONS:
+        if part in config:
+            kept = given[part] if given[part].name == config[part].name else ConfigDict({"name": ""})
+            _keep(config[part], kept, part, overrides)
+    return config
+
+
+def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as nested dicts, with every field and every option: given, or by default."""
+    full = _completed(config.to_dict() if isinstance(config, ConfigDict) else config)
+    full["model"] = _without_former_options(full["model"])
+    for part, options in OPTIONS.items():
+        try:
+            _add(full[part], options(full[part]["name"]))
+        except ValueError:  # a network of one's own that is no longer there
+            pass
+    return full
+
+
+def check_claim(folder: pathlib.Path, config: ConfigDict) -> None:
+    """Raises UserError if a workdir belongs to another config. More seeds than there are count as the same one."""
+    workdir.check_path(folder)
+    if not workdir.is_claimed(folder):
+        return
+    theirs = of_workdir(folder)
+    differing = differences(theirs.to_dict(), config)
+    if differing:
+        raise UserError(f"workdir {folder} belongs to another config: {'; '.join(differing)}. Choose another with --workdir.")
+    if config.seeds == 1 and workdir.is_moving(folder, folder / f"seed_{theirs.seed}"):
+        raise UserError(f"workdir {folder} was given more seeds, which was interrupted; run the command with these --config.seeds again")
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """In words, the fields in which a workdir's config differs from another one."""
+    theirs, ours = flatten(resolved(theirs)), flatten(resolved(ours))
+    more_seeds = theirs["seeds"] < ours["seeds"]
+    return [
+        f"{field} is {_shown(theirs, field)} there and {_shown(ours, field)} here"
+        for field in sorted(theirs.keys() | ours.keys())
+        if field not in HARMLESS and not (field == "seeds" and more_seeds) and json.dumps(theirs.get(field)) != json.dumps(ours.get(field))
+    ]
+
+
+def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config, with the default of every field that it lacks: it may be of a time before that field."""
+    full = default_config.get_config().to_dict()
+    for part in OPTIONS:
+        full[part] = {"name": full[part]["name"]}
+
+    def fill(mine, given):
+        for name, value in given.items():
+            if isinstance(value, dict) and isinstance(mine.get(name), dict):
+                fill(mine[name], value)
+            else:
+                mine[name] = copy.deepcopy(value)
+
+    fill(full, config)
+    return full
+
+
+def _without_former_options(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in model.items() if name not in FORMER_MODEL_OPTIONS or value not in ("", 0)}
+
+
+def _add(part: Any, options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if isinstance(value, dict):
+            if name not in part:
+                part[name] = {}
+            _add(part[name], value)
+        elif name not in part:
+            part[name] = value
+
+
+def _keep(part: ConfigDict, given: Any, path: str, overrides: Mapping[str, str]) -> None:
+    for name in list(part):
+        field = f"{path}.{name}"
+        if isinstance(part[name], ConfigDict):
+            _keep(part[name], given.get(name, {}), field, overrides)
+        elif name != "name" and name not in given and field not in overrides:
+            del part[name]
+
+
+def _line_of(error: BaseException, file: str) -> str:
+    """file:line, the line of a config file at which an error was raised, or that of a syntax error in any file."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f"{error.filename}:{error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"{file}:{lines[-1]}" if lines else file
+
+
+def _shown(flat: Mapping[str, Any], field: str) -> str:
+    return repr(flat[field]) if field in flat else "not set"

@@ -1,51 +1,20 @@
-"""Predictions on a data set and what they are worth."""
+"""What predictions are worth: accuracy, likelihood, calibration, agreement."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import jax
 import numpy as np
-
-from distill_jax.step import gather
 
 ECE_BINS = 15
 PROFILE_K = 5  # classes of a score profile, the first included: the default K of the top-score difference
 
 
-def make_predict(network: Callable[[Any, Any], jax.Array], prepare: Callable[..., Any]) -> Callable[..., jax.Array]:
-    """Builds the pure function predict(variables, source, batch) -> float32 logits [B, C].
-
-    Args:
-      network: (variables, inputs) -> logits, in inference mode.
-      prepare: (batch, None) -> inputs, without augmentation.
-    """
-
-    def predict(variables, source, batch):
-        return network(variables, prepare(gather(source, batch), None))
-
-    return predict
-
-
-def predict_all(predict: Callable[..., jax.Array], batches: Iterable[dict[str, jax.Array]], num_examples: int) -> np.ndarray:
-    """The logits of a whole data set, the partial last batch included.
-
-    Args:
-      predict: batch -> logits [B, C], jitted, its result replicated.
-      batches: of `data.batches.evaluation_batches`.
-      num_examples: N.
-
-    Returns:
-      float32 [N, C] on the host, in the order of the data set.
-    """
-    return np.concatenate(jax.device_get([predict(batch) for batch in batches]))[:num_examples]
-
-
-def classification_metrics(log_probs_NxC: np.ndarray, labels_N: np.ndarray) -> dict[str, float]:
+def classification_metrics(log_probs_NxC: np.ndarray, labels_N: np.ndarray, split: str = "test") -> dict[str, float]:
     """Accuracy, top-5 accuracy, negative log-likelihood and expected calibration error of predictions.
 
     Args:
       log_probs_NxC: log-probabilities, or logits: they are normalised here.
       labels_N: integers in [0, C).
+      split: what they are predictions of, "test" or "validation": the names of the metrics begin with it.
 
     Returns:
       test_accuracy: fraction in 0..1. An arg-max tie goes to the lower class.
@@ -58,17 +27,17 @@ def classification_metrics(log_probs_NxC: np.ndarray, labels_N: np.ndarray) -> d
     label_log_probs_N = np.take_along_axis(log_probs_NxC, labels_N[:, None], axis=1)[:, 0]
     correct_N = np.argmax(log_probs_NxC, axis=1) == labels_N
     return {
-        "test_accuracy": float(correct_N.mean()),
-        "test_top5": float(((log_probs_NxC > label_log_probs_N[:, None]).sum(axis=1) < 5).mean()),
-        "test_nll": float(-label_log_probs_N.mean()),
-        "test_ece": expected_calibration_error(np.exp(log_probs_NxC.max(axis=1)), correct_N),
+        f"{split}_accuracy": float(correct_N.mean()),
+        f"{split}_top5": float(((log_probs_NxC > label_log_probs_N[:, None]).sum(axis=1) < 5).mean()),
+        f"{split}_nll": float(-label_log_probs_N.mean()),
+        f"{split}_ece": expected_calibration_error(np.exp(log_probs_NxC.max(axis=1)), correct_N),
     }
 
 
-def score_profile(logits_NxC: np.ndarray) -> dict[str, float]:
+def score_profile(logits_NxC: np.ndarray, split: str = "test") -> dict[str, float]:
     """How strict predictions are: the mean of the largest probability, and that of the next ones, as far as the `PROFILE_K`-th."""
     probs_NxK = np.sort(np.exp(log_softmax(logits_NxC)), axis=1)[:, ::-1][:, :PROFILE_K]
-    return {"test_top_score": float(probs_NxK[:, 0].mean()), "test_secondary_score": float(probs_NxK[:, 1:].mean())}
+    return {f"{split}_top_score": float(probs_NxK[:, 0].mean()), f"{split}_secondary_score": float(probs_NxK[:, 1:].mean())}
 
 
 def mean_entropy(logits_NxC: np.ndarray) -> float:

@@ -1,57 +1,47 @@
-"""What a run tells: metrics.jsonl, TensorBoard, and lines for the person who watches. Of several processes, the first one speaks."""
+"""A run's log: metrics.jsonl, TensorBoard, and lines for the person who watches. Of several processes, the first one writes it."""
 
 import json
 import math
 import os
 import pathlib
-import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 from tensorboard.summary import Writer
 
-from distill_jax import processes
+from distill_jax import files, processes, terminal, workdir
 from distill_jax.errors import UserError
 
-
-class Plan(NamedTuple):
-    """The shape of a run."""
-
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-    cycle_ends: tuple[int, ...]  # in finished epochs, increasing; the last is `epochs`
-    learning_rates: Sequence[float]  # of every step
-
-    @property
-    def steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
+DIVERGED = (
+    "the checkpoints are from before that. The training diverged: try a lower optimizer.learning_rate, or look at the weights and "
+    "temperatures of the loss (method.*), in a new --workdir"
+)
 
 
 class RunLog:
     """Records a run while it goes on.
 
     Args:
-      workdir: its folder.
-      plan: its shape.
+      folder: its workdir.
+      plan: its shape, an experiment.Plan.
       log_every: steps between two lines within an epoch.
       step: finished steps at the start. Lines of later steps, left behind by a run that was killed after its last checkpoint, are
         dropped, since they will be written again.
     """
 
-    def __init__(self, workdir: pathlib.Path, plan: Plan, log_every: int, step: int):
+    def __init__(self, folder: pathlib.Path, plan: Any, log_every: int, step: int):
         self.plan, self.log_every, self.step = plan, log_every, step
-        self.history = [line for line in read_jsonl(workdir / "metrics.jsonl") if line["step"] <= step]
-        write_text(workdir / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
-        self._file = (workdir / "metrics.jsonl").open("a") if processes.is_first() else None
-        self._tensorboard = Writer(str(workdir)) if processes.is_first() else None
+        self.history = [line for line in files.read_jsonl(folder / "metrics.jsonl") if line["step"] <= step]
+        workdir.write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
+        self._file = (folder / "metrics.jsonl").open("a") if processes.is_first() else None
+        self._tensorboard = rewritten_events(folder, self.history) if processes.is_first() else None
         self._pending = None  # (step, metrics) of a line that is still being computed
         self._finite_until = self._first_step = step
         self._clock = None  # (step, seconds) since when this epoch's speed is measured
         self._waited = 0.0  # seconds since then, for data
-        self._start = time.perf_counter()
+        self._start = self._last_end = time.perf_counter()
         self._seconds_before = max((line.get("wall_seconds", 0.0) for line in self.history), default=0.0)
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
@@ -90,13 +80,13 @@ class RunLog:
         """
         means = {name: float(value) for name, value in jax.device_get(epoch_metrics).compute().items()}
         if not math.isfinite(means["loss"]):
-            raise UserError(
-                f"the loss is not finite: it went wrong in steps {self._finite_until + 1} to {step}. The checkpoints are from before "
-                "that. Try a lower optimizer.learning_rate, in a new --workdir"
-            )
+            raise UserError(f"the loss is not finite: it went wrong in steps {self._finite_until + 1} to {step}; {DIVERGED}")
         self._finite_until = step
         clock_step, clock_seconds = self._clock
-        seconds = time.perf_counter() - clock_seconds
+        now = time.perf_counter()
+        if step == clock_step:  # an epoch of one step: that one, with its compilation and evaluation
+            clock_step, clock_seconds = step - 1, self._last_end
+        seconds = now - clock_seconds
         epoch = (step - 1) // self.plan.steps_per_epoch + 1
         return {
             "step": step,
@@ -106,7 +96,7 @@ class RunLog:
             **means,
             "images_per_second": (step - clock_step) * self.plan.batch_size / seconds,
             "data_wait": self._waited / seconds,  # fraction of the time in which the loop waited for a batch
-            "wall_seconds": self._seconds_before + time.perf_counter() - self._start,
+            "wall_seconds": self._seconds_before + now - self._start,
         }
 
     def end_epoch(self, line: dict[str, float]) -> None:
@@ -114,7 +104,7 @@ class RunLog:
         self._write(line)
         clear_progress()
         say(self._sentence(line))
-        self._clock = None
+        self._clock, self._last_end = None, time.perf_counter()
 
     def close(self) -> None:
         clear_progress()
@@ -129,46 +119,33 @@ class RunLog:
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
-        for name, value in line.items():
-            if name != "step":
-                self._tensorboard.add_scalar(name, value, line["step"])
+        add_event(self._tensorboard, line)
 
     def _sentence(self, line: dict[str, float]) -> str:
         seconds_a_step = (time.perf_counter() - self._start) / max(line["step"] - self._first_step, 1)
-        test = f"test {line['test_accuracy']:6.2%}  " if "test_accuracy" in line else ""
+        accuracy = line.get(f"{self.plan.evaluated_on}_accuracy")
+        evaluated = "" if accuracy is None else f"{self.plan.evaluated_on} {accuracy:6.2%}  "
         return (
             f"epoch {line['epoch']}/{self.plan.epochs}  step {line['step']}  cycle {line['cycle']}/{len(self.plan.cycle_ends)}  "
-            f"lr {line['learning_rate']:.4f}  loss {line['loss']:.4f}  train {line['train_accuracy']:6.2%}  {test}"
+            f"lr {line['learning_rate']:.4f}  loss {line['loss']:.4f}  train {line['train_accuracy']:6.2%}  {evaluated}"
             f"{line['images_per_second']:.0f} images/s  {duration(seconds_a_step * (self.plan.steps - line['step']))} left"
         )
 
 
-def read_jsonl(path: pathlib.Path) -> list[dict[str, float]]:
-    """The lines of a file, [] if there is none. A last line that a kill cut short is left out."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+def rewritten_events(folder: pathlib.Path, history: list[dict[str, float]]) -> Writer:
+    """TensorBoard's events of a run, written anew from its lines: points after the last checkpoint would stay otherwise."""
+    for path in folder.glob("events.out.*"):
+        path.unlink()
+    writer = Writer(str(folder))
+    for line in history:
+        add_event(writer, line)
+    return writer
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
-
-
-def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: pathlib.Path, content: str) -> None:
-    """Writes a file whole or not at all."""
-    if not processes.is_first():
-        return
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(content)
-    os.replace(temporary, path)
+def add_event(writer: Writer, line: dict[str, float]) -> None:
+    for name, value in line.items():
+        if name != "step":
+            writer.add_scalar(name, value, line["step"])
 
 
 def say(text: str) -> None:
@@ -179,8 +156,8 @@ def say(text: str) -> None:
 
 def show_progress(text: str) -> None:
     """A line that the next one takes the place of; on a terminal only."""
-    if sys.stdout.isatty() and processes.is_first():
-        print(f"\r\033[K{text}", end="", flush=True)
+    if processes.is_first():
+        terminal.show(text)
 
 
 def clear_progress() -> None:

@@ -46,6 +46,29 @@ def kl_divergence(
     return optax.losses.kl_divergence_with_log_targets(log_student_BxC, log_teacher_BxC)
 
 
+def distillation(
+    teacher_logits_BxC: jax.Array, student_logits_BxC: jax.Array, temperature: float, where: jax.Array | None = None
+) -> jax.Array:
+    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), averaged over the batch: what Hinton et al. add to the cross-entropy.
+
+    The factor keeps the size of the gradient as T grows.
+
+    Args:
+      teacher_logits_BxC: float32 [..., B, C]; the caller sees to it that it carries no gradient.
+      student_logits_BxC: float32 [B, C].
+      temperature: T > 0, divides both.
+      where: bool [B]; the other samples count as 0. None for all.
+
+    Returns:
+      float32 [...], in nats: a scalar for one teacher.
+
+    References:
+      Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531), section 2.
+    """
+    kl_B = kl_divergence(teacher_logits_BxC, student_logits_BxC, temperature, temperature)
+    return temperature**2 * (kl_B if where is None else jnp.where(where, kl_B, 0)).mean(axis=-1)
+
+
 def top_score_difference(logits_BxC: jax.Array, k: int) -> jax.Array:
     """f_(1) - mean(f_(2), ..., f_(k)), f_(i) being the i-th largest softmax probability: small where a few other classes are plausible.
 

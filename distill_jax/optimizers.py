@@ -3,8 +3,6 @@
 import jax
 import optax
 
-from distill_jax.errors import UserError
-
 
 def scaled_rate(fields, batch_size: int) -> float:
     """The learning rate of a batch size: proportional to it, if optimizer.reference_batch_size asks for that (Goyal et al., 1706.02677)."""
@@ -12,7 +10,7 @@ def scaled_rate(fields, batch_size: int) -> float:
 
 
 def create(fields, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The optimizer that the fields `optimizer.*` of a config describe (see configs/common.py).
+    """The optimizer that the fields `optimizer.*` of a config describe (see default_config.py).
 
     Args:
       fields: config.optimizer. "sgd": the L2 penalty's gradient is added before the momentum, on every parameter, as in the papers on
@@ -21,10 +19,10 @@ def create(fields, schedule: optax.Schedule) -> optax.GradientTransformation:
       schedule: learning rate of each iteration.
 
     Raises:
-      UserError: an unknown name.
+      ValueError: an unknown name.
     """
     if fields.name == "sgd":
         return optax.chain(optax.add_decayed_weights(fields.weight_decay), optax.sgd(schedule, fields.momentum, fields.nesterov))
     if fields.name == "adamw":
         return optax.adamw(schedule, weight_decay=fields.weight_decay, mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params))
-    raise UserError(f"optimizer.name is {fields.name!r}; known: sgd, adamw")
+    raise ValueError(f"name is {fields.name!r}; known: sgd, adamw")

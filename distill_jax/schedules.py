@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import optax
 
-from distill_jax.errors import UserError
-
 
 def cycle_ends(epochs: int, cycles: int = 1, cycle_epochs: Sequence[int] = ()) -> tuple[int, ...]:
     """The number of finished epochs at which each cycle ends.
@@ -20,14 +18,14 @@ def cycle_ends(epochs: int, cycles: int = 1, cycle_epochs: Sequence[int] = ()) -
       Increasing tuple, one entry a cycle; the last is `epochs`. 164 epochs in 3 cycles: (55, 109, 164).
 
     Raises:
-      UserError: the lengths do not add up, or there are more cycles than epochs.
+      ValueError: the lengths do not add up, or there are more cycles than epochs.
     """
     if not cycle_epochs:
         if not 1 <= cycles <= epochs:
-            raise UserError(f"schedule.cycles is {cycles}; it must lie in 1..epochs = {epochs}")
+            raise ValueError(f"cycles is {cycles}; it must lie in 1..epochs = {epochs}")
         return tuple(round(k * epochs / cycles) for k in range(1, cycles + 1))
     if any(length != int(length) or length < 1 for length in cycle_epochs) or sum(cycle_epochs) != epochs:
-        raise UserError(f"schedule.cycle_epochs {tuple(cycle_epochs)} must be positive integers with the sum epochs = {epochs}")
+        raise ValueError(f"cycle_epochs is {tuple(cycle_epochs)}; it must be positive integers with the sum epochs = {epochs}")
     return tuple(sum(cycle_epochs[: k + 1]) for k in range(len(cycle_epochs)))
 
 
@@ -58,9 +56,13 @@ def with_warmup(schedule: optax.Schedule, steps: int) -> optax.Schedule:
 
 
 def create(schedule, learning_rate: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    """The schedule that the fields `schedule.*` of a config describe (see configs/common.py)."""
+    """The schedule that the fields `schedule.*` of a config describe (see default_config.py).
+
+    Raises:
+      ValueError: a field is out of range; the message begins with its name.
+    """
     if not 0 <= schedule.warmup_epochs <= epochs:
-        raise UserError(f"schedule.warmup_epochs is {schedule.warmup_epochs}; it must lie in 0..epochs = {epochs}")
+        raise ValueError(f"warmup_epochs is {schedule.warmup_epochs}; it must lie in 0..epochs = {epochs}")
     warmup_steps = round(schedule.warmup_epochs * steps_per_epoch)
     rate = _without_warmup(schedule, learning_rate, epochs, steps_per_epoch)
     return with_warmup(rate, warmup_steps) if warmup_steps else rate
@@ -71,9 +73,8 @@ def _without_warmup(schedule, learning_rate: float, epochs: int, steps_per_epoch
         ends = cycle_ends(epochs, schedule.cycles, schedule.cycle_epochs)
         amplitudes = tuple(schedule.amplitudes) or (1.0,) * len(ends)
         if len(amplitudes) != len(ends):
-            raise UserError(f"schedule.amplitudes has {len(amplitudes)} entries; there are {len(ends)} cycles")
+            raise ValueError(f"amplitudes has {len(amplitudes)} entries; it must have one for each cycle, {len(ends)}")
         return cyclic_cosine([learning_rate * a for a in amplitudes], [end * steps_per_epoch for end in ends])
     if schedule.name == "step":
-        boundaries = [int(fraction * epochs) * steps_per_epoch for fraction in schedule.boundaries]
-        return step_decay(learning_rate, boundaries, schedule.factor)
-    raise UserError(f"schedule.name is {schedule.name!r}; known: cosine, step")
+        return step_decay(learning_rate, [round(part * epochs * steps_per_epoch) for part in schedule.boundaries], schedule.factor)
+    raise ValueError(f"name is {schedule.name!r}; known: cosine, step")

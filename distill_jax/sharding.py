@@ -4,15 +4,23 @@ One mesh axis, "data", over all devices. Batches are split along it, parameters 
 BatchNorm's means are those of the whole batch, and the same program runs on one device, on eight, or on a pod.
 """
 
-import functools
+import os
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from distill_jax.errors import UserError
+
+
+def check_backend() -> None:
+    """Raises UserError if JAX finds no device."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), f"none of JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r}")
+        raise UserError(f"JAX finds no device: {reason}; look at JAX_PLATFORMS and JAX_NUM_CPU_DEVICES") from error
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
@@ -50,11 +58,6 @@ def own_rows(count: int, mesh: Mesh) -> np.ndarray:
 def put_own_rows(tree: Any, count: int, mesh: Mesh) -> Any:
     """Host arrays that hold the `own_rows` of each process, as global device arrays of `count` rows."""
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(rows(mesh), array, (count, *array.shape[1:])), tree)
-
-
-def zeros(shape: tuple[int, ...], dtype: Any, mesh: Mesh) -> jax.Array:
-    """A device array of zeros, its first axis split over the devices."""
-    return jax.jit(functools.partial(jnp.zeros, shape, dtype), out_shardings=rows(mesh))()
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

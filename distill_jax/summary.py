@@ -1,78 +1,108 @@
 """What a finished run says of itself."""
 
+import functools
+import importlib.metadata
 import pathlib
+import platform
 import statistics
+import subprocess
 from typing import Any
 
 import jax
 
-from distill_jax import checkpoints, evaluate, networks
-from distill_jax.methods.base import variables
-from distill_jax.program import Program, predict_test
-from distill_jax.step import TrainState
+from distill_jax import checkpoints, evaluate, logs, processes, workdir
+from distill_jax.errors import UserError
+from distill_jax.experiment import Experiment
+from distill_jax.state import TrainState
 
-OF_THE_LAST_EPOCH = (
-    "test_accuracy", "test_top5", "test_nll", "test_ece", "test_top_score", "test_secondary_score", "teacher_agreement", "teacher_entropy",
-)  # fmt: skip
+LIBRARIES = ("distill_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+OF_THE_LAST_EPOCH = ("accuracy", "top5", "nll", "ece", "top_score", "secondary_score")  # after the split's name
 
 
-def summarise(program: Program, seed: int, workdir: pathlib.Path, state: TrainState, history: list[dict]) -> dict[str, Any]:
-    """The content of summary.json. The result is that of the last epoch; the best one stands beside it, under its own name."""
-    plan, last = program.plan, history[-1]
-    mean, std = program.channel_statistics or ((), ())
+def write(exp: Experiment, seed: int, folder: pathlib.Path, state: TrainState, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Writes summary.json, and the network's weights if they are not there, and returns the content of summary.json.
+
+    Raises:
+      UserError: metrics.jsonl has lost the last epoch.
+    """
+    path = workdir.snapshot_path(folder, exp.plan.epochs)
+    if not workdir.exists(path):
+        checkpoints.save_weights(path, state.network)
+    last = history[-1] if history else {}
+    if last.get("step") != exp.plan.steps or f"{exp.plan.evaluated_on}_accuracy" not in last:
+        raise UserError(f"{folder / 'metrics.jsonl'} has lost the line of step {exp.plan.steps}; restore it, or choose another --workdir")
+    summary = summarise(exp, seed, state, history)
+    if len(exp.plan.cycle_ends) > 1:
+        summary |= evaluate_snapshots(exp, folder, state)
+    workdir.write_json(folder / "summary.json", summary)
+    return summary
+
+
+def summarise(exp: Experiment, seed: int, state: TrainState, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The result is that of the last epoch; the best one stands beside it, under its own name."""
+    plan, spec, last = exp.plan, exp.spec, history[-1]
     epochs = [line for line in history if line["step"] % plan.steps_per_epoch == 0]
-    summary = {
-        "method": program.config.method.name,
-        "model": program.config.model.name,
-        "dataset": program.config.data.name,
-        "evaluated_on": "validation" if program.config.data.validation_examples else "test",
-        "num_classes": program.dataset.num_classes,
-        "input_shape": list(program.input_shape),
-        "input_mean": [float(value) for value in mean],
-        "input_std": [float(value) for value in std],
-        "vocabulary_size": program.dataset.vocabulary_size,
+    split = plan.evaluated_on
+    names = [f"{split}_{name}" for name in OF_THE_LAST_EPOCH] + ["teacher_agreement", "teacher_entropy"]
+    speeds = [line["images_per_second"] for line in epochs if line.get("images_per_second")]
+    return {
+        "schema": workdir.SCHEMA,
+        "method": exp.config.method.name,
+        "model": exp.config.model.name,
+        "dataset": exp.config.data.name,
+        "evaluated_on": split,
+        "num_classes": spec.num_classes,
+        "classes": list(spec.classes),
+        "input_shape": list(spec.input_shape),
+        "input_mean": list(spec.input_mean),
+        "input_std": list(spec.input_std),
+        "vocabulary_size": spec.vocabulary_size,
         "seed": seed,
         "epochs": plan.epochs,
         "steps": plan.steps,
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "train_accuracy": last["train_accuracy"],
-        "best_test_accuracy": max(line["test_accuracy"] for line in epochs if "test_accuracy" in line),
-        **{name: last[name] for name in OF_THE_LAST_EPOCH if name in last},
+        f"best_{split}_accuracy": max(line[f"{split}_accuracy"] for line in epochs if f"{split}_accuracy" in line),
+        **{name: last[name] for name in names if name in last},
         "ece_bins": evaluate.ECE_BINS,
-        "images_per_second": statistics.median(line["images_per_second"] for line in epochs),
+        "images_per_second": statistics.median(speeds) if speeds else None,
         "wall_seconds": last["wall_seconds"],
-        "params_sha256": checkpoints.params_sha256(state.params),
+        "params_sha256": checkpoints.sha256(state.params),
+        "weights_sha256": checkpoints.sha256(state.network),
+        **provenance(),
     }
-    if len(plan.cycle_ends) > 1:
-        summary["snapshot_ensemble"] = evaluate_snapshots(program, workdir, state)
-    return summary
 
 
-def evaluate_snapshots(program: Program, workdir: pathlib.Path, state: TrainState) -> dict[str, Any]:
-    """The networks at the cycles' ends, each alone, and the mean of their probabilities."""
-    labels = program.dataset.test["label"]
-    members = []
-    for epoch in program.plan.cycle_ends:
-        network = checkpoints.load_weights(networks.snapshot_path(workdir, epoch), variables(state))
-        members.append(predict_test(program, program.predict, network))
-    accuracies = [evaluate.classification_metrics(logits, labels)["test_accuracy"] for logits in members]
-    return {**evaluate.classification_metrics(evaluate.ensemble(members), labels), "members_test_accuracy": accuracies}
+def evaluate_snapshots(exp: Experiment, folder: pathlib.Path, state: TrainState) -> dict[str, Any]:
+    """The networks at the cycles' ends, each alone, and the mean of their probabilities; {} if one is missing or damaged."""
+    labels, split, members = exp.data.dataset.test["label"], exp.plan.evaluated_on, []
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state.network)
+    for epoch in exp.plan.cycle_ends:
+        try:
+            members.append(exp.predict(checkpoints.load_weights(workdir.snapshot_path(folder, epoch), like)))
+        except UserError as error:
+            logs.say(f"no ensemble of the cycles' networks: {error}")
+            return {}
+    accuracies = [evaluate.classification_metrics(logits, labels, split)[f"{split}_accuracy"] for logits in members]
+    together = evaluate.classification_metrics(evaluate.ensemble(members), labels, split)
+    return {"snapshot_ensemble": {**together, f"members_{split}_accuracy": accuracies}}
 
 
-def summarise_seeds(summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the seeds, the standard deviation (n - 1) of each result as <name>_std, and the summaries themselves under "runs".
-
-    Of a family, "stages" holds the same of each stage.
-    """
-    first = summaries[0]
-    varying = ("seed", "params_sha256", "snapshot_ensemble", "stages")
-    measured = [name for name, value in first.items() if isinstance(value, float)]
-    summary = {name: value for name, value in first.items() if name not in (*measured, *varying)}
-    summary["seeds"] = [run["seed"] for run in summaries]
-    for name in measured:
-        values = [run[name] for run in summaries]
-        summary[name] = statistics.mean(values)
-        summary[f"{name}_std"] = statistics.stdev(values)
-    if "stages" in first:
-        summary["stages"] = [summarise_seeds(list(stage)) for stage in zip(*(run["stages"] for run in summaries), strict=True)]
-    return summary | {"runs": summaries}
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """What computed a result: the commit of this code ("-dirty" with changes, "" outside a git checkout), library versions, devices."""
+    here = pathlib.Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        tracked = subprocess.run(["git", "-C", str(here), "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10)
+        described = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        commit = described.stdout.strip() if tracked.returncode == described.returncode == 0 else ""
+    except (OSError, subprocess.TimeoutExpired):
+        commit = ""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return {"commit": commit, "versions": versions, "device": processes.topology()}

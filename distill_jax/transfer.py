@@ -1,166 +1,159 @@
 """What trained networks are good for: ensembles of them, their features, and a linear probe on those."""
 
-import functools
+import os
 import pathlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from ml_collections import ConfigDict
 
-from distill_jax import evaluate, logs, networks, sharding
-from distill_jax.data import Dataset, batches, load_config
+from distill_jax import configuration, evaluate, logs, specs, trained, workdir
+from distill_jax.data import Dataset, load_config
+from distill_jax.data.dataset import fingerprint
 from distill_jax.errors import UserError
-from distill_jax.methods.base import variables
-from distill_jax.networks import Trained
-from distill_jax.tables import markdown, number, percents
+from distill_jax.results import markdown, number, percents
 
 
-def ensemble(config: ConfigDict, workdir: pathlib.Path, members: Sequence[str] = ()) -> dict[str, Any]:
+def ensemble(config: ConfigDict, root: str | os.PathLike, members: Sequence[str] = ()) -> dict[str, Any]:
     """Evaluates finished runs one by one, and the mean of their probabilities, on the test set of `config`.
 
     Args:
-      config: config.data says what to evaluate on; the rest does not matter.
-      workdir: where ensemble.json goes.
-      members: workdirs; none for the stages of `workdir`, or, without stages, its seeds.
+      config: config.data says on what data; the rest does not matter.
+      root: where ensemble.json goes.
+      members: workdirs; by default the stages of `root`, or, without stages, its seeds. Of a family with several seeds each seed has an
+        ensemble of its own.
 
     Returns:
-      The content of ensemble.json: the metrics of the ensemble, and under "members" each member's.
+      The content of ensemble.json: the metrics of the ensemble, and under "members" each member's; of several seeds a list under "runs".
 
     Raises:
       UserError: a member is missing, unfinished, or knows other classes or inputs than this data.
     """
-    runs = [networks.find(pathlib.Path(member).expanduser()) for member in members] or networks.find_below(workdir)
-    dataset = load_config(config.data)
-    logits = [test_logits(run, dataset, config.batch_size) for run in runs]
+    root = pathlib.Path(root).expanduser()
+    folders = [pathlib.Path(member).expanduser() for member in members] or trained.below(root)
+    if not members and all("stages" in workdir.load_summary(folder) for folder in folders):
+        result = {"runs": [ensemble(config, folder) for folder in folders]}
+        workdir.write_json(root / "ensemble.json", result)
+        return result
+    runs = [trained.find(folder) for folder in folders]
+    logits = []
+    for run in runs:
+        dataset = data_for(run, config)
+        check_member(run, dataset)
+        logits.append(trained.load(run.folder).logits(dataset.test, config.batch_size))
+    labels, split = np.asarray(dataset.test["label"]), dataset.evaluated_on
     results = [
-        {"member": str(run.workdir)} | evaluate.classification_metrics(member, dataset.test["label"])
+        {"member": str(run.folder)} | evaluate.classification_metrics(member, labels, split)
         for run, member in zip(runs, logits, strict=True)
     ]
-    workdir.mkdir(parents=True, exist_ok=True)
-    result = evaluate.classification_metrics(evaluate.ensemble(logits), dataset.test["label"]) | {"members": results}
-    logs.write_json(workdir / "ensemble.json", result)
+    result = evaluate.classification_metrics(evaluate.ensemble(logits), labels, split) | {"members": results}
+    root.mkdir(parents=True, exist_ok=True)
+    workdir.write_json(root / "ensemble.json", result)
     names = ("test_accuracy", "test_top5", "test_ece")
     rows = [[run["member"], *percents(run, *names), number(run, "test_nll", 3)] for run in [*results, {"member": "ensemble"} | result]]
     logs.say(markdown(["member", "accuracy, %", "top-5, %", "ECE, %", "NLL, nats"], rows))
-    logs.say(f"{workdir / 'ensemble.json'}: accuracy {result['test_accuracy']:.2%}")
+    logs.say(f"{root / 'ensemble.json'}: {split} accuracy {result[f'{split}_accuracy']:.2%}")
     return result
 
 
-def test_logits(run: Trained, dataset: Dataset, batch_size: int) -> np.ndarray:
-    """A member on the test set, float32 [N, C]."""
-    networks.check_fits(run, dataset, next(iter(dataset.test.values())).shape[1:])
-    return make_apply(run, functools.partial(run.model.apply, train=False), batch_size)(dataset.test)
-
-
-def features(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
-    """Writes the features of a data set, the inputs of a network's last dense layer, as workdir/features.npz.
+def features(config: ConfigDict, root: str | os.PathLike) -> pathlib.Path:
+    """Writes the features of a data set, the inputs of a network's last dense layer, as features_<data set>.npz.
 
     Args:
-      config: config.data says of what data set. Images of another size are resized (bilinear) and grey ones repeated over the channels,
-        as the network needs them; they are normalised as in its training.
-      workdir: of a finished run.
+      config: config.data says of what data set. Images of another size are resized (bilinear) and grey ones repeated over the channels, as
+        the network needs them; they are normalised as in its training, and sentences are encoded with its own tokenizer.
+      root: workdir of a finished run.
 
     Returns:
       The path of the npz: train_features and test_features, float32 [N, F], train_labels and test_labels, int32 [N].
 
     Raises:
-      UserError: the run is not finished, or the data set is of another kind than the network's.
+      UserError: the run is not finished, the data set is of another kind than the network's, or the file cannot be written.
     """
-    run = networks.find(workdir)
-    dataset = load_config(config.data)
-    extract = make_apply(run, functools.partial(penultimate, run.model), config.batch_size)
-    arrays = {}
+    run = trained.find(pathlib.Path(root).expanduser())
+    dataset, network, arrays = data_for(run, config), trained.load(run.folder), {}
     for split, rows in (("train", dataset.train), ("test", dataset.test)):
-        arrays[f"{split}_features"] = extract(rows)
+        arrays[f"{split}_features"] = network.map(trained.penultimate, rows, config.batch_size)
         arrays[f"{split}_labels"] = np.asarray(rows["label"])
-    path = workdir / "features.npz"
-    np.savez(path, **arrays)
+    path = run.folder / f"features_{file_name(config.data.name)}.npz"
+    write_npz(path, arrays)
     logs.say(f"{path}: features {arrays['train_features'].shape} and {arrays['test_features'].shape} of {dataset.name}")
     return path
 
 
-def linear_probe(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+def linear_probe(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
     """Fits a logistic regression on a network's features of a training set, and evaluates it on the test set.
 
-    scikit-learn's, on features of zero mean and unit variance, with its default L2 penalty (our choice).
+    The features are standardised; the regression is scikit-learn's, with its default L2 penalty.
 
     Args:
-      config: config.data, as for `features`.
-      workdir: of a finished run.
+      config: as for `features`.
+      root: as for `features`.
 
     Returns:
-      The content of workdir/linear_probe.json.
+      The content of linear_probe_<data set>.json.
     """
     from sklearn.linear_model import LogisticRegression  # here, since scikit-learn takes seconds to import
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    arrays = np.load(features(config, workdir))
+    arrays = np.load(features(config, root))
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     probe.fit(arrays["train_features"], arrays["train_labels"])
+    split = "validation" if config.data.validation_examples else "test"
     result = {
         "dataset": config.data.name,
         "train_examples": len(arrays["train_labels"]),
         "num_features": arrays["train_features"].shape[1],
         "train_accuracy": probe.score(arrays["train_features"], arrays["train_labels"]),
-        "test_accuracy": probe.score(arrays["test_features"], arrays["test_labels"]),
+        f"{split}_accuracy": probe.score(arrays["test_features"], arrays["test_labels"]),
     }
-    logs.write_json(workdir / "linear_probe.json", result)
-    logs.say(f"{workdir / 'linear_probe.json'}: test accuracy {result['test_accuracy']:.2%} on {config.data.name}")
+    path = pathlib.Path(root).expanduser() / f"linear_probe_{file_name(config.data.name)}.json"
+    workdir.write_json(path, result)
+    logs.say(f"{path}: {split} accuracy {result[f'{split}_accuracy']:.2%} on {config.data.name}")
     return result
 
 
-def penultimate(model: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> jax.Array:
-    """The input of the layer "head", float32 [B, F], in inference mode."""
-    caught = []
+def data_for(run: trained.Run, config: ConfigDict) -> Dataset:
+    """The data set of a config, encoded for a run's network.
 
-    def catch(next_function, args, kwargs, context):
-        if context.module.name == "head":
-            caught.append(args[0])
-        return next_function(*args, **kwargs)
-
-    with nn.intercept_methods(catch):
-        model.apply(variables, inputs, train=False)
-    return caught[0]
-
-
-def make_apply(run: Trained, function: Callable[..., jax.Array], batch_size: int) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
-    """Builds a function of a whole split: function(variables, inputs), jitted, batch by batch."""
-    mesh = sharding.make_mesh()
-    sharding.check_batch_size(batch_size, mesh)
-    predict = jax.jit(
-        evaluate.make_predict(function, lambda batch, key: network_inputs(run, batch)), out_shardings=sharding.replicated(mesh)
-    )
-    network = variables(networks.load(run, mesh))
-
-    def apply(rows):
-        check_kind(run, rows)
-        predict_batch = functools.partial(predict, network, batches.source(rows, mesh))
-        return evaluate.predict_all(predict_batch, batches.evaluation_batches(rows, batch_size, mesh), len(rows["label"]))
-
-    return apply
+    Raises:
+      UserError: it is the data set of the run, and has changed since.
+    """
+    dataset = load_config(config.data, tokenizer=run.spec.tokenizer)
+    is_own = configuration.of_workdir(run.folder).data.to_dict() == config.data.to_dict()  # in another data.dir there is another set
+    if is_own and workdir.exists(run.folder / "data.json"):
+        workdir.remember(run.folder / "data.json", fingerprint(dataset))
+    return dataset
 
 
-def check_kind(run: Trained, rows: dict[str, np.ndarray]) -> None:
-    """Raises UserError unless a network can be given this data, resized if need be."""
-    kind = "tokens" if run.summary["vocabulary_size"] else "image"
-    if kind not in rows:
-        raise UserError(f"{run.workdir}: its network takes {kind}; this data set has {', '.join(name for name in rows if name != 'label')}")
-    channels = run.summary["input_shape"][-1]
-    if kind == "image" and rows["image"].shape[3] not in (1, channels):
-        raise UserError(f"{run.workdir}: its network takes images of {channels} channels; this data set has {rows['image'].shape[3]}")
+def check_member(run: trained.Run, dataset: Dataset) -> None:
+    """Raises UserError unless a network's outputs stand for the classes of a data set, and its inputs are of that size."""
+    where = f"member {run.folder}"
+    specs.check_classes(where, run.spec, run.spec._replace(num_classes=dataset.num_classes, classes=dataset.classes), dataset.name)
+    shape = next(column.shape[1:] for name, column in dataset.test.items() if name != "label")
+    if tuple(shape) != run.spec.input_shape:
+        raise UserError(f"{where} takes inputs of shape {run.spec.input_shape}; those of {dataset.name} are {tuple(shape)}")
 
 
-def network_inputs(run: Trained, batch: dict[str, jax.Array]) -> jax.Array:
-    """A batch as a run's network takes it: images resized, their one channel repeated, and normalised as in its training."""
-    if "tokens" in batch:
-        return batch["tokens"]
-    shape = (len(batch["image"]), *run.summary["input_shape"])
-    images = batch["image"].astype(jnp.float32) / 255
-    if images.shape[1:3] != shape[1:3]:
-        images = jax.image.resize(images, (*shape[:3], images.shape[3]), "bilinear")
-    return (jnp.broadcast_to(images, shape) - jnp.array(run.summary["input_mean"])) / jnp.array(run.summary["input_std"])
+def file_name(name: str) -> str:
+    """A data set's name as part of a file's name: all of it, since the files of many sets are called train.tsv."""
+    return re.sub(r"\W+", "_", name)[-100:].strip("_")
+
+
+def write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays whole or not at all.
+
+    Raises:
+      UserError: they cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -1,9 +1,21 @@
-"""The distillation methods. A new one is a new file here and a line in `METHODS`."""
+"""The distillation methods, one a file, and the registry.
+
+A method is a function of its options that returns a `Method`, see base.py. It takes what it needs of the run, too: an argument with
+the name of a field of `Setting` is filled in. A method of your own needs no change here:
+
+    # my_methods.py, in the folder from which you start run.py:
+    #   def label_noise(num_classes, rate=0.1):
+    #       ...
+    #       return Method(signal, loss)
+    python run.py --config.method.name=my_methods:label_noise --config.method.rate=0.2
+"""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
-from distill_jax.errors import UserError
-from distill_jax.methods.base import FrozenLogits, FrozenNetwork, Losses, Method, Setting
+from distill_jax import fields, imports
+from distill_jax.methods.base import Batch, Losses, Method, Setting
 from distill_jax.methods.combined import combine
 from distill_jax.methods.densely_guided import densely_guided
 from distill_jax.methods.generations import distillation, patriarch
@@ -11,8 +23,13 @@ from distill_jax.methods.long_short_term import long_short_term
 from distill_jax.methods.snapshot import snapshot_distillation
 from distill_jax.methods.supervised import supervised
 
-__all__ = ["METHODS", "FrozenLogits", "FrozenNetwork", "Losses", "Method", "Setting", "create"]
+__all__ = [
+    "METHODS", "Batch", "Losses", "Method", "Setting", "combine", "create", "densely_guided", "distillation", "is_guided",
+    "long_short_term",
+    "options", "patriarch", "snapshot_distillation", "supervised", "wants_table",
+]  # fmt: skip
 
+GUIDE_LOGITS = ("forward", "table")  # how the run asks frozen teachers: see `options`
 METHODS = {
     "densely_guided": densely_guided,
     "distillation": distillation,
@@ -21,33 +38,101 @@ METHODS = {
     "snapshot": snapshot_distillation,
     "supervised": supervised,
 }
-TAUGHT_BY_OTHERS = ("distillation", "densely_guided")  # methods whose teachers are other runs' networks
 
 
-def create(name: str, setting: Setting, **fields) -> Method:
-    """The method `name` with its fields `method.*`.
+def create(name: str, setting: Setting, **given: Any) -> Method:
+    """The method `name` for a run.
 
     Args:
-      name: one of `METHODS`, or several with + between them: their teachers add up, and each has its fields in `method.<its name>.*`.
-      setting: the run it serves.
-      **fields: of the method.
+      name: one of `METHODS`, an import path "module:function", or several with + between them: their teachers add up (`combine`).
+      setting: the run.
+      **given: the method's options; of several methods a dict each, by name.
 
     Raises:
-      UserError: the method, or one of its fields, is unknown.
+      ValueError: the method, or one of its options, is unknown or out of range. The message begins with the option's name.
+    """
+    if setting.num_teachers and not is_guided(name):
+        guided = ", ".join(method for method in METHODS if is_guided(method))
+        raise ValueError(f"num_teachers is {setting.num_teachers}, but {name!r} takes no teachers; these do: {guided}")
+    given = fields.check(f"method {name!r}", options(name), given)
+    if "guide_logits" in given:
+        fields.check_choice("guide_logits", given.pop("guide_logits"), GUIDE_LOGITS)
+    if "+" in name:
+        return combine([_create_member(member, setting, given.get(member, {})) for member in name.split("+")])
+    function = find(name)
+    needed = [argument for argument in _arguments(function) if argument in Setting._fields]
+    arguments = {argument: getattr(setting, argument) for argument in needed} | given
+    return _own(name, function, arguments) if ":" in name else function(**arguments)
+
+
+def options(name: str) -> dict[str, Any]:
+    """The options of a method and their defaults; of several methods a dict each, by name.
+
+    Every method that frozen networks of other runs teach has the option guide_logits, which is the run's to act on: "forward" runs
+    these networks on each batch; "table" runs them once on the training set, before the training, where augmentation is off.
     """
     if "+" in name:
-        names = name.split("+")
-        for field in fields:
-            if field not in names:
-                raise UserError(f"method.{field} is no field of method {name!r}; it has the fields of {', '.join(names)}")
-        settings = [setting if member in TAUGHT_BY_OTHERS else setting._replace(teachers=()) for member in names]
-        return combine([create(member, own, **fields.get(member, {})) for member, own in zip(names, settings, strict=True)])
-    if name not in METHODS:
-        raise UserError(f"method.name is {name!r}; known: {', '.join(sorted(METHODS))}")
-    if setting.teachers and name not in TAUGHT_BY_OTHERS:
-        raise UserError(f"`teachers` names {len(setting.teachers)}, but method {name!r} takes none; {', '.join(TAUGHT_BY_OTHERS)} do")
-    known = list(inspect.signature(METHODS[name]).parameters)[1:]
-    for field in fields:
-        if field not in known:
-            raise UserError(f"method.{field} is no field of method {name!r}, which has: {', '.join(known) or 'none'}")
-    return METHODS[name](setting, **fields)
+        members = name.split("+")
+        if len(set(members)) < len(members):
+            raise ValueError(f"name is {name!r}, which names a method twice")
+        return {member: options(member) for member in members}
+    guided = {"guide_logits": "forward"} if is_guided(name) else {}
+    return fields.defaults(find(name), without=Setting._fields) | guided
+
+
+def wants_table(name: str, **given: Any) -> bool:
+    """Whether option guide_logits asks for a table."""
+    members = [given.get(member, {}) for member in name.split("+")] if "+" in name else [given]
+    return any(member.get("guide_logits") == "table" for member in members)
+
+
+def is_guided(name: str) -> bool:
+    """Whether a method, or one of several, is taught by frozen networks of other runs."""
+    return any("num_teachers" in _arguments(find(member)) for member in name.split("+"))
+
+
+def find(name: str) -> Callable[..., Method]:
+    """The function behind a name.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if ":" in name:
+        try:
+            function = imports.load(name)
+        except ValueError as error:
+            raise ValueError(f"name is {name!r}; {error}") from error
+        if not inspect.isfunction(function):
+            raise ValueError(f"name is {name!r}; it must be a function that returns a Method")
+        return function
+    fields.check_choice("name", name, METHODS)
+    return METHODS[name]
+
+
+def _create_member(name: str, setting: Setting, given: dict[str, Any]) -> Method:
+    """One of several methods; an error names its options as NAME.OPTION."""
+    try:
+        return create(name, setting if is_guided(name) else setting._replace(num_teachers=0), **given)
+    except ValueError as error:
+        raise ValueError(f"{name}.{error}" if _is_about_option(error, name) else str(error)) from error
+
+
+def _own(name: str, function: Callable[..., Method], arguments: dict[str, Any]) -> Method:
+    """A user's own method, whose function may raise anything."""
+    try:
+        method = function(**arguments)
+    except Exception as error:
+        if isinstance(error, ValueError) and _is_about_option(error, name):
+            raise
+        raise ValueError(f"name is {name!r}; building it failed: {imports.one_line(error)}") from error
+    if not isinstance(method, Method):
+        raise ValueError(f"name is {name!r}; it returns {type(method).__name__}, not a Method")
+    return method
+
+
+def _is_about_option(error: ValueError, name: str) -> bool:
+    return str(error).split(" ")[0] in options(name)
+
+
+def _arguments(function: Callable[..., Method]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)

@@ -1,39 +1,34 @@
-"""What a distillation method is: a record of pure functions, in the spirit of optax's GradientTransformation."""
+"""What a distillation method is: a record of pure functions, in the spirit of optax's GradientTransformation.
+
+    teacher = method.init(network)
+    for epoch in range(1, epochs + 1):
+        for batch in batches:
+            signal = method.signal(teacher, batch, key)         # outside the function that is differentiated
+            loss = method.loss(logits, labels, signal).loss     # inside it
+            if method.observe:
+                teacher = method.observe(teacher, batch.ids, logits)
+        teacher = method.end_epoch(teacher, network, epoch)
+
+A network is what flax's `apply` takes: {"params": ..., "batch_stats": ...}. `examples/own_loop.py` is such a loop.
+"""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
-from flax import linen as nn
-from flax import struct
-from jax.sharding import Mesh
 
-Teacher = Any  # a pytree; None where there is no teacher (yet)
+Teacher = Any  # a pytree of arrays; None where there is no teacher (yet)
 Signal = Any  # what the teacher says of one batch: a pytree of arrays, or None
+Network = Any  # {"params": ..., "batch_stats": ...}
 
 
-class FrozenNetwork(struct.PyTreeNode):
-    """A network that another run trained. Part of the state, but not of its checkpoints: it is read from that run again."""
+class Batch(NamedTuple):
+    """What a teacher may look at."""
 
-    params: Any
-    batch_stats: Any
-
-
-class FrozenLogits(struct.PyTreeNode):
-    """What such a network says of every training sample, where augmentation is off; not in the checkpoints either."""
-
-    logits: jax.Array  # float32 [N, C], by sample id
-
-
-class Setting(NamedTuple):
-    """What a method may know of the run it serves."""
-
-    model: nn.Module
-    cycle_ends: tuple[int, ...]  # finished epochs at which each learning-rate cycle ends; the last is the run's length
-    num_examples: int = 0  # of the training set; ids are below it
-    num_classes: int = 0
-    mesh: Mesh | None = None  # the devices
-    teachers: tuple[nn.Module, ...] = ()  # the architectures of the networks that `init` is given
+    inputs: Any  # as the student gets them, augmented and normalised: [B, ...]
+    ids: jax.Array  # int32 [B]: each sample's row in the training set
+    # of each frozen network of another run, a function without arguments: its logits of this batch, [B, C], computed when called
+    teachers: tuple[Callable[[], jax.Array], ...] = ()
 
 
 class Losses(NamedTuple):
@@ -44,45 +39,68 @@ class Losses(NamedTuple):
     teacher: jax.Array  # what the teacher adds, weighted as in `loss`; 0 without a teacher
 
 
+class InitFn(Protocol):
+    def __call__(self, network: Network) -> Teacher:
+        """The teacher before the first step, given the student's initial network."""
+
+
+class SignalFn(Protocol):
+    def __call__(self, teacher: Teacher, batch: Batch, key: jax.Array) -> Signal:
+        """What the teacher says of a batch. Traced into the step, outside the differentiated function: no gradient reaches the teacher."""
+
+
+class LossFn(Protocol):
+    def __call__(self, logits_BxC: jax.Array, labels_B: jax.Array, signal: Signal) -> Losses:
+        """The loss of a batch, given the student's logits, float32 [B, C], and the labels, int32 [B]."""
+
+
+class ObserveFn(Protocol):
+    def __call__(self, teacher: Teacher, ids_B: jax.Array, logits_BxC: jax.Array) -> Teacher:
+        """What the teacher learns of a batch after its step. A jitted call of its own, with the teacher donated."""
+
+
+class EndEpochFn(Protocol):
+    def __call__(self, teacher: Teacher, network: Network, epochs_done: int) -> Teacher:
+        """The teacher of the next epoch. It must copy what it keeps of `network`: the step donates the student's buffers."""
+
+
+class PredictFn(Protocol):
+    def __call__(self, teacher: Teacher, inputs: Any) -> jax.Array:
+        """The teacher's logits, [B, C], of inputs it has never seen. For evaluation only."""
+
+
+def no_teacher(network: Network) -> Teacher:
+    """An `init` for methods that start without a teacher."""
+    del network
+
+
+def keep_teacher(teacher: Teacher, network: Network, epochs_done: int) -> Teacher:
+    """An `end_epoch` for methods whose teacher changes nowhere but in `observe`."""
+    del network, epochs_done
+    return teacher
+
+
 class Method(NamedTuple):
-    """A distillation method.
+    """A distillation method: `signal` and `loss`, and what else it needs."""
 
-    Every function is pure. `signal` and `loss` are traced into the jitted step, `observe` and `predict` are jitted by themselves;
-    `init` and `end_epoch` run between epochs.
-    """
-
-    # (state, given) -> Teacher: the teacher before the first step. `given` has a FrozenNetwork for each of Setting.teachers
-    init: Callable[[Any, tuple], Teacher]
-    # (teacher, inputs, ids_B, key) -> Signal: computed outside the differentiated function, so no gradient can reach the teacher
-    signal: Callable[[Teacher, Any, jax.Array, jax.Array], Signal]
-    # (logits_BxC, labels_B, signal) -> Losses
-    loss: Callable[[jax.Array, jax.Array, Signal], Losses]
-    # (state, epochs_done) -> Teacher: the teacher of the next epoch
-    end_epoch: Callable[[Any, int], Teacher]
-    # (teacher, ids_B, logits_BxC) -> Teacher: what it learns of a batch after the step; None if it does not look. A call of its own, the
-    # teacher donated: a table that is read and written within one compiled program is copied as a whole, twice a step
-    observe: Callable[[Teacher, jax.Array, jax.Array], Teacher] | None = None
-    # whether `observe` gets the logits of a clean pass (no augmentation, inference mode), a forward more, and not those of the step
-    observes_clean_view: bool = False
-    # whether `given` has FrozenLogits instead: the teachers' forwards are run once, on the training set without augmentation
-    wants_logits: bool = False
-    # (teacher, inputs) -> logits_BxC of unseen inputs; None if the teacher cannot tell. For evaluation only.
-    predict: Callable[[Teacher, Any], jax.Array] | None = None
+    signal: SignalFn
+    loss: LossFn
+    init: InitFn = no_teacher
+    end_epoch: EndEpochFn = keep_teacher
+    # A call of its own, since a table that is read and written within one compiled program is copied as a whole, twice a step.
+    observe: ObserveFn | None = None
+    observes: str = "step"  # the logits that `observe` gets: "step", those of the step; "clean", of the sample without augmentation
+    by_sample: Any = False  # whether the teacher is a table with a row a sample, which is split over the devices; of several: a tuple
+    predict: PredictFn | None = None
 
 
-def unchanged(state, epochs_done: int) -> Teacher:
-    """An `end_epoch` for methods whose teacher never changes."""
-    del epochs_done
-    return state.teacher
+class Setting(NamedTuple):
+    """What a run knows. A method takes what it needs of this as arguments of the same names."""
 
-
-def variables(network: Any) -> dict[str, Any]:
-    """A network, anything with `params` and `batch_stats`, as flax's `apply` takes it."""
-    return {"params": network.params, "batch_stats": network.batch_stats}
-
-
-def frozen_logits(model: nn.Module, teacher: FrozenNetwork | FrozenLogits, inputs: Any, ids_B: jax.Array) -> jax.Array:
-    """What a frozen teacher says of a batch, float32 [B, C]: its forward in inference mode, or its rows of the table."""
-    if isinstance(teacher, FrozenLogits):
-        return teacher.logits.at[ids_B].get(mode="promise_in_bounds")
-    return model.apply(variables(teacher), inputs, train=False)
+    apply: Callable[[Network, Any], jax.Array]  # (network, inputs) -> logits [B, C], in inference mode: the student's architecture
+    cycle_ends: tuple[int, ...]  # finished epochs at which each learning-rate cycle ends; the last is the run's length
+    num_examples: int  # of the training set; ids are below it
+    num_classes: int
+    num_devices: int = 1
+    num_teachers: int = 0  # frozen networks of other runs
+    epochs: int = 0  # length of the run; 0 if that is not known

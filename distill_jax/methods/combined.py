@@ -15,21 +15,19 @@ def combine(members: Sequence[Method]) -> Method:
       A Method whose teacher is the tuple of theirs.
     """
 
-    def init(state, given):
-        return tuple(member.init(state, given) for member in members)
+    def init(network):
+        return tuple(member.init(network) for member in members)
 
-    def signal(teachers, inputs, ids_B, key):
-        return tuple(member.signal(teacher, inputs, ids_B, key) for member, teacher in zip(members, teachers, strict=True))
+    def signal(teachers, batch, key):
+        return tuple(member.signal(teacher, batch, key) for member, teacher in zip(members, teachers, strict=True))
 
     def loss(logits_BxC, labels_B, signals):
         parts = [member.loss(logits_BxC, labels_B, said) for member, said in zip(members, signals, strict=True)]
         ce = parts[0].ce
         return Losses(loss=ce + sum(part.loss - ce for part in parts), ce=ce, teacher=sum(part.teacher for part in parts))
 
-    def end_epoch(state, epochs_done):
-        return tuple(
-            member.end_epoch(state.replace(teacher=teacher), epochs_done) for member, teacher in zip(members, state.teacher, strict=True)
-        )
+    def end_epoch(teachers, network, epochs_done):
+        return tuple(member.end_epoch(teacher, network, epochs_done) for member, teacher in zip(members, teachers, strict=True))
 
     def observe(teachers, ids_B, logits_BxC):
         return tuple(
@@ -37,13 +35,13 @@ def combine(members: Sequence[Method]) -> Method:
             for member, teacher in zip(members, teachers, strict=True)
         )
 
-    observes = any(member.observe for member in members)
+    observers = [member for member in members if member.observe]
     return Method(
-        init=init,
-        signal=signal,
-        loss=loss,
-        end_epoch=end_epoch,
-        observe=observe if observes else None,
-        observes_clean_view=any(member.observes_clean_view for member in members),
-        wants_logits=any(member.wants_logits for member in members),
+        signal,
+        loss,
+        init,
+        end_epoch,
+        observe=observe if observers else None,
+        observes="clean" if any(member.observes == "clean" for member in observers) else "step",
+        by_sample=tuple(member.by_sample for member in members),
     )

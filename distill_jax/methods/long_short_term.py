@@ -2,29 +2,31 @@
 
 Jiang et al., "Long Short-Term Sample Distillation", AAAI 2020 (arXiv 2003.00739).
 
-The abstract fixes the idea: one generation, no forward of a teacher; the signal of each sample has a long-term part, from several epochs
-ago, and a short-term part, more up to date; the teachers of each sample are its own. The formula is our choice, of the family that fits:
+The abstract fixes the idea: one generation, no forward of a teacher; each sample's signal has a long-term part, from several epochs ago,
+and a short-term part, more up to date; the teachers of each sample are its own. The formula is our choice, of the family that fits:
 
     L_n = CE(y_n, z_n) + weight_short * KD(short_n, z_n) + weight_long * KD(long_n, z_n)
     KD(t, z) = T^2 * KL( softmax(t / T) || softmax(z / T) )
 
-short_n holds the logits of sample n at its last visit, written as it is trained on. long_n holds those of the last epoch of the previous
-mini-generation, a fixed number of epochs, and does not change within one. A term is absent for a sample until its signal exists.
+short_n are the logits of sample n at its last visit, stored as it is trained on. long_n are those of the last epoch of the previous
+mini-generation, a fixed number of epochs, and do not change within one. A term is absent for a sample until its signal exists.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from distill_jax import losses, sharding
-from distill_jax.errors import UserError
-from distill_jax.methods.base import Losses, Method, Setting
+from distill_jax import losses
+from distill_jax.fields import check_choice, check_range
+from distill_jax.methods.base import Losses, Method
 
-ROW_MULTIPLE = 1024  # rows are rounded up, so that a table splits evenly over any usual number of devices, and moves between them
+ROW_MULTIPLE = 1024  # tables have a multiple of so many rows: they split evenly over any usual number of devices, and move between them
 
 
 class SampleTable(struct.PyTreeNode):
-    """Logits by sample id, the rows split over the devices. Rows beyond the training set stay unused."""
+    """Logits by sample id. Rows beyond the training set stay unused."""
 
     short: jax.Array  # [N, C]
     long: jax.Array  # [N, C]
@@ -42,7 +44,7 @@ class SampleSignal(struct.PyTreeNode):
 
 
 def write_rows(table: SampleTable, ids_B: jax.Array, logits_BxC: jax.Array) -> SampleTable:
-    """Stores what the network said of a batch; `ids_B` holds no id twice."""
+    """Stores what the network said of a batch; no id may occur twice in `ids_B`."""
     options = {"mode": "promise_in_bounds", "unique_indices": True}
     return table.replace(
         short=table.short.at[ids_B].set(logits_BxC.astype(table.short.dtype), **options),
@@ -57,7 +59,10 @@ def read_rows(table: SampleTable, ids_B: jax.Array) -> SampleSignal:
 
 
 def long_short_term(
-    setting: Setting,
+    num_examples: int,
+    num_classes: int,
+    num_devices: int = 1,
+    epochs: int = 0,
     temperature: float = 2.0,
     weight_long: float = 0.5,
     weight_short: float = 0.5,
@@ -69,59 +74,56 @@ def long_short_term(
     """Long Short-Term Sample Distillation.
 
     Args:
-      setting: the model's run; the tables have a row for each of its training samples.
+      num_examples: N, size of the training set; ids lie in [0, N).
+      num_classes: C.
+      num_devices: over which the tables are split.
+      epochs: length of the run, if it is known: for a check of generation_epochs.
       temperature: T > 0.
       weight_long: of the long-term term; 0 leaves it out.
       weight_short: of the short-term term; 0 leaves it out.
-      generation_epochs: length of a mini-generation in epochs.
+      generation_epochs: length of a mini-generation, in epochs.
       symmetric: soften teacher and student and multiply by T^2; False softens the teacher alone, without the factor, as Snapshot
         Distillation does.
-      view: which logits are stored: "training", those of the step itself, of the augmented image and with dropout, at no cost; or
-        "clean", those of the same weights in inference mode on the sample as it is, one forward more a step.
-      table_dtype: float32, or bfloat16, which halves the memory; for accelerators, since XLA's scatter on a CPU converts the whole
-        table at each step.
+      view: which logits are stored. "training": those of the step itself, with augmentation and dropout, at no cost. "clean": those of
+        the same weights in inference mode on the sample as it is, one more forward a step.
+      table_dtype: "float32", or "bfloat16" for half the memory; on accelerators, since XLA's scatter on a CPU converts the whole table at
+        each step.
 
     Returns:
       A Method whose teacher is a `SampleTable`.
 
     Raises:
-      UserError: a field is out of range.
+      ValueError: an argument is out of range.
     """
-    if not temperature > 0:
-        raise UserError(f"method.temperature is {temperature}; it must be positive")
-    for name, weight in (("weight_long", weight_long), ("weight_short", weight_short)):
-        if weight < 0:
-            raise UserError(f"method.{name} is {weight}; it must not be negative")
-    if generation_epochs < 1:
-        raise UserError(f"method.generation_epochs is {generation_epochs}; it must be at least 1")
-    if view not in ("training", "clean"):
-        raise UserError(f"method.view is {view!r}; known: training, clean")
-    if table_dtype not in ("float32", "bfloat16"):
-        raise UserError(f"method.table_dtype is {table_dtype!r}; known: float32, bfloat16")
+    check_range("temperature", temperature, 0.01, 100)
+    check_range("weight_long", weight_long, 0)
+    check_range("weight_short", weight_short, 0)
+    check_range("generation_epochs", generation_epochs, 1)
+    if weight_long and 0 < epochs <= generation_epochs:
+        raise ValueError(
+            f"generation_epochs is {generation_epochs}, but epochs is {epochs}: there would be no long-term signal; "
+            "choose fewer, or set weight_long to 0"
+        )
+    check_choice("view", view, ("training", "clean"))
+    check_choice("table_dtype", table_dtype, ("float32", "bfloat16"))
+    multiple = math.lcm(ROW_MULTIPLE, num_devices)
+    rows = -(-num_examples // multiple) * multiple
 
-    def init(state, given):
-        del state, given
-        rows = -(-setting.num_examples // ROW_MULTIPLE) * ROW_MULTIPLE
+    def init(network):
+        del network
+        logits, unseen = jnp.zeros((rows, num_classes), table_dtype), jnp.zeros(rows, bool)
+        return SampleTable(short=logits, long=jnp.copy(logits), has_short=unseen, has_long=jnp.copy(unseen))
 
-        def logits():
-            return sharding.zeros((rows, setting.num_classes), jnp.dtype(table_dtype), setting.mesh)
-
-        def unseen():
-            return sharding.zeros((rows,), jnp.bool_, setting.mesh)
-
-        return SampleTable(short=logits(), long=logits(), has_short=unseen(), has_long=unseen())
-
-    def signal(table, inputs, ids_B, key):
-        del inputs, key
-        return read_rows(table, ids_B)
+    def signal(table, batch, key):
+        del key
+        return read_rows(table, batch.ids)
 
     def term(weight, teacher_BxC, exists_B, logits_BxC):
         if weight == 0:
             return 0.0
         if symmetric:
-            kl_B = temperature**2 * losses.kl_divergence(teacher_BxC, logits_BxC, temperature, temperature)
-        else:
-            kl_B = losses.kl_divergence(teacher_BxC, logits_BxC, teacher_temperature=temperature)
+            return weight * losses.distillation(teacher_BxC, logits_BxC, temperature, where=exists_B)
+        kl_B = losses.kl_divergence(teacher_BxC, logits_BxC, teacher_temperature=temperature)
         return weight * jnp.where(exists_B, kl_B, 0).mean()
 
     def loss(logits_BxC, labels_B, rows):
@@ -130,10 +132,11 @@ def long_short_term(
         long = term(weight_long, rows.long_BxC, rows.has_long_B, logits_BxC)
         return Losses(loss=ce + short + long, ce=ce, teacher=jnp.asarray(short + long))
 
-    def end_epoch(state, epochs_done):
-        table = state.teacher
+    def end_epoch(table, network, epochs_done):
+        del network
         if epochs_done % generation_epochs:
             return table
         return table.replace(long=jnp.copy(table.short), has_long=jnp.copy(table.has_short))
 
-    return Method(init=init, signal=signal, loss=loss, end_epoch=end_epoch, observe=write_rows, observes_clean_view=view == "clean")
+    observes = "clean" if view == "clean" else "step"
+    return Method(signal, loss, init, end_epoch, observe=write_rows, observes=observes, by_sample=True)

@@ -2,75 +2,63 @@
 
 Yang, Xie, Su, Yuille, "Snapshot Distillation: Teacher-Student Optimization in One Generation", CVPR 2019 (arXiv 1812.00123).
 
-A run has K cycles of a cosine learning rate. In the first one the network learns from the labels alone. At the end of each cycle
-a copy of the network, weights and BatchNorm statistics, is frozen; during the whole of the next cycle it is the teacher:
+A run has K cycles of a cosine learning rate. In the first, the network learns from the labels alone. At the end of each cycle a copy of
+the network, weights and BatchNorm statistics, is frozen; it is the teacher during the whole of the next cycle:
 
     L = (1 + 1/T) * CE(y, softmax(z_student)) + KL( softmax(z_teacher / T) || softmax(z_student) )
 
-Only the teacher is softened, by T > 1, and there is no factor T^2. The student itself goes on, with its momentum: only the learning
-rate jumps. That costs one inference forward a step, from the second cycle on.
+Only the teacher is softened, by T > 1, and there is no factor T^2. The student keeps its momentum: only the learning rate restarts. The
+cost is one inference forward a step, from the second cycle on.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from distill_jax import losses
-from distill_jax.errors import UserError
-from distill_jax.methods.base import Losses, Method, Setting, variables
+from distill_jax.fields import check_range
+from distill_jax.methods.base import Losses, Method, Network
 
 
-class Snapshot(struct.PyTreeNode):
-    """A frozen network of the student's architecture."""
-
-    params: Any
-    batch_stats: Any
-
-
-def take_snapshot(state) -> Snapshot:
-    """Copies the student. A copy, since the train step donates the student's own buffers."""
-    return jax.tree.map(jnp.copy, Snapshot(params=state.params, batch_stats=state.batch_stats))
-
-
-def snapshot_distillation(setting: Setting, temperature: float = 2.0, symmetric: bool = False) -> Method:
+def snapshot_distillation(
+    apply: Callable[[Network, Any], jax.Array], cycle_ends: tuple[int, ...], temperature: float = 2.0, symmetric: bool = False
+) -> Method:
     """Snapshot Distillation.
 
     Args:
-      setting: the model, and the epochs at which its learning-rate cycles end.
+      apply: (network, inputs) -> logits [B, C] in inference mode, of the student's architecture.
+      cycle_ends: the numbers of finished epochs at which the learning-rate cycles end, increasing; two or more.
       temperature: T > 0, softens the teacher. The paper uses 2 or 3.
-      symmetric: our addition, the KD-style variant (arXiv 1503.02531): the student is softened as well and the KL is multiplied by
-        T^2, which keeps the size of its gradient.
+      symmetric: soften the student as well, and multiply the KL by T^2 (arXiv 1503.02531): our addition.
 
     Returns:
-      A Method whose teacher is None in the first cycle and a `Snapshot` afterwards. jit specialises the step on that, so the first
-      cycle pays for no teacher.
+      A Method whose teacher is None in the first cycle and a copy of the network afterwards. jit specialises the step on that, so the
+      first cycle pays for no teacher.
 
     Raises:
-      UserError: temperature is not positive.
+      ValueError: an argument is out of range.
     """
-    if not temperature > 0:
-        raise UserError(f"method.temperature is {temperature}; it must be positive")
+    check_range("temperature", temperature, 0.01, 100)
+    if len(cycle_ends) < 2:
+        raise ValueError(f"cycle_ends is {cycle_ends}; there is a teacher from the second cycle on, so there must be two or more")
 
-    def predict(teacher, inputs):
-        return setting.model.apply(variables(teacher), inputs, train=False)
-
-    def signal(teacher, inputs, ids_B, key):
-        del ids_B, key
-        return None if teacher is None else predict(teacher, inputs)
+    def signal(teacher, batch, key):
+        del key
+        return None if teacher is None else apply(teacher, batch.inputs)
 
     def loss(logits_BxC, labels_B, teacher_logits_BxC):
         ce = losses.cross_entropy(logits_BxC, labels_B)
         if teacher_logits_BxC is None:
             return Losses(loss=ce, ce=ce, teacher=jnp.zeros(()))
         if symmetric:
-            kl = temperature**2 * losses.kl_divergence(teacher_logits_BxC, logits_BxC, temperature, temperature).mean()
+            kl = losses.distillation(teacher_logits_BxC, logits_BxC, temperature)
         else:
             kl = losses.kl_divergence(teacher_logits_BxC, logits_BxC, teacher_temperature=temperature).mean()
         return Losses(loss=(1 + 1 / temperature) * ce + kl, ce=ce, teacher=kl)
 
-    def end_epoch(state, epochs_done):
-        return take_snapshot(state) if epochs_done in setting.cycle_ends[:-1] else state.teacher
+    def end_epoch(teacher, network, epochs_done):
+        return jax.tree.map(jnp.copy, network) if epochs_done in cycle_ends[:-1] else teacher
 
-    return Method(init=lambda state, given: None, signal=signal, loss=loss, end_epoch=end_epoch, predict=predict)
+    return Method(signal, loss, end_epoch=end_epoch, predict=apply)

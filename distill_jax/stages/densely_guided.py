@@ -5,49 +5,66 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from distill_jax import models
-from distill_jax.errors import UserError
-from distill_jax.methods.densely_guided import check_fields
-from distill_jax.tables import markdown, percents
+from distill_jax import methods, models
+from distill_jax.fields import check_choice
+from distill_jax.results import markdown, percents
 
 VARIANTS = {"supervised": "supervised", "kd": "KD", "takd": "TAKD", "dgkd": "DGKD", "stochastic": "stochastic DGKD"}  # and their titles
 OF_THE_STUDENT = ("kd", "stochastic")  # variants that train the last network of a path alone
 
 
-def stages(config: ConfigDict) -> dict[str, dict[str, Any]]:
-    """The runs of a path from the teacher down to the student, by name: what each changes in the config.
+def stages(
+    config: ConfigDict,
+    path: Sequence[str] = ("plain10", "plain8", "plain6", "plain4", "plain2"),
+    assistants: int = -1,
+    compare: Sequence[str] = tuple(VARIANTS),
+    form: str = "code",
+    weight_teacher: float = 1.0,
+    temperature: float = 5.0,
+    survival: float = 0.75,
+    drop: int = 0,
+    teacher_may_drop: bool = True,
+    guide_logits: str = "forward",
+) -> dict[str, dict[str, Any]]:
+    """The runs of a path from the teacher down to the student, by name: the overrides of each.
 
     All have the config's seed (our choice): the runs of one network start from the same weights and see the same batches, so that they
-    differ in their guides alone. Runs that would be one and the same are trained once: the teacher, and the first assistant, whose only
-    guide in KD, TAKD and DGKD is the teacher (`kd_<network>`).
+    differ in their guides alone. Runs that would be the same are trained once: the teacher, and the first assistant, whose only guide in
+    KD, TAKD and DGKD is the teacher (`kd_<network>`).
 
     Args:
-      config: of the family. config.stages has the path, its variants to compare, and the fields of `densely_guided`; survival, drop and
-        teacher_may_drop are for the variant "stochastic" alone, whose assistants are those of DGKD, as in the paper.
+      config: of the family.
+      path: networks by name: the teacher, its assistants by size, the student.
+      assistants: how many of the path's assistants, spread evenly; -1 for all.
+      compare: the variants to train, of `VARIANTS`; kd and stochastic train the student alone.
+      form: this and the rest as in `methods.densely_guided`. survival, drop and teacher_may_drop are for the variant "stochastic" alone,
+        whose assistants are those of DGKD, as in the paper.
+      guide_logits: "forward", or "table": see methods.options.
 
     Raises:
-      UserError: a field is out of range.
+      ValueError: an option is out of range.
     """
-    fields = config.stages
-    path = choose_path(fields.path, fields.assistants)
+    path = choose_path(path, assistants)
     check_networks(config.model, path)
-    for variant in fields.compare:
-        if variant not in VARIANTS:
-            raise UserError(f"stages.compare names {variant!r}; known: {', '.join(VARIANTS)}")
-    draw = {name: fields[name] for name in ("survival", "drop", "teacher_may_drop")}
-    taught = {name: fields[name] for name in ("form", "weight_teacher", "temperature", "guide_logits")}
-    check_fields("stages", len(path) - 1, **taught, **draw)
+    if not compare:
+        raise ValueError(f"compare is (); choose from {', '.join(VARIANTS)}")
+    for variant in compare:
+        check_choice("compare", variant, VARIANTS)
+    taught = {"form": form, "weight_teacher": weight_teacher, "temperature": temperature}
+    draw = {"survival": survival, "drop": drop, "teacher_may_drop": teacher_may_drop}
+    methods.densely_guided(len(path) - 1, **taught, **draw)  # checks them before anything is trained
+    check_choice("guide_logits", guide_logits, methods.GUIDE_LOGITS)
 
     runs = {path[0]: {"model": {"name": path[0]}, "method": {"name": "supervised"}}}
     for k in range(1, len(path)):
         for variant in VARIANTS:
-            if not is_needed(variant, fields.compare, is_student=k == len(path) - 1):
+            if not is_needed(variant, compare, is_student=k == len(path) - 1):
                 continue
             guides = guides_of(variant, path, k)
-            method = {"name": "densely_guided"} | taught | (draw if variant == "stochastic" else {})
+            guided = {"name": "densely_guided", "guide_logits": guide_logits} | taught | (draw if variant == "stochastic" else {})
             runs[stage_name(variant, path, k)] = {
                 "model": {"name": path[k]},
-                "method": method if guides else {"name": "supervised"},
+                "method": guided if guides else {"name": "supervised"},
                 "teachers": tuple(f"stage:{guide}" for guide in guides),
             }
     return runs
@@ -57,23 +74,27 @@ def choose_path(path: Sequence[str], assistants: int) -> tuple[str, ...]:
     """The first and the last network of `path`, and `assistants` of those between, spread evenly; all of them for -1.
 
     Raises:
-      UserError: the path is too short or names a network twice, or has not so many assistants.
+      ValueError: the path is too short or names a network twice, or does not have so many assistants.
     """
     if len(path) < 2:
-        raise UserError(f"stages.path is {tuple(path)}; it must have the teacher, any number of assistants, and the student")
+        raise ValueError(f"path is {tuple(path)}; it must have the teacher, any number of assistants, and the student")
     for network in path:
         if tuple(path).count(network) > 1:
-            raise UserError(f"stages.path names {network} more than once")
+            raise ValueError(f"path names {network} more than once")
     if not -1 <= assistants <= len(path) - 2:
-        raise UserError(f"stages.assistants is {assistants}; stages.path has {len(path) - 2}, and -1 stands for all of them")
+        raise ValueError(f"assistants is {assistants}; stages.path has {len(path) - 2}, and -1 stands for all of them")
     gaps = (len(path) if assistants == -1 else assistants + 2) - 1
     return tuple(path[round(i * (len(path) - 1) / gaps)] for i in range(gaps + 1))
 
 
 def check_networks(model: ConfigDict, path: Sequence[str]) -> None:
-    """Raises UserError for a network of the path that is not known, or has not the options config.model: before the first is trained."""
+    """Raises ValueError for a network of the path that is unknown, or does not have the options of config.model."""
     for network in path:
-        models.create(num_classes=2, vocabulary_size=int(network in models.TEXT_MODELS), **(model.to_dict() | {"name": network}))
+        options = {name: value for name, value in model.items() if name != "name"}
+        try:
+            models.create(network, num_classes=2, vocabulary_size=4 if models.is_text(network) else 0, **options)
+        except ValueError as error:
+            raise ValueError(f"path names {network!r}: {error}") from error
 
 
 def is_needed(variant: str, compare: Sequence[str], is_student: bool) -> bool:

@@ -1,39 +1,57 @@
 """Generations, each taught by the one before: see distill_jax/methods/generations.py."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from distill_jax.errors import UserError
-from distill_jax.tables import markdown, number, percents
+from distill_jax import methods
+from distill_jax.fields import check_range
+from distill_jax.results import markdown, number, percents
 
 
-def stages(config: ConfigDict) -> dict[str, dict[str, Any]]:
-    """The runs of a family of generations, by name: what each changes in the config.
+def stages(
+    config: ConfigDict,
+    generations: int = 5,
+    regularizer: str = "top_score_difference",
+    eta: float = 0.6,
+    k: int = 5,
+    weight_ce: Sequence[float] = (0.6,),
+    temperature: float = 1.0,
+    inherit: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """The runs of a family of generations, by name: the overrides of each.
 
     Args:
-      config: of the family. config.stages has generations (students after generation 0), regularizer, eta, k, weight_ce (one for all
-        students, or one each), temperature, inherit (a student starts from its teacher's weights instead of fresh ones). Generation m
-        has the seed config.seed + 1000 * m, so that each one starts and shuffles anew (our choice).
+      config: of the family. Generation m has the seed config.seed + 1000 * m, so that each one starts and shuffles anew (our choice).
+      generations: number of students after generation 0.
+      regularizer: of generation 0; this, eta and k as in `methods.patriarch`.
+      eta: weight of the cross-entropy in generation 0; 1 for a strict patriarch.
+      k: classes of the top-score difference.
+      weight_ce: of the cross-entropy in the students' losses: one for all, or one each.
+      temperature: of teacher and student.
+      inherit: a student starts from its teacher's weights instead of fresh ones.
 
     Raises:
-      UserError: a field is out of range.
+      ValueError: an option is out of range.
     """
-    fields = config.stages
-    if fields.generations < 0:
-        raise UserError(f"stages.generations is {fields.generations}; it must not be negative")
-    weights = tuple(fields.weight_ce) * (fields.generations if len(fields.weight_ce) == 1 else 1)
-    if len(weights) != fields.generations:
-        raise UserError(f"stages.weight_ce has {len(weights)} entries; stages.generations is {fields.generations}")
-    first = {"name": "patriarch", "regularizer": fields.regularizer, "eta": fields.eta, "k": fields.k}
-    runs = {"generation_0": {"method": first}}
-    for m, weight_ce in enumerate(weights, start=1):
+    check_range("generations", generations, 0)
+    weights = tuple(weight_ce) * (generations if len(weight_ce) == 1 else 1)
+    if len(weights) != generations:
+        raise ValueError(f"weight_ce has {len(weights)} entries; stages.generations is {generations}")
+    first = {"regularizer": regularizer, "eta": eta, "k": k}
+    check_range("k", k, 2)
+    methods.patriarch(num_classes=k, **first)  # checks what does not depend on the data
+    runs = {"generation_0": {"method": {"name": "patriarch"} | first}}
+    for m, weight in enumerate(weights, start=1):
+        student = {"weight_ce": weight, "temperature": temperature}
+        methods.distillation(**student)
         teacher = f"stage:generation_{m - 1}"
         runs[f"generation_{m}"] = {
             "seed": config.seed + 1000 * m,
-            "method": {"name": "distillation", "weight_ce": weight_ce, "temperature": fields.temperature},
+            "method": {"name": "distillation"} | student,
             "teachers": (teacher,),
-            "initial": teacher if fields.inherit else "",
+            "initial": teacher if inherit else "",
         }
     return runs
 

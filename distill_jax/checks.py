@@ -1,0 +1,134 @@
+"""Checks of a config's fields: one place for all, before anything is trained or written."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from distill_jax import default_config, fields, methods, models, stages
+from distill_jax.errors import UserError
+
+# The fields of a config from which follows what a method knows of its run.
+FIELDS_OF_SETTING = {"cycle_ends": "schedule.cycles", "num_teachers": "teachers", "num_classes": "data.name", "num_examples": "data.name"}
+OPTIONS = {"method": methods.options, "model": models.options, "stages": stages.options}  # of what the group's `name` says
+
+WHOLE = {  # field -> its least and its largest value
+    "seed": (0, 2**32 - 1),
+    "seeds": (1, 10_000),
+    "epochs": (1, 10**6),
+    "batch_size": (1, 2**24),
+    "log_every": (1, 2**31),
+    "eval_every": (1, 2**31),
+    "checkpoint_every": (1, 2**31),
+    "data.image_size": (0, 2**14),
+    "data.train_examples": (0, 2**31),
+    "data.validation_examples": (0, 2**31),
+    "data.crop_padding": (0, 2**14),
+    "data.text.max_length": (3, 2**16),
+    "data.text.vocabulary_size": (4, 2**24),
+    "optimizer.reference_batch_size": (0, 2**24),
+    "schedule.cycles": (1, 10**6),
+}
+LARGEST = 1_000_000  # of rates: what is larger overflows at once
+REAL = {  # field, or field whose entries -> the arguments of `fields.check_range`
+    "optimizer.learning_rate": {"low": 0, "open_low": True},
+    "optimizer.momentum": {"low": 0, "high": 1, "open_high": True},
+    "optimizer.weight_decay": {"low": 0},
+    "schedule.factor": {"low": 0, "high": 1, "open_low": True},
+    "schedule.amplitudes": {"low": 0, "open_low": True},
+}
+CHOICES = {
+    "dtype": tuple(models.DTYPES),
+    "data.damaged": ("refuse", "skip"),
+    "data.text.format": ("trec", "tsv", "glue"),
+    "optimizer.name": ("sgd", "adamw"),
+    "schedule.name": ("cosine", "step"),
+}
+
+
+@contextmanager
+def naming(part: str) -> Iterator[None]:
+    """Turns a ValueError, whose message begins with the name of an option of `part`, into a UserError that names the config's field."""
+    try:
+        yield
+    except ValueError as error:
+        name, rest = re.fullmatch(r"([\w.\[\]]*)(.*)", " ".join(str(error).split())).groups()
+        field = f"{part}.{name}" if part else name
+        if name in FIELDS_OF_SETTING:
+            field = f"{FIELDS_OF_SETTING[name]}: {name}"
+        raise UserError(f"{field}{rest}") from error
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError, naming the field, for a field that is missing, unknown, of another type, or out of its range."""
+    check_groups(config)
+    known, given = flatten(_without_options(default_config.get_config())), flatten(_without_options(config))
+    for field in known:
+        if field not in given:
+            raise UserError(f"--config lacks {field}; start from distill_jax.default_config.get_config()")
+    for field, value in given.items():
+        if field not in known:
+            raise UserError(f"{field} is no field of a config{fields.near(field, known)}")
+        with naming(""):
+            fields.cast(field, value, known[field])
+    with naming(""):
+        for field, (low, high) in WHOLE.items():
+            fields.check_range(field, given[field], low, high)
+        for field, choices in CHOICES.items():
+            fields.check_choice(field, given[field], choices)
+        _check_numbers(given)
+    if not config.stages.name and len(config.stages) > 1:
+        raise UserError(f"stages has options ({', '.join(name for name in config.stages if name != 'name')}), but stages.name is ''")
+
+
+def check_groups(config: Mapping[str, Any]) -> None:
+    """Raises UserError unless the groups of fields are groups, and those that stand for something that has options have a name."""
+    _check_groups(config, default_config.get_config())
+    for part in OPTIONS:
+        if not isinstance(config[part].get("name"), str):
+            raise UserError(f"{part}.name is {config[part].get('name')!r}; it must be a name")
+
+
+def _check_groups(config: Mapping[str, Any], like: ConfigDict, prefix: str = "") -> None:
+    for name in (name for name, value in like.items() if isinstance(value, ConfigDict)):
+        if name not in config:
+            raise UserError(f"--config lacks {prefix}{name}; start from distill_jax.default_config.get_config()")
+        if not isinstance(config[name], ConfigDict | dict):
+            inside = ", ".join(f"{prefix}{name}.{field}" for field in like[name])
+            raise UserError(f"{prefix}{name} is {config[name]!r}; it must be a group of fields: {inside}")
+        _check_groups(config[name], like[name], f"{prefix}{name}.")
+
+
+def _check_numbers(given: Mapping[str, Any]) -> None:
+    for field, interval in REAL.items():
+        for entry in given[field] if isinstance(given[field], tuple | list) else (given[field],):
+            fields.cast(field, entry, 1.0)
+            fields.check_range(field, entry, **interval)
+            if entry > LARGEST:
+                raise ValueError(f"{field} is {entry}; {LARGEST:,} is the most")
+    for length in given["schedule.cycle_epochs"]:
+        fields.check_range("schedule.cycle_epochs", fields.cast("schedule.cycle_epochs", length, 1), 1)
+    fields.check_range("seed + seeds", given["seed"] + given["seeds"], 0, 2**32)
+    fields.check_range("schedule.warmup_epochs", given["schedule.warmup_epochs"], 0, given["epochs"])
+    boundaries = [fields.cast("schedule.boundaries", entry, 0.5) for entry in given["schedule.boundaries"]]
+    if any(not 0 < entry < 1 for entry in boundaries) or boundaries != sorted(set(boundaries)):
+        raise ValueError(f"schedule.boundaries is {tuple(boundaries)}; it must be increasing fractions of the run, between 0 and 1")
+    teachers = [fields.cast("teachers", name, "") for name in given["teachers"]]
+    for name in teachers:
+        if teachers.count(name) > 1:
+            raise ValueError(f"teachers names {name} more than once")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"data.name": ..., ...}"""
+    flat = {}
+    for name, value in config.items():
+        nested = isinstance(value, ConfigDict | dict)
+        flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
+
+
+def _without_options(config: ConfigDict) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in OPTIONS}

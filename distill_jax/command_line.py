@@ -1,0 +1,207 @@
+"""The command line: a config file, overrides of its fields, and mistakes told in one line."""
+
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from absl import flags, logging
+
+from distill_jax import terminal
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+QUICKSTART = pathlib.Path(__file__).parent.parent / "configs" / "sd_digits.py"
+HELP = "The experiment's file; --config.FIELD=VALUE overrides. Default: configs/sd_digits.py; in other modes than train the workdir's own."
+UNWRITABLE = (OSError, ValueError, AttributeError, RuntimeError)  # what a stream raises that is closed, or was being written to
+SMALLER = "try a smaller batch_size or network"
+flags.DEFINE_bool("traceback", False, "After an error, print where in the code it was raised as well.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    None,
+    "Train with several processes, one a host or one a GPU, each started with this same command and a workdir that all of them see. "
+    "On TPU pods and under Slurm JAX finds the other processes; elsewhere the next three say. Tasks of one srun are taken for such "
+    "processes without it; --nodistributed if each is a run of its own.",
+)
+COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: address and a free port of the first, HOST:PORT.")
+PROCESSES = flags.DEFINE_integer("processes", None, "Of several processes: how many there are.", lower_bound=1)
+PROCESS = flags.DEFINE_integer("process", None, "Of several processes: which one this is, from 0.", lower_bound=0)
+JOIN_TIMEOUT = flags.DEFINE_integer("join_timeout", 300, "Of several processes: seconds to wait for all to come.", lower_bound=1)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags but for the config and its overrides, for `app.run`; `read_config` reads those.
+
+    Returns:
+      The program's name, then the arguments that belong to the config.
+    """
+    own, of_config = [], []
+    arguments = iter(argv[1:])
+    for argument in arguments:
+        if argument in ("--config", "-config"):
+            of_config.append(f"--config={next(arguments, '')}")
+        elif argument.startswith(("--config=", "-config=")) or OVERRIDE.fullmatch(argument):
+            of_config.append(argument)
+        elif of_config and OVERRIDE.fullmatch(of_config[-1]) and "=" not in of_config[-1] and not argument.startswith("-"):
+            of_config[-1] += f"={argument}"
+        else:
+            own.append(argument)
+    if any(argument.lstrip("-") in ("help", "helpfull", "helpshort") for argument in own):
+        flags.DEFINE_string("config", None, HELP)
+    try:
+        rest = flags.FLAGS([argv[0], *own])
+    except flags.Error as error:
+        fail(" ".join(str(error).split()))
+    except BrokenPipeError:  # --help | head
+        _end(1)
+    if len(rest) > 1:
+        fail(f"unknown argument {rest[1]!r}; fields are given as --config.FIELD=VALUE")
+    return [argv[0], *of_config]
+
+
+def read_config(arguments: list[str], mode: str, workdir: str | None, members: Sequence[str] = ()) -> "tuple[ConfigDict, pathlib.Path]":
+    """The config, with its overrides, and the workdir.
+
+    Args:
+      arguments: as `parse` left them. Their order does not matter, but of several values of one field the last one counts.
+      mode: what is to be done: without --config, other modes than "train" take the config of the workdir, or of the first member.
+      workdir: as the command line gives it; None for runs/<name of the config file>.
+      members: of an ensemble, as the command line gives them.
+
+    Raises:
+      UserError: the config cannot be read, or an override names no field or has a value of another type.
+    """
+    from distill_jax import checks, configuration, fields  # here, so that --help need not wait for jax
+    from distill_jax.errors import UserError
+
+    paths = [argument.partition("=")[2] for argument in arguments if not OVERRIDE.fullmatch(argument)]
+    overrides = {}  # field -> the argument
+    for argument in arguments:
+        if match := OVERRIDE.fullmatch(argument):
+            overrides.pop(match[2], None)
+            overrides[match[2]] = argument
+    values = {field: OVERRIDE.fullmatch(argument)[3] or "" for field, argument in overrides.items()}
+    folder = pathlib.Path(workdir or f"runs/{pathlib.Path(paths[-1] if paths else QUICKSTART).stem}").expanduser()
+    if paths or mode == "train":
+        given = configuration.read(paths[-1] if paths else str(QUICKSTART))
+    else:
+        given = configuration.of_workdir(pathlib.Path(members[0]).expanduser() if members else folder)
+    config = configuration.with_options(given, values)
+    known = checks.flatten(config)
+    for field, argument in overrides.items():
+        if field not in known:
+            raise UserError(f"{argument.partition('=')[0]} is no such field{fields.near(field, known)}")
+        if not _override(config, argument):
+            raise UserError(f"{argument}: {field} must be of type {type(known[field]).__name__}, such as {known[field]!r}")
+    return configuration.only_given(config, given, values), folder
+
+
+def _override(config: "ConfigDict", argument: str) -> bool:
+    """Sets one field of a config; returns whether the value is of the field's type."""
+    from ml_collections import config_flags
+
+    parsed, argv = flags.FlagValues(), ["run.py", argument]
+    config_flags.DEFINE_config_dict("config", config, HELP, parsed, lock_config=False, sys_argv=argv)
+    try:
+        parsed(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
+def join_other_processes(mode: str) -> None:
+    """Makes this process one of several, if the flags or the environment say so, and checks that it has devices.
+
+    Raises:
+      UserError: the mode is for one process, the others cannot be joined, or there is no device.
+    """
+    from distill_jax import processes, sharding
+    from distill_jax.errors import UserError
+
+    if processes.is_one_of_several(DISTRIBUTED.value, COORDINATOR.value, PROCESSES.value, PROCESS.value):
+        if mode not in ("train", "eval"):
+            raise UserError(f"--mode={mode} is for one process; start it on one host, with --nodistributed")
+        processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, JOIN_TIMEOUT.value)
+    sharding.check_backend()
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Ends the process with one line for each kind of error that is not a bug, with its trace as well if --traceback asks for that."""
+    from distill_jax.errors import Interrupted, UserError
+
+    # No KeyboardInterrupt: JAX's callback in the garbage collection would swallow it, and modules that are being imported wrap it.
+    interrupted = "interrupted; the same command resumes a run from its last checkpoint"
+    signal.signal(signal.SIGINT, lambda *_: fail(interrupted, status=128 + signal.SIGINT))
+    try:
+        yield
+    except UserError as error:
+        fail(str(error))
+    except Interrupted as interrupted:
+        print(interrupted, flush=True)
+        _end(128 + interrupted.signal_number)
+    except MemoryError as error:
+        fail(f"out of memory: {' '.join(str(error).split()) or 'the data and the network do not fit'}; {SMALLER}")
+    except BrokenPipeError:
+        fail("nobody reads the output any more; the same command resumes a run from its last checkpoint")
+    except OSError as error:
+        fail(f"{error.filename or 'system'}: {error.strerror or error} (--traceback shows where)")
+    except RuntimeError as error:  # XLA's, too, are such
+        said = " ".join(str(error).split())
+        if "RESOURCE_EXHAUSTED" not in said and "out of memory" not in said.lower():
+            raise
+        fail(f"out of memory: {said[:200].rstrip('.')}; {SMALLER}")
+
+
+def import_jax() -> None:
+    """Imports jax, which takes seconds.
+
+    Raises:
+      UserError: an environment variable of JAX has a value that it does not take.
+    """
+    from distill_jax.errors import UserError
+
+    terminal.show("importing JAX ...")
+    try:
+        import jax  # noqa: F401
+    except ValueError as error:
+        raise UserError(f"JAX cannot be imported: {error}; look at the environment variables JAX_*") from error
+    logging.set_verbosity(logging.FATAL)  # orbax logs every file that it touches, and every error that it raises as well
+    terminal.show("")
+
+
+def make_output_safe() -> None:
+    """Makes printing safe where an output is closed or cannot encode a class name, and a warning one line."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the number: else the next file would, and get what libraries print
+    sys.stdout, sys.stderr = sys.stdout or open(os.devnull, "w"), sys.stderr or open(os.devnull, "w")
+    sys.stdout.reconfigure(errors="backslashreplace")
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    """Prints one line and ends the process at once: in good order it would wait for other processes, which may be waiting for this one."""
+    with contextlib.suppress(*UNWRITABLE):
+        terminal.show("")
+        if flags.FLAGS["traceback"].present and flags.FLAGS["traceback"].value and sys.exc_info()[0]:
+            traceback.print_exc()
+        print(f"error: {message}", file=sys.stderr)
+    _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(*UNWRITABLE):
+            stream.flush()
+    os._exit(status)

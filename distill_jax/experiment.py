@@ -1,0 +1,232 @@
+"""What a config stands for: data on the devices, a method, and compiled functions. Built once for all its seeds."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from distill_jax import checks, evaluate, methods, optimizers, schedules, sharding, specs, state
+from distill_jax.data import Dataset, augment, batches, load_config, streaming
+from distill_jax.data.dataset import check_crop, fingerprint
+from distill_jax.errors import UserError
+from distill_jax.state import TrainMetrics, TrainState, init_state
+from distill_jax.step import make_train_step
+
+MOST_STEPS = 50_000_000  # of a run
+
+
+class Data(NamedTuple):
+    """A data set on the devices."""
+
+    dataset: Dataset
+    mesh: Mesh
+    train: dict[str, jax.Array]  # {} if it is streamed
+    test: dict[str, jax.Array]
+    fingerprint: dict[str, Any]  # tells whether the data are still those with which a run began
+
+
+class Plan(NamedTuple):
+    """The shape of a run."""
+
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    cycle_ends: tuple[int, ...]  # in finished epochs, increasing; the last is `epochs`
+    learning_rates: np.ndarray  # of every step
+    evaluated_on: str  # "test", or "validation" where that is cut from the training set
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+
+class Experiment(NamedTuple):
+    """What all runs of a config share, whatever their seed."""
+
+    config: ConfigDict
+    data: Data
+    spec: specs.Spec  # of the network that is trained
+    plan: Plan
+    method: methods.Method
+    teachers: tuple[specs.Spec, ...]  # of the networks that config.teachers names
+    init: Callable[[jax.Array], TrainState]  # of a key; with the method's first teacher
+    train_step: Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]
+    observe: Callable[..., Any] | None  # (teacher, ids, logits) -> teacher
+    predict: Callable[[Any], np.ndarray]  # network -> logits of the test set, float32 [N, C]
+    predict_teacher: Callable[[TrainState], np.ndarray] | None  # state -> logits of the test set; None where no teacher can tell
+
+
+def load_data(config: ConfigDict) -> Data:
+    """Reads the data set of a config, and puts it on all devices unless it is streamed."""
+    mesh, dataset = sharding.make_mesh(), load_config(config.data)
+    return Data(dataset, mesh, batches.source(dataset.train, mesh), batches.source(dataset.test, mesh), fingerprint(dataset))
+
+
+def build(config: ConfigDict, data: Data, teachers: Sequence[specs.Spec] = (), recorded: specs.Spec | None = None) -> Experiment:
+    """Makes the functions of a config; nothing is compiled or written yet.
+
+    Args:
+      config: of one run, or of several that differ in their seed alone.
+      data: of config.data.
+      teachers: specs of the networks that config.teachers names.
+      recorded: of a run that has begun, the spec of its network: its normalisation stays what it was.
+
+    Raises:
+      UserError: a field of the config is out of range, or does not fit the data or the teachers.
+    """
+    dataset, mesh = data.dataset, data.mesh
+    check_crop(dataset, config.data.crop_padding)
+    plan, schedule = make_plan(config, data)
+    spec = recorded or make_spec(config, dataset)
+    spec.abstract_network(config.dtype)  # raises if the network cannot take such inputs
+    model = spec.module(config.dtype)
+    apply = functools.partial(model.apply, train=False)
+    method = make_method(config, data, plan, apply)
+    with checks.naming("optimizer"):
+        optimizer = optimizers.create(config.optimizer, schedule)
+    table = methods.wants_table(**config.method)
+    if table and is_augmented(dataset, config):
+        raise UserError("method.guide_logits is 'table', which takes data.crop_padding=0 and data.flip=False, and images in memory")
+
+    layout = state.layout(method, mesh)
+    whole = layout.step
+    views = augment.make_augment(config.data.crop_padding, config.data.flip)
+    modules = [teacher.module(config.dtype) for teacher in teachers]
+    speak = [from_table if table else functools.partial(from_forward, *each) for each in zip(teachers, modules, strict=True)]
+    train_step = make_train_step(model, method, optimizer, views, spec.to_inputs, speak)
+
+    def init(key):
+        columns = {name: rows for name, rows in dataset.train.items() if name != "label"}
+        example = spec.to_inputs({name: jnp.zeros((1, *rows.shape[1:]), rows.dtype) for name, rows in columns.items()})
+        fresh = init_state(model, optimizer, example, key)
+        return fresh.replace(teacher=method.init(fresh.network))
+
+    guides = [] if table else list(zip(teachers, modules, strict=True))
+    return Experiment(
+        config=config,
+        data=data,
+        spec=spec,
+        plan=plan,
+        method=method,
+        teachers=tuple(teachers),
+        init=jax.jit(init, out_shardings=layout),
+        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(layout, whole, sharding.rows(mesh))),
+        observe=method.observe and jax.jit(method.observe, donate_argnums=0, out_shardings=layout.teacher),
+        predict=predict_with(data, plan.batch_size, spec, apply),
+        predict_teacher=make_predict_teacher(data, plan.batch_size, method, spec, guides),
+    )
+
+
+def make_method(config: ConfigDict, data: Data, plan: Plan, apply: Callable[[Any, Any], jax.Array]) -> methods.Method:
+    """The method of a config, for a student whose forward in inference mode is `apply`."""
+    setting = methods.Setting(
+        apply=apply,
+        cycle_ends=plan.cycle_ends,
+        num_examples=len(data.dataset.train["label"]),
+        num_classes=data.dataset.num_classes,
+        num_devices=data.mesh.size,
+        num_teachers=len(config.teachers),
+        epochs=plan.epochs,
+    )
+    with checks.naming("method"):
+        return methods.create(setting=setting, **config.method.to_dict())
+
+
+def make_plan(config: ConfigDict, data: Data) -> tuple[Plan, Callable]:
+    """The shape of a run, and its learning-rate schedule."""
+    sharding.check_batch_size(config.batch_size, data.mesh)
+    num_examples = len(data.dataset.train["label"])
+    steps_per_epoch = num_examples // config.batch_size
+    if steps_per_epoch == 0:
+        raise UserError(f"batch_size is {config.batch_size}, but the training set has only {num_examples} examples")
+    steps = config.epochs * steps_per_epoch
+    if steps > MOST_STEPS:
+        raise UserError(f"epochs is {config.epochs}, which makes {steps:,} steps; {MOST_STEPS:,} are the most")
+    with checks.naming("schedule"):
+        rate = optimizers.scaled_rate(config.optimizer, config.batch_size)
+        schedule = schedules.create(config.schedule, rate, config.epochs, steps_per_epoch)
+        ends = schedules.cycle_ends(config.epochs, config.schedule.cycles, config.schedule.cycle_epochs)
+    rates = np.asarray(jax.vmap(schedule)(jnp.arange(steps)))  # on the host: a log line must not wait for the device
+    return Plan(config.epochs, steps_per_epoch, config.batch_size, ends, rates, data.dataset.evaluated_on), schedule
+
+
+def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
+    """The spec of a network that is trained on a data set from now on."""
+    images = dataset.train.get("image")
+    statistics = ((), ())
+    if images is not None:
+        streamed = batches.is_streamed(dataset.train)
+        statistics = (streaming.MEAN, streaming.STD) if streamed else augment.channel_statistics(images)
+    mean, std = (tuple(float(value) for value in values) for values in statistics)
+    return specs.Spec(
+        model=config.model.to_dict(),
+        num_classes=dataset.num_classes,
+        input_shape=tuple(dataset.train["tokens" if images is None else "image"].shape[1:]),
+        input_mean=mean,
+        input_std=std,
+        classes=dataset.classes,
+        vocabulary_size=dataset.vocabulary_size,
+        image_size=config.data.image_size,
+        tokenizer=dataset.tokenizer,
+    )
+
+
+def from_forward(spec: specs.Spec, module: Any, network: Any, view: dict[str, jax.Array]) -> jax.Array:
+    """What a frozen network says of an augmented batch, float32 [B, C], normalised as in its own training."""
+    return module.apply(network, spec.to_inputs(view), train=False)
+
+
+def from_table(table_NxC: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
+    """What it said of the samples of a batch."""
+    return table_NxC.at[view["id"]].get(mode="promise_in_bounds")
+
+
+def make_predict_teacher(
+    data: Data, batch_size: int, method: methods.Method, spec: specs.Spec, guides: Sequence[tuple[specs.Spec, Any]]
+) -> Callable[[TrainState], np.ndarray] | None:
+    """See Experiment.predict_teacher. Of several frozen networks the first one speaks."""
+    if method.predict:
+        own = predict_with(data, batch_size, spec, method.predict)
+        return lambda state: own(state.teacher)
+    if guides:
+        first_spec, module = guides[0]
+        first = predict_with(data, batch_size, first_spec, functools.partial(module.apply, train=False))
+        return lambda state: first(state.given[0])
+    return None
+
+
+def predict_with(
+    data: Data, batch_size: int, spec: specs.Spec, apply: Callable[[Any, Any], jax.Array], split: str = "test"
+) -> Callable[[Any], np.ndarray]:
+    """Builds predict(network) -> logits of a whole split without augmentation, float32 [N, C]."""
+    rows, source = (data.dataset.train, data.train) if split == "train" else (data.dataset.test, data.test)
+
+    @functools.partial(jax.jit, out_shardings=sharding.replicated(data.mesh))
+    def predict_batch(network, source, batch):
+        return apply(network, spec.to_inputs(batches.gather(source, batch)))
+
+    def predict(network):
+        results = [predict_batch(network, source, batch) for batch in batches.evaluation_batches(rows, batch_size, data.mesh)]
+        return np.concatenate(jax.device_get(results))[: len(rows["label"])]
+
+    return predict
+
+
+def is_augmented(dataset: Dataset, config: ConfigDict) -> bool:
+    return "image" in dataset.train and bool(batches.is_streamed(dataset.train) or config.data.crop_padding or config.data.flip)
+
+
+def evaluate_network(exp: Experiment, network: Any, teacher_logits: np.ndarray | None) -> dict[str, float]:
+    """The student on the test set; and, given its teacher's logits there, how often both agree and how soft the teacher is."""
+    logits, split = exp.predict(network), exp.plan.evaluated_on
+    labels = np.asarray(exp.data.dataset.test["label"])
+    metrics = evaluate.classification_metrics(logits, labels, split) | evaluate.score_profile(logits, split)
+    if teacher_logits is not None:
+        metrics["teacher_agreement"] = evaluate.agreement(logits, teacher_logits)
+        metrics["teacher_entropy"] = evaluate.mean_entropy(teacher_logits)
+    return metrics

@@ -1,0 +1,133 @@
+"""What using a network takes besides its weights: architecture, normalisation, class names, vocabulary."""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from distill_jax import checks, configuration, files, models
+from distill_jax.data import streaming
+from distill_jax.errors import UserError
+
+
+class Spec(NamedTuple):
+    """Fixed when the training of a network begins, and kept in its workdir as network.json."""
+
+    model: dict[str, Any]  # name and options
+    num_classes: int
+    input_shape: tuple[int, ...]  # of one sample: (height, width, channels), or (tokens,)
+    input_mean: tuple[float, ...] = ()  # of each channel, pixels in [0, 1]; () for text
+    input_std: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()  # their names, where the data has them
+    vocabulary_size: int = 0  # 0 for images
+    image_size: int = 0  # of networks trained on streamed images: they see central crops, of so many pixels a side
+    tokenizer: str = ""  # of sentences, as JSON; in a file of its own, tokenizer.json
+
+    def module(self, dtype: str = "float32") -> nn.Module:
+        options = {name: value for name, value in self.model.items() if name != "name"}
+        with checks.naming("model"):
+            return models.create(self.model["name"], self.num_classes, dtype, self.vocabulary_size, **options)
+
+    def to_inputs(self, batch: dict[str, jax.Array]) -> jax.Array:
+        """Inputs of the module for a batch with "tokens" or "image", uint8 [B, H, W, C]: normalised as in training.
+
+        Images of another size are resized (bilinear), and the one channel of grey images is repeated, as the network needs them.
+        """
+        if "tokens" in batch:
+            return batch["tokens"]
+        images = batch["image"]
+        height, width, channels = self.input_shape
+        if images.shape[1:3] != (height, width):
+            images = _resized(images, (height, width), streaming.CENTRE if self.image_size else None)
+        scaled = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+        if images.shape[3] != channels:
+            scaled = jnp.broadcast_to(scaled, (*scaled.shape[:3], channels))
+        return (scaled - np.array(self.input_mean, np.float32)) / np.array(self.input_std, np.float32)
+
+    def abstract_network(self, dtype: str = "float32") -> dict[str, Any]:
+        """Shapes and dtypes of the variables: {"params": ..., "batch_stats": ...}.
+
+        Raises:
+          UserError: the module cannot take such inputs.
+        """
+        inputs = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.int32 if self.vocabulary_size else jnp.float32)
+        try:
+            shapes = jax.eval_shape(functools.partial(self.module(dtype).init, train=False), jax.random.key(0), inputs)
+        except UserError:
+            raise
+        except Exception as error:  # flax, or a network of the user's own: either may raise anything
+            reason = next(iter(str(error).splitlines()), "").strip()
+            size = "x".join(map(str, self.input_shape))
+            raise UserError(f"model.name {self.model['name']!r} cannot take inputs of {size}: {type(error).__name__}: {reason}") from error
+        return {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
+
+
+def read(folder: pathlib.Path) -> Spec:
+    """The spec of the network in a workdir.
+
+    Raises:
+      UserError: the run has not begun, or its files are damaged.
+    """
+    model = configuration.of_workdir(folder).model.to_dict()
+    path = folder / "network.json"
+    if not path.exists():
+        path = folder / "summary.json"  # workdirs of schema 1 have no network.json
+    facts, tokenizer = files.read_json(path), folder / "tokenizer.json"
+    if path.name == "summary.json" and "schema" in facts:
+        raise UserError(f"{folder / 'network.json'} is missing; restore it, or train that network again")
+    try:
+        spec = Spec(
+            model=model,
+            num_classes=facts["num_classes"],
+            input_shape=tuple(facts["input_shape"]),
+            vocabulary_size=facts["vocabulary_size"],
+            tokenizer=tokenizer.read_text(encoding="utf-8") if facts["vocabulary_size"] else "",
+            **{name: tuple(facts.get(name, ())) for name in ("input_mean", "input_std", "classes")},
+            image_size=facts.get("image_size", 0),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} does not say what its network takes ({error}); train that network again") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{tokenizer} cannot be read: {error}") from error
+    return spec
+
+
+def facts(spec: Spec) -> dict[str, Any]:
+    """What network.json holds: the spec without the tokenizer, its tuples as lists."""
+    kept = {name: value for name, value in spec._asdict().items() if name != "tokenizer"}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+
+
+def check_fits(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
+    """Raises UserError unless a trained network, `where`, can teach one of the spec `ours`: the same classes, inputs and words."""
+    check_classes(where, theirs, ours, data_name)
+    if theirs.input_shape != ours.input_shape:
+        raise UserError(f"{where} takes inputs of shape {theirs.input_shape}; those of {data_name} are {ours.input_shape}")
+    if theirs.tokenizer != ours.tokenizer:
+        raise UserError(f"{where} has another vocabulary than {data_name} here; train both on the same data")
+
+
+def check_classes(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
+    """Raises UserError unless both have the same classes: by number, and by name where both have names."""
+    if theirs.num_classes != ours.num_classes:
+        raise UserError(f"{where} knows {theirs.num_classes} classes; {data_name} has {ours.num_classes}")
+    if theirs.classes and ours.classes and theirs.classes != ours.classes:
+        pairs = zip(theirs.classes, ours.classes, strict=True)
+        number, (one, other) = next((number, pair) for number, pair in enumerate(pairs) if pair[0] != pair[1])
+        raise UserError(f"{where} has other classes than {data_name}: class {number} is {one!r} there and {other!r} here")
+
+
+def _resized(images: jax.Array, size: Sequence[int], centre: float | None) -> jax.Array:
+    """Images resized to `size`, pixels in [0, 1]: whole, or the central square alone whose side is `centre` of the shorter one."""
+    if centre is not None:
+        height, width = images.shape[1:3]
+        side = max(round(min(height, width) * centre), 1)
+        top, left = (height - side) // 2, (width - side) // 2
+        images = images[:, top : top + side, left : left + side]
+    scaled = images.astype(jnp.float32) / 255
+    return jax.image.resize(scaled, (images.shape[0], *size, images.shape[3]), "bilinear")

@@ -1,0 +1,97 @@
+"""Where a run starts: from its newest checkpoint, from the weights of another run, or afresh."""
+
+import functools
+import pathlib
+from typing import Any
+
+import jax
+from clu import parameter_overview
+
+from distill_jax import checkpoints, logs, methods, sharding, specs, state, trained, workdir
+from distill_jax.experiment import Experiment, predict_with
+from distill_jax.state import TrainMetrics, TrainState
+
+
+def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manager: Any) -> tuple[TrainState, TrainMetrics, int]:
+    """The state to begin with, the metrics of its epoch so far, and the number of finished steps.
+
+    1. An intact checkpoint, the newest one: the run resumes.
+    2. config.initial: the run begins from the weights of another run.
+    3. Neither: the run begins from a fresh state, a function of the key.
+    """
+    given = load_given(exp, folder)
+    step = checkpoints.latest_step(manager)
+    if step is not None:
+        logs.say(f"resuming after step {step} of {exp.plan.steps}")
+        restored, epoch_metrics = restore(exp, manager, step)
+        return restored.replace(given=given), epoch_metrics, step
+    logs.show_progress("compiling the initialisation ...")
+    fresh = exp.init(key).replace(given=given)
+    logs.clear_progress()
+    logs.say(parameter_overview.get_parameter_overview(fresh.params, include_stats=False))
+    if exp.config.initial:
+        run = trained.find(trained.resolve(exp.config.initial, folder))
+        fresh = fresh.replace(**trained.load_variables(run, exp.data.mesh))
+    return fresh, state.empty_metrics(exp.data.mesh), 0
+
+
+def restore(exp: Experiment, manager: Any, step: int) -> tuple[TrainState, TrainMetrics]:
+    """The state and the metrics of its epoch so far, from the checkpoint of a step."""
+    like = abstract_state(exp, step // exp.plan.steps_per_epoch)
+    metrics = _with_shardings(jax.eval_shape(TrainMetrics.empty), sharding.replicated(exp.data.mesh))
+    content = state.saved(like, metrics)
+    if checkpoints.schema(manager, step) == 1:
+        content["state"]["teacher"] = _of_schema_1(exp, like.teacher)
+    content = checkpoints.restore(manager, step, content)
+    teacher = jax.tree.unflatten(jax.tree.structure(like.teacher), jax.tree.leaves(content["state"].pop("teacher")))
+    return like.replace(**content["state"], teacher=teacher), content["epoch_metrics"]
+
+
+def abstract_state(exp: Experiment, epochs_done: int) -> TrainState:
+    """Shapes, dtypes and shardings of the state after so many epochs, without the frozen networks of other runs."""
+    fresh = jax.eval_shape(exp.init, jax.random.key(0))
+    teacher = fresh.teacher
+    for epoch in range(1, epochs_done + 1):
+        teacher = jax.eval_shape(functools.partial(exp.method.end_epoch, epochs_done=epoch), teacher, fresh.network)
+    return _with_shardings(fresh.replace(teacher=teacher), state.layout(exp.method, exp.data.mesh))
+
+
+def load_given(exp: Experiment, folder: pathlib.Path) -> tuple[Any, ...]:
+    """For TrainState.given: the networks of config.teachers, or, as tables [N, C], what they say of each training sample.
+
+    Raises:
+      UserError: one of them has changed since the run in `folder` began, or its files are missing or damaged.
+    """
+    runs = {name: trained.find(trained.resolve(name, folder)) for name in exp.config.teachers}
+    if runs:
+        hashes = {name: run.summary.get("weights_sha256", run.summary["params_sha256"]) for name, run in runs.items()}
+
+        def same(name, value):  # workdirs of schema 1 hold params_sha256
+            return name in runs and value in (hashes[name], runs[name].summary["params_sha256"])
+
+        workdir.remember(folder / "teachers.json", hashes, same)
+    networks = tuple(trained.load_variables(run, exp.data.mesh) for run in runs.values())
+    if not methods.wants_table(**exp.config.method):
+        return networks
+    return tuple(_table(exp, spec, network) for spec, network in zip(exp.teachers, networks, strict=True))
+
+
+def _table(exp: Experiment, spec: specs.Spec, network: Any) -> jax.Array:
+    apply = functools.partial(spec.module(exp.config.dtype).apply, train=False)
+    logits = predict_with(exp.data, exp.plan.batch_size, spec, apply, split="train")(network)
+    return sharding.put(logits, sharding.replicated(exp.data.mesh))
+
+
+def _of_schema_1(exp: Experiment, teacher: Any) -> Any:
+    """The teacher as checkpoints of schema 1 have it: with a None for each guide of densely_guided."""
+    names, guides = exp.config.method.name.split("+"), (None,) * len(exp.config.teachers)
+    if len(names) == 1:
+        return guides if names == ["densely_guided"] else teacher
+    return tuple(guides if name == "densely_guided" else each for name, each in zip(names, teacher, strict=True))
+
+
+def _with_shardings(tree: Any, prefix: Any) -> Any:
+    """Abstract arrays with the shardings that a prefix of their tree gives."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, jax.tree.broadcast(prefix, tree)
+    )

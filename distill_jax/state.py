@@ -1,0 +1,76 @@
+"""The state of a run, and its layout over the devices."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from clu import metrics
+from flax import linen as nn
+from flax import struct
+from jax.sharding import Mesh
+
+from distill_jax import logs, sharding
+from distill_jax.errors import UserError
+from distill_jax.methods.base import Method, Network, Teacher
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that changes during a run, and the frozen networks of other runs."""
+
+    step: jax.Array  # int32 []: finished iterations
+    params: Any  # float32
+    batch_stats: Any  # float32 running means and variances; {} for a model without BatchNorm
+    opt_state: optax.OptState
+    teacher: Teacher = None  # the method's own
+    given: tuple[Any, ...] = ()  # a pytree for each of config.teachers; never in a checkpoint, since the runs that trained them have them
+
+    @property
+    def network(self) -> Network:
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+@flax.struct.dataclass
+class TrainMetrics(metrics.Collection):
+    """Means over the steps since the epoch began. They accumulate on the device: the host fetches them when it logs."""
+
+    loss: metrics.Average.from_output("loss")
+    loss_ce: metrics.Average.from_output("loss_ce")
+    loss_teacher: metrics.Average.from_output("loss_teacher")
+    train_accuracy: metrics.Accuracy
+
+
+def init_state(model: nn.Module, optimizer: optax.GradientTransformation, inputs: Any, key: jax.Array) -> TrainState:
+    """A fresh state without a teacher: a function of `key` alone; only the shapes of `inputs` [B, ...] matter."""
+    variables = model.init(key, inputs, train=False)
+    params = variables["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
+
+
+def layout(method: Method, mesh: Mesh) -> TrainState:
+    """How a state is laid out, as a prefix of its tree: a copy on every device; tables with a row a sample are split along it."""
+    whole, rows = sharding.replicated(mesh), sharding.rows(mesh)
+    teacher = jax.tree.map(lambda by_sample: rows if by_sample else whole, method.by_sample)
+    return TrainState(whole, whole, whole, whole, teacher, given=whole)
+
+
+def saved(state: TrainState, epoch_metrics: TrainMetrics) -> dict[str, Any]:
+    """What a checkpoint holds: the networks that other runs trained are left to those runs."""
+    kept = {name: getattr(state, name) for name in ("step", "params", "batch_stats", "opt_state", "teacher")}
+    return {"state": kept, "epoch_metrics": epoch_metrics}
+
+
+def empty_metrics(mesh: Mesh) -> TrainMetrics:
+    return sharding.put(TrainMetrics.empty(), sharding.replicated(mesh))
+
+
+def check_finite(params: Any, step: int) -> None:
+    """Raises UserError: the last step of an epoch may have broken the parameters without a trace in its loss."""
+    if not _all_finite(params):
+        raise UserError(f"a parameter is not finite after step {step}; {logs.DIVERGED}")
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))

@@ -1,0 +1,280 @@
+"""A study: the runs that a config stands for, one for each of its stages and seeds, one after the other."""
+
+import contextlib
+import json
+import os
+import pathlib
+import statistics
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from distill_jax import checkpoints, checks, configuration, experiment, logs, loop, processes, specs, stages, start, trained, workdir
+from distill_jax.data import describe
+from distill_jax.errors import UserError
+from distill_jax.experiment import Data, Experiment
+from distill_jax.results import summarise_seeds
+
+
+class Job(NamedTuple):
+    """One run."""
+
+    stage: str  # "" for a run that is no stage of a family
+    seed: int  # of the study; the config of a stage may have another one
+    folder: pathlib.Path
+    config: ConfigDict
+
+
+class Study(NamedTuple):
+    """All runs of a config, checked: nothing has been written yet."""
+
+    config: ConfigDict
+    root: pathlib.Path
+    jobs: list[Job]
+    experiments: dict[str, Experiment]  # of each stage
+
+
+def train(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
+    """Trains what a config describes; resumes it if it was begun in this workdir. Finished runs are not repeated.
+
+    With config.seeds > 1, each seed has a run of its own in root/seed_<seed>, all with the same compiled functions; more seeds can be
+    added later. A family of runs (config.stages.name) has a folder for each of its stages in there. All stages are checked before the
+    first one is trained.
+
+    Args:
+      config: see default_config.py.
+      root: the workdir.
+
+    Returns:
+      The content of root/summary.json.
+
+    Raises:
+      UserError: bad input, or a loss that is not finite.
+      Interrupted: by SIGTERM or SIGINT, after saving.
+    """
+    root = pathlib.Path(root).expanduser()
+    finish_moving(config, root)
+    study = prepare(config, root)
+    claim(study)
+    summaries = []
+    for number, job in enumerate(study.jobs, start=1):
+        if len(study.jobs) > 1:
+            logs.say(f"[{number}/{len(study.jobs)}] {' '.join(filter(None, (job.stage, f'seed {job.seed}' if config.seeds > 1 else '')))}")
+        summaries.append(run(study.experiments[job.stage], job))
+        if number == len(study.jobs) or study.jobs[number].stage != job.stage:
+            del study.experiments[job.stage]  # and with it what was compiled
+    return conclude(study, summaries)
+
+
+def run(exp: Experiment, job: Job) -> dict[str, Any]:
+    """One run, unless it is finished: the content of its summary.json."""
+    if is_finished(job):
+        summary = workdir.load_summary(job.folder)
+        logs.say(f"{job.folder}: finished before, {accuracy(summary)}")
+        return summary
+    if not workdir.is_claimed(job.folder):
+        workdir.claim(job.folder, configuration.resolved(job.config))
+    with workdir.exclusive(job.folder):
+        workdir.remember(job.folder / "data.json", exp.data.fingerprint)
+        if exp.spec.tokenizer:
+            workdir.write_text(job.folder / "tokenizer.json", exp.spec.tokenizer)
+        workdir.write_json(job.folder / "network.json", specs.facts(exp.spec))
+        summary = loop.train(exp, job.config.seed, job.folder)
+        processes.wait_for_all()  # what the first process wrote is there when the others go on
+    return summary
+
+
+def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
+    """Evaluates the newest checkpoint of each run of a workdir on the test set.
+
+    Returns:
+      The content of root/eval.json: the results of the run, or under "runs" those of all stages and seeds, and the mean accuracy of the
+      last stage.
+
+    Raises:
+      UserError: the workdir has no checkpoint, or belongs to another config.
+    """
+    study = prepare(config, pathlib.Path(root).expanduser())
+    runs = []
+    for job in study.jobs:
+        result = evaluate_run(study.experiments[job.stage], job)
+        runs.append(({"stage": job.stage} if job.stage else {}) | result)
+    name = f"{study.experiments[study.jobs[-1].stage].plan.evaluated_on}_accuracy"
+    last = [result[name] for job, result in zip(study.jobs, runs, strict=True) if job.stage == study.jobs[-1].stage]
+    result = runs[0] if len(runs) == 1 else {name: statistics.mean(last), "runs": runs}
+    workdir.write_json(study.root / "eval.json", result)
+    logs.say(f"{study.root / 'eval.json'}: {name.replace('_', ' ')} {result[name]:.2%}")
+    return result
+
+
+def evaluate_run(exp: Experiment, job: Job) -> dict[str, Any]:
+    """The newest checkpoint of one run: its step and its test metrics."""
+    if not workdir.exists(job.folder / "checkpoints"):
+        raise UserError(f"workdir {job.folder} has no checkpoint to evaluate; train first, with the same --config and --workdir")
+    manager = checkpoints.open_manager(job.folder / "checkpoints")
+    step = checkpoints.latest_step(manager)
+    if step is None:
+        raise UserError(f"workdir {job.folder} has no intact checkpoint to evaluate; train first")
+    state, _ = start.restore(exp, manager, step)
+    return {"seed": job.config.seed, "step": step, **experiment.evaluate_network(exp, state.network, None)}
+
+
+def prepare(config: ConfigDict, root: pathlib.Path) -> Study:
+    """Checks everything that can be checked before the first run: all fields of all stages, the workdirs, the data, the teachers.
+
+    Raises:
+      UserError: something will not do.
+    """
+    checks.check(config)
+    configuration.check_claim(root, config)
+    jobs = make_jobs(config, root)
+    for job in jobs:
+        with naming_stage(job.stage):
+            checks.check(job.config)
+        configuration.check_claim(job.folder, job.config)
+    data, experiments = {}, {}
+    for job in jobs:
+        with naming_stage(job.stage):
+            key = json.dumps(job.config.data.to_dict())
+            if key not in data:
+                data[key] = experiment.load_data(job.config)
+                logs.say(f"{job.config.data.name}: {describe(data[key].dataset)}; {processes.devices()}")
+            if job.stage not in experiments:
+                experiments[job.stage] = build(job, root, data[key], experiments)
+        if workdir.exists(begun_in(job, root) / "data.json"):
+            workdir.remember(begun_in(job, root) / "data.json", data[key].fingerprint)
+    return Study(config, root, jobs, experiments)
+
+
+@contextlib.contextmanager
+def naming_stage(stage: str) -> Iterator[None]:
+    """Lets a UserError begin with the stage that it is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"stage {stage}: {error}" if stage else str(error)) from error
+
+
+def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experiment]) -> Experiment:
+    """The experiment of a stage, given those of the stages before it."""
+    folder = begun_in(job, root)
+    recorded = specs.read(folder) if workdir.exists(folder / "network.json") else None
+
+    def spec_of(name, field):
+        if name.startswith(stages.STAGE):
+            return earlier[name.removeprefix(stages.STAGE)].spec
+        try:
+            return trained.find(trained.resolve(name, job.folder)).spec
+        except UserError as error:
+            raise UserError(f"{field}: {error}") from error
+
+    teachers = {name: spec_of(name, "teachers") for name in job.config.teachers}
+    exp = experiment.build(job.config, data, tuple(teachers.values()), recorded)
+    for name, spec in teachers.items():
+        specs.check_fits(f"teacher {name}", spec, exp.spec, data.dataset.name)
+    if job.config.initial and not has_shapes_of(spec_of(job.config.initial, "initial"), exp.spec):
+        raise UserError(f"initial: {job.config.initial} holds another network than {exp.spec.model['name']}, which this run trains")
+    return exp
+
+
+def has_shapes_of(one: specs.Spec, other: specs.Spec) -> bool:
+    return jax.tree.map(lambda leaf: leaf.shape, one.abstract_network()) == jax.tree.map(lambda leaf: leaf.shape, other.abstract_network())
+
+
+def make_jobs(config: ConfigDict, root: pathlib.Path) -> list[Job]:
+    """The runs of a config: stage by stage, and seed by seed within a stage, so that each stage is compiled once.
+
+    Raises:
+      UserError: a stage is not well defined.
+    """
+    families = {}
+    for seed in range(config.seed, config.seed + config.seeds):
+        with checks.naming("stages"):
+            families[seed] = stages.expand(config_of_seed(config, seed))
+    folders = seed_folders(config, root)
+    names = list(families[config.seed])
+    return [Job(name, seed, folders[seed] / name, families[seed][name]) for name in names for seed in families]
+
+
+def seed_folders(config: ConfigDict, root: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Where each seed's files are."""
+    seeds = range(config.seed, config.seed + config.seeds)
+    return {config.seed: root} if config.seeds == 1 else {seed: root / f"seed_{seed}" for seed in seeds}
+
+
+def config_of_seed(config: ConfigDict, seed: int) -> ConfigDict:
+    """The config under which one of several seeds is a run of its own."""
+    return ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1})
+
+
+def begun_in(job: Job, root: pathlib.Path) -> pathlib.Path:
+    """Where a run's files are now: a run of one seed, to which others are added, lies in the root itself until `claim` moves it."""
+    is_single = workdir.is_claimed(root) and configuration.of_workdir(root).seeds == 1
+    is_moving = is_single and job.folder.is_relative_to(root / f"seed_{job.seed}")
+    return root / job.stage if is_moving and not workdir.is_claimed(job.folder) else job.folder
+
+
+def claim(study: Study) -> None:
+    """Makes the folders above the runs those of the config."""
+    config, root = study.config, study.root
+    if config.seeds > 1 and workdir.is_claimed(root) and configuration.of_workdir(root).seeds == 1:
+        move_first_seed(config, root)
+    owners = {root: config} | {folder: config_of_seed(config, seed) for seed, folder in seed_folders(config, root).items()}
+    runs = {job.folder for job in study.jobs}
+    for folder, own in owners.items():
+        if folder not in runs and (not workdir.is_claimed(folder) or configuration.of_workdir(folder).seeds != own.seeds):
+            workdir.claim(folder, own.to_dict())
+
+
+def move_first_seed(config: ConfigDict, root: pathlib.Path) -> None:
+    """Makes the run of one seed in `root` the first one of several."""
+    target = root / f"seed_{config.seed}"
+    logs.say(f"{root}: the run of seed {config.seed} moves into {target.name}")
+    processes.on_first(lambda: workdir.move_into(root, target))
+    workdir.claim(root, config.to_dict())
+
+
+def finish_moving(config: ConfigDict, root: pathlib.Path) -> None:
+    """Finishes a `move_first_seed` that was interrupted, so that all files of the run are in one place."""
+    checks.check(config)
+    configuration.check_claim(root, config)
+    if workdir.is_claimed(root) and configuration.of_workdir(root).seeds == 1 and workdir.is_moving(root, root / f"seed_{config.seed}"):
+        move_first_seed(config, root)
+
+
+def is_finished(job: Job) -> bool:
+    """Whether a run has its summary and the weights of its last epoch."""
+    return workdir.exists(job.folder / "summary.json") and workdir.exists(workdir.snapshot_path(job.folder, job.config.epochs))
+
+
+def conclude(study: Study, summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Writes the summaries of the folders above the runs: the content of root/summary.json."""
+    config, root = study.config, study.root
+    by_seed = {seed: [] for seed in seed_folders(config, root)}
+    for job, summary in zip(study.jobs, summaries, strict=True):
+        by_seed[job.seed].append(({"stage": job.stage} if job.stage else {}) | summary)
+    if config.stages.name:
+        families = {seed: runs[-1] | {"stages": runs} for seed, runs in by_seed.items()}
+        for seed, folder in seed_folders(config, root).items():
+            workdir.write_json(folder / "summary.json", families[seed])
+        whole = list(families.values())
+    else:
+        whole = [runs[0] for runs in by_seed.values()]
+    summary = whole[0] if config.seeds == 1 else summarise_seeds(whole) | {"seeds": list(by_seed)}  # a stage may have a seed of its own
+    workdir.write_json(root / "summary.json", summary)
+    if config.stages.name:
+        table = stages.FAMILIES[config.stages.name].table(summary["stages"])
+        workdir.write_text(root / "table.md", table + "\n")
+        logs.say(table)
+    logs.say(f"{root}: {accuracy(summary)}")
+    return summary
+
+
+def accuracy(summary: dict[str, Any]) -> str:
+    """In words: of one run, or the mean of several seeds."""
+    name = f"{summary.get('evaluated_on', 'test')}_accuracy"
+    name = name if name in summary else "test_accuracy"  # summaries of schema 1 have that on validation data too
+    seeds = f" (mean of {len(summary['seeds'])} seeds, standard deviation {summary[name + '_std']:.2%})" if "seeds" in summary else ""
+    return f"{summary.get('evaluated_on', 'test')} accuracy {summary[name]:.2%}{seeds}"

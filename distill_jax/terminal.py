@@ -1,0 +1,9 @@
+"""The line at the bottom of a terminal; imports nothing that takes time."""
+
+import sys
+
+
+def show(text: str) -> None:
+    """Prints a line that the next one takes the place of, if standard output is a terminal; "" clears it."""
+    if sys.stdout.isatty():
+        print(f"\r\033[K{text}", end="", flush=True)

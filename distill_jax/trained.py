@@ -1,0 +1,204 @@
+"""Trained networks: load them from a run's workdir, let them predict, take their features."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from distill_jax import checkpoints, sharding, specs, workdir
+from distill_jax.data import batches, text
+from distill_jax.errors import UserError
+from distill_jax.specs import Spec
+from distill_jax.stages import STAGE
+
+
+class Run(NamedTuple):
+    """A finished run."""
+
+    folder: pathlib.Path
+    summary: dict[str, Any]
+    spec: Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A trained network with its weights.
+
+    Attributes:
+      spec: its inputs and classes.
+      module: the flax module.
+      variables: {"params": ..., "batch_stats": ...}.
+      summary: what its run said of it.
+    """
+
+    spec: Spec
+    module: nn.Module
+    variables: dict[str, Any]
+    summary: dict[str, Any]
+    mesh: Mesh
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the outputs; their numbers where the data had no names."""
+        return self.spec.classes or tuple(map(str, range(self.spec.num_classes)))
+
+    def predict(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
+        """Probabilities of the classes, float32 [N, C].
+
+        Args:
+          inputs: uint8 images [N, H, W, C] of any size, RGB or grey; or a list of sentences, or of pairs of sentences.
+          batch_size: samples a step.
+
+        Raises:
+          UserError: the inputs are of another kind than the network's.
+        """
+        return np.asarray(jax.nn.softmax(self.logits(self._rows(inputs), batch_size)))
+
+    def features(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
+        """The inputs of the layer "head", float32 [N, F]; arguments and errors as of `predict`."""
+        return self.map(penultimate, self._rows(inputs), batch_size)
+
+    def apply(self, inputs: Any) -> jax.Array:
+        """The module with its weights, in inference mode: inputs as `spec.to_inputs` makes them -> logits [B, C]."""
+        return self.module.apply(self.variables, inputs, train=False)
+
+    def logits(self, rows: dict[str, Any], batch_size: int = 256) -> np.ndarray:
+        """Of a whole split of a data set, float32 [N, C]."""
+        return self.map(_logits, rows, batch_size)
+
+    def map(self, function: Callable[..., jax.Array], rows: dict[str, Any], batch_size: int) -> np.ndarray:
+        """function(module, variables, inputs), jitted, over a whole split, batch by batch."""
+        self._check_kind(rows)
+        count, batch_size = len(next(iter(rows.values()))), -(-batch_size // self.mesh.size) * self.mesh.size
+        compiled = _compiled(function, self.module, self.spec._replace(model=()), self.mesh)
+        by_row = sharding.rows(self.mesh)
+        results = [compiled(self.variables, sharding.put(batch, by_row)) for batch in batches.in_order(rows, count, batch_size)]
+        return np.concatenate(jax.device_get(results))[:count]
+
+    def _rows(self, inputs: Any) -> dict[str, np.ndarray]:
+        if self.spec.tokenizer:
+            if not isinstance(inputs, Sequence | np.ndarray) or isinstance(inputs, str) or not len(inputs):
+                raise UserError("this network takes sentences: give a list of one or more, each a str or a pair of str")
+            return {"tokens": text.encode_sentences(self.spec.tokenizer, inputs)}
+        try:
+            images = np.asarray(inputs)
+        except ValueError as error:
+            raise UserError("this network takes images: give uint8 [N, H, W, C]; images of several sizes take a call each") from error
+        if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+            raise UserError(f"this network takes images: give uint8 [N, H, W, C], no axis empty, not {images.dtype} {list(images.shape)}")
+        return {"image": images}
+
+    def _check_kind(self, rows: dict[str, Any]) -> None:
+        kind, where = "tokens" if self.spec.vocabulary_size else "image", self.summary.get("workdir", "this network")
+        if kind not in rows:
+            raise UserError(f"{where} takes {kind}; this data set has {', '.join(name for name in rows if name != 'label')}")
+        channels = self.spec.input_shape[-1]
+        if kind == "image" and rows["image"].shape[3] not in (1, channels):
+            raise UserError(f"{where} takes images of {channels} channel{'s' * (channels > 1)}; these have {rows['image'].shape[3]}")
+
+
+def load(path: str | os.PathLike, dtype: str = "float32", mesh: Mesh | None = None) -> Network:
+    """The network that a finished run left in its workdir.
+
+    Args:
+      path: the workdir of a run; of a run of several stages or seeds, the folder of one of them.
+      dtype: in which it computes, "float32" or "bfloat16".
+      mesh: its devices; all by default.
+
+    Raises:
+      UserError: there is no finished run, or its files are damaged.
+    """
+    run = find(pathlib.Path(path).expanduser())
+    mesh = mesh or sharding.make_mesh()
+    return Network(run.spec, run.spec.module(dtype), load_variables(run, mesh), run.summary | {"workdir": str(run.folder)}, mesh)
+
+
+def find(folder: pathlib.Path) -> Run:
+    """A finished run by its workdir.
+
+    Raises:
+      UserError: the run is not there, is not finished, or is several runs.
+    """
+    workdir.load_config(folder)
+    summary = workdir.load_summary(folder)
+    if "runs" in summary or "stages" in summary:
+        folders = sorted(str(path.parent) for path in folder.glob("*/summary.json"))
+        raise UserError(f"{folder} holds several runs; name one of them: {', '.join(folders)}")
+    return Run(folder, summary, specs.read(folder))
+
+
+def below(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of the stages of a finished family, or of the seeds of a finished run, in their order.
+
+    Raises:
+      UserError: there are none.
+    """
+    config = workdir.load_config(folder)
+    summary = workdir.load_summary(folder) if (folder / "summary.json").exists() else {}
+    if "runs" in summary:
+        return [folder / f"seed_{seed}" for seed in range(config["seed"], config["seed"] + config["seeds"])]
+    if "stages" in summary:
+        return [folder / stage["stage"] for stage in summary["stages"]]
+    raise UserError(f"{folder} holds no finished run of several stages or seeds; name the workdirs with --members")
+
+
+def resolve(name: str, folder: pathlib.Path) -> pathlib.Path:
+    """The folder that an entry of `teachers` or `initial` means: a workdir, or, as stage:NAME, a stage beside `folder`."""
+    return folder.parent / name.removeprefix(STAGE) if name.startswith(STAGE) else pathlib.Path(name).expanduser()
+
+
+def load_variables(run: Run, mesh: Mesh) -> dict[str, Any]:
+    """The weights of a run's last epoch, on every device.
+
+    Raises:
+      UserError: their files are missing, or are not those that the run left.
+    """
+    whole = sharding.replicated(mesh)
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), run.spec.abstract_network())
+    path = workdir.snapshot_path(run.folder, run.summary["epochs"])
+    try:
+        variables = checkpoints.load_weights(path, like)
+    except UserError as error:
+        advice = "run that run's command again, which writes it anew from its checkpoint"
+        raise UserError(f"{error}; {'delete it and ' if path.exists() else ''}{advice}") from error
+    for name, weights in (("weights_sha256", variables), ("params_sha256", variables["params"])):
+        if name in run.summary and checkpoints.sha256(weights) != run.summary[name]:
+            raise UserError(f"{path}: not the weights that the run's summary.json tells of; train that network again")
+    return variables
+
+
+def penultimate(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> jax.Array:
+    """The input of the layer "head", float32 [B, F], in inference mode.
+
+    Raises:
+      UserError: the module has no such layer.
+    """
+    caught = []
+
+    def catch(next_function, args, kwargs, context):
+        if context.module.name == "head":
+            caught.append(args[0])
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(catch):
+        module.apply(variables, inputs, train=False)
+    if not caught:
+        raise UserError(f"{type(module).__name__} has no layer named 'head', whose inputs the features are; name its last dense layer so")
+    return caught[0]
+
+
+def _logits(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> jax.Array:
+    return module.apply(variables, inputs, train=False)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(function: Callable[..., jax.Array], module: nn.Module, spec: Spec, mesh: Mesh) -> Callable[..., jax.Array]:
+    """(variables, batch) -> function(module, variables, inputs), compiled once for all calls."""
+    return jax.jit(lambda variables, batch: function(module, variables, spec.to_inputs(batch)), out_shardings=sharding.replicated(mesh))
