@@ -1,17 +1,15 @@
-"""A run small enough for every test: 200 digits, a small net, 4 epochs of 5 steps, 2 cycles."""
+"""Fixtures that several files of tests share."""
 
-import io
 import os
 import tempfile
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_sample_images
+from helpers import build, colours_config, family_config, make_config, png, run, text_config, write_images
+from ml_collections import ConfigDict
 
-from configs import sd_digits
-from distill_jax import train
+from distill_jax import study
 
 # Many tests build the same programs, some in processes of their own: each is compiled once a session, for all of pytest's workers.
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -26,30 +24,54 @@ for name, value in {
     os.environ[name.upper()] = str(value)
 
 
-def make_config(**fields):
-    config = sd_digits.get_config()
-    config.epochs = 4
-    config.batch_size = 40
-    config.eval_every = 1
-    config.checkpoint_every = 1
-    config.log_every = 2
-    config.data.train_examples = 200
-    config.schedule.cycles = 2
-    for name, value in fields.items():
-        config.update_from_flattened_dict({name.replace("__", "."): value})
-    return config
+@pytest.fixture(scope="session")
+def exp():
+    """The experiment of `helpers.make_config`."""
+    return build(make_config())
 
 
 @pytest.fixture(scope="session")
-def program():
-    return train.build(make_config())
-
-
-@pytest.fixture(scope="session")
-def finished(program, tmp_path_factory):
-    """The workdir and the summary of an uninterrupted run."""
+def finished(exp, tmp_path_factory):
+    """The workdir and the summary of an uninterrupted run of it."""
     workdir = tmp_path_factory.mktemp("finished")
-    return workdir, train.run(program, 0, workdir)
+    return workdir, run(exp, 0, workdir)
+
+
+@pytest.fixture(scope="session")
+def finished_family(tmp_path_factory):
+    """The workdir and the summary of `helpers.family_config`."""
+    workdir = tmp_path_factory.mktemp("family")
+    return workdir, study.train(family_config(), workdir)
+
+
+@pytest.fixture(scope="session")
+def finished_colours(tmp_path_factory):
+    """The workdir and the summary of `helpers.colours_config`; the data are beside it."""
+    folder = tmp_path_factory.mktemp("colours")
+    return folder / "run", study.train(colours_config(folder / "colours.npz"), folder / "run")
+
+
+@pytest.fixture(scope="session")
+def sentences(tmp_path_factory):
+    """A folder of sentences of three classes, told by one word each: 160 for training and 40 for test."""
+    nouns = {0: ["cat", "dog", "owl", "hen"], 1: ["car", "bus", "tram", "ship"], 2: ["oak", "fir", "elm", "yew"]}
+    folder, rng = tmp_path_factory.mktemp("sentences"), np.random.default_rng(0)
+    for name, rows in (("train", 160), ("test", 40)):
+        labels = rng.integers(0, 3, rows)
+        lines = [
+            f"{label} the {rng.choice(['old', 'new', 'red'])} {rng.choice(nouns[label])} {'is here ' * rng.integers(1, 4)}"
+            for label in labels
+        ]
+        (folder / name).write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_text(sentences, tmp_path_factory):
+    """The workdir and the summary of Snapshot Distillation on them."""
+    workdir = tmp_path_factory.mktemp("text")
+    config = text_config(sentences, schedule__cycles=2, method=ConfigDict({"name": "snapshot"}))
+    return workdir, study.train(config, workdir)
 
 
 @pytest.fixture(scope="session")
@@ -84,26 +106,6 @@ def tiny_images():
                 yield value, {key: example[key] for key in self.FEATURES}
 
     return TinyImages
-
-
-def png(pixels: np.ndarray) -> io.BytesIO:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    buffer.seek(0)
-    return buffer
-
-
-def write_images(folder, per_class=(60, 63), test=17):
-    """Pieces of scikit-learn's two photographs, one a class, as JPEGs of many sizes."""
-    rng = np.random.default_rng(0)
-    for name, photograph, count in zip(("china", "flower"), load_sample_images().images, per_class, strict=True):
-        for part, number in (("train", count), ("val", test)):
-            (folder / part / name).mkdir(parents=True)
-            for row in range(number):
-                width, height = rng.integers(20, 60, 2)
-                left, top = rng.integers(0, 640 - width), rng.integers(0, 427 - height)
-                piece = Image.fromarray(photograph[top : top + height, left : left + width])
-                piece.save(folder / part / name / f"{row:03d}.JPEG", quality=95)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,13 @@
 """The benchmark runs; what it measures is not for a test."""
 
-import pathlib
 import runpy
 import sys
 from types import SimpleNamespace
 
 import pytest
+from helpers import ROOT
 
-BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def speeds(monkeypatch, model, *options):

@@ -1,6 +1,5 @@
 """Densely guided distillation: the loss, the draw of the guides, and a path of stages on digits."""
 
-import json
 import shutil
 
 import jax
@@ -8,27 +7,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import make_config
+from helpers import batch_of, bits, build, crash_in, make_config, run, start_in
 from ml_collections import ConfigDict
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
-from test_run import Crash, act_at, crash
-from test_snapshot import batch_of, bits
 
 from configs import dgkd_cifar10_resnet, dgkd_cifar100_plain, dgkd_cifar100_wrn, dgkd_digits, dgkd_imagenet
-from distill_jax import checkpoints, methods, models, stages, train
+from distill_jax import files, methods, models, stages, study, workdir
 from distill_jax.data import augment
 from distill_jax.errors import UserError
+from distill_jax.methods import Batch
 from distill_jax.methods.densely_guided import Guidance, draw_survivors
 from distill_jax.stages.densely_guided import choose_path
+from distill_jax.state import empty_metrics
 
 B, C = 16, 7
 PATH = ("small_cnn", "plain2", "plain2_cifar10")  # a teacher, one assistant, a student
 STUDENT = "stochastic_plain2_cifar10"
 
 
-def make_method(guides=3, **fields):
-    return methods.create("densely_guided", methods.Setting(None, (1,), 50, C, teachers=(None,) * guides), **fields)
+def make_method(guides=3, **options):
+    setting = methods.Setting(apply=None, cycle_ends=(1,), num_examples=50, num_classes=C, num_teachers=guides)
+    return methods.create("densely_guided", setting=setting, **options)
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +82,7 @@ def test_without_a_guide_the_cross_entropy_is_left(batch, form, factor):
 def test_one_guide_is_plain_distillation(batch):
     """KD and TAKD are settings: the loss of one guide is that of `distillation`, by form code with the KL C times smaller."""
     student, guides, labels = batch
-    setting = methods.Setting(None, (1,), 50, C, teachers=(None,))
-    kd = methods.create("distillation", setting, weight_ce=0.3, temperature=5.0).loss(student, labels, guides[0])
+    kd = methods.distillation(weight_ce=0.3, temperature=5.0).loss(student, labels, guides[0])
     for form, factor in (("paper", 1), ("code", C)):
         parts = make_method(1, form=form, weight_teacher=0.7).loss(student, labels, Guidance(guides[:1], jnp.ones(1)))
         assert parts.teacher == pytest.approx(float(kd.teacher) / factor, rel=1e-6)
@@ -132,21 +131,25 @@ def test_the_teacher_can_be_kept_out_of_the_draw(fields):
     np.testing.assert_allclose(drawn[:, 1:].mean(axis=0), 0.5 if "survival" in fields else 1 / 3, atol=0.04)
 
 
-class Speaker:
-    """A network that says its only parameter."""
-
-    def apply(self, variables, inputs, train):
-        return jnp.full((len(inputs), C), variables["params"])
-
-
 def test_a_dropped_guide_is_not_asked():
-    guides = tuple(methods.FrozenNetwork(float(i), {}) for i in (1, 2, 3))
-    method = methods.create("densely_guided", methods.Setting(None, (1,), 50, C, teachers=(Speaker(),) * 3), survival=0.5)
-    seen = set()
+    asked = []
+
+    def guide(number):
+        def say():
+            jax.debug.callback(lambda: asked.append(number))
+            return jnp.full((5, C), float(number))
+
+        return say
+
+    method = methods.densely_guided(num_teachers=3, survival=0.5)
+    batch, seen = Batch(jnp.zeros((5, 2)), jnp.arange(5), tuple(map(guide, (1, 2, 3)))), set()
     for step in range(12):
-        said = method.signal(guides, jnp.zeros((5, 2)), jnp.arange(5), jax.random.key(step))
+        asked.clear()
+        said = method.signal(None, batch, jax.random.key(step))
+        jax.effects_barrier()
         assert said.logits_GxBxC.shape == (3, 5, C)
         assert np.array_equal(said.logits_GxBxC[:, 4, 2], said.weights_G * np.array([1, 2, 3]))
+        assert sorted(asked) == [number for number in (1, 2, 3) if said.weights_G[number - 1]]
         seen.add(tuple(np.asarray(said.weights_G)))
     assert len(seen) > 3
 
@@ -154,20 +157,20 @@ def test_a_dropped_guide_is_not_asked():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"survival": 1.5}, r"method.survival is 1.5; it must lie in 0..1"),
-        ({"survival": -0.1}, r"method.survival is -0.1; it must lie in 0..1"),
-        ({"weight_teacher": 2.0}, "method.weight_teacher is 2.0"),
-        ({"temperature": 0.0}, "method.temperature is 0.0"),
-        ({"form": "both"}, "method.form is 'both'; known: paper, code"),
-        ({"drop": 4}, "method.drop is 4; it must lie in 0..3"),
-        ({"drop": 3, "teacher_may_drop": False}, "method.drop is 3; it must lie in 0..2"),
-        ({"drop": 1, "survival": 0.5}, "choose one"),
-        ({"guide_logits": "disk"}, "method.guide_logits is 'disk'; known: forward, table"),
-        ({"guides": 0}, "`teachers` names none"),
+        ({"survival": 1.5}, r"survival is 1.5; it must lie in \[0, 1\]"),
+        ({"survival": -0.1}, r"survival is -0.1; it must lie in \[0, 1\]"),
+        ({"weight_teacher": 2.0}, "weight_teacher is 2.0"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"form": "both"}, "form is 'both'; known: paper, code"),
+        ({"drop": 4}, r"drop is 4; it must lie in \[0, 3\]"),
+        ({"drop": 3, "teacher_may_drop": False}, r"drop is 3; it must lie in \[0, 2\]"),
+        ({"drop": 1, "survival": 0.5}, "drop is 1 and survival 0.5; choose one"),
+        ({"guide_logits": "disk"}, "guide_logits is 'disk'; known: forward, table"),
+        ({"guides": 0}, "num_teachers is 0; densely_guided takes one guide or more"),
     ],
 )
-def test_bad_fields_are_named(fields, message):
-    with pytest.raises(UserError, match=message):
+def test_bad_options_are_named(fields, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
         make_method(**fields)
 
 
@@ -216,18 +219,22 @@ def test_the_number_of_assistants_is_a_field():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"path": ("plain4", "plain3", "plain2")}, "model.name is 'plain3'; known: .*plain10, .*resnet"),
+        ({"path": ("plain4", "plain3", "plain2")}, "stages.path names 'plain3': name is 'plain3'; known: .*plain10, .*resnet"),
         ({"path": ("plain4",)}, "stages.path is .*; it must have the teacher"),
+        ({"path": ("plain2", "text_cnn")}, "model.name is 'text_cnn', a network for text, but the inputs are images"),
         ({"path": ("plain4", "plain2", "plain4")}, "stages.path names plain4 more than once"),
         ({"assistants": 2}, "stages.assistants is 2; stages.path has 1"),
-        ({"compare": ("dkd",)}, "stages.compare names 'dkd'; known: supervised, kd, takd, dgkd, stochastic"),
-        ({"survival": 1.5}, r"stages.survival is 1.5; it must lie in 0..1"),
-        ({"drop": 3, "survival": 1.0}, "stages.drop is 3; it must lie in 0..2"),
+        ({"compare": ("dkd",)}, "stages.compare is 'dkd'; known: supervised, kd, takd, dgkd, stochastic"),
+        ({"survival": 1.5}, r"stages.survival is 1.5; it must lie in \[0, 1\]"),
+        ({"drop": 3, "survival": 1.0}, r"stages.drop is 3; it must lie in \[0, 2\]"),
+        ({"temperature": 0.0}, "stages.temperature is 0.0"),
+        ({"guide_logits": "disk"}, "stages.guide_logits is 'disk'; known: forward, table"),
     ],
 )
-def test_a_bad_path_is_refused_before_anything_is_trained(fields, message):
+def test_a_bad_path_is_refused_before_anything_is_trained(fields, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        names(**fields)
+        study.train(path_config(**fields), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("source", [dgkd_cifar100_plain, dgkd_cifar10_resnet, dgkd_cifar100_wrn, dgkd_imagenet, dgkd_digits])
@@ -240,19 +247,19 @@ def test_every_path_has_its_stages(source):
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory):
-    """A finished family, its summary, and the program of its last stage, the stochastic student."""
-    workdir, built = tmp_path_factory.mktemp("path"), []
+    """A finished family, its summary, and the experiment of its last stage, the stochastic student."""
+    folder, kept = tmp_path_factory.mktemp("path"), {}
     with pytest.MonkeyPatch.context() as patch:
-        build = train.build
-        patch.setattr(train, "build", lambda *arguments: built.append(build(*arguments)) or built[-1])
-        return workdir, train.train(path_config(), workdir), built[-1]
+        run_job = study.run
+        patch.setattr(study, "run", lambda exp, job: kept.update({job.stage: exp}) or run_job(exp, job))
+        return folder, study.train(path_config(), folder), kept[STUDENT]
 
 
 def test_a_family_leaves_its_table(family):
-    workdir, summary, _ = family
+    folder, summary, _ = family
     accuracy = {stage["stage"]: f"{100 * stage['test_accuracy']:.2f}" for stage in summary["stages"]}
     assert list(accuracy) == ["small_cnn", "kd_plain2", STUDENT]
-    assert (workdir / "table.md").read_text().splitlines() == [
+    assert (folder / "table.md").read_text().splitlines() == [
         "| network | parameters | supervised, % | KD, % | stochastic DGKD, % |",
         "| --- | --- | --- | --- | --- |",
         f"| small_cnn | 24,058 | {accuracy['small_cnn']} | - | - |",
@@ -268,7 +275,7 @@ def test_the_table_has_a_column_a_variant():
         for i, (name, stage) in enumerate(stages.expand(config).items())
     ]
     summaries[-1]["test_accuracy_std"] = 0.005
-    assert stages.family(config).table(summaries).splitlines() == [
+    assert stages.FAMILIES[config.stages.name].table(summaries).splitlines() == [
         "| network | parameters | supervised, % | KD, % | TAKD, % | DGKD, % | stochastic DGKD, % |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         "| small_cnn | 4,000 | 0.00 | - | - | - | - |",
@@ -279,21 +286,17 @@ def test_the_table_has_a_column_a_variant():
 
 def test_no_gradient_reaches_the_guides(family):
     """A step equals one by hand, in which the guides' logits are mere numbers."""
-    workdir, _, program = family
-    key = jax.random.key(0)
-    state, _, _ = train.start(program, workdir / "by_hand", key, checkpoints.open_manager(workdir / "by_hand" / "checkpoints"))
+    folder, _, exp = family
+    key, ids = jax.random.key(0), np.arange(40)
+    state = start_in(exp, folder / "by_hand")
     before = jax.tree.map(jnp.copy, state)
-    ids = np.arange(40)
-    after, _, _ = program.train_step(state, train.empty_metrics(program), program.train_source, batch_of(program, ids), key)
-    assert bits(after.teacher) == bits(before.teacher)
+    after, _, _ = exp.train_step(state, empty_metrics(exp.data.mesh), exp.data.train, batch_of(exp, ids), key)
+    assert bits(after.given) == bits(before.given)
 
-    mean_std = augment.channel_statistics(program.dataset.train["image"])
-    rows = {name: value[ids] for name, value in program.dataset.train.items()}
-    inputs = augment.make_prepare(*mean_std, crop_padding=0, flip=False)(rows, None)
-    guides = [
-        np.asarray(jax.jit(models.create(name, 10).apply)({"params": guide.params, "batch_stats": guide.batch_stats}, inputs))
-        for name, guide in zip(PATH[:2], before.teacher, strict=True)
-    ]
+    mean, std = augment.channel_statistics(exp.data.dataset.train["image"])
+    rows = {name: value[ids] for name, value in exp.data.dataset.train.items()}
+    inputs = (rows["image"].astype(np.float32) / 255 - mean) / std
+    guides = [np.asarray(jax.jit(models.create(name, 10).apply)(guide, inputs)) for name, guide in zip(PATH[:2], before.given, strict=True)]
     weights = draw_survivors(jax.random.split(jax.random.fold_in(key, 0), 3)[2], 2, 0.5, 0, True)
     assert weights.sum() > 0
 
@@ -306,49 +309,50 @@ def test_no_gradient_reaches_the_guides(family):
         return 2 * 0.5 * ce + 0.5 * sum(weight * term for weight, term in zip(weights, kd, strict=True))
 
     def first_step(leaf, gradient):  # Nesterov's momentum, from 0
-        return leaf - program.plan.learning_rates[0] * 1.9 * (gradient + 1e-4 * leaf)
+        return leaf - exp.plan.learning_rates[0] * 1.9 * (gradient + 1e-4 * leaf)
 
     expected = jax.tree.map(first_step, before.params, jax.jit(jax.grad(loss_by_hand))(before.params))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), after.params, expected)
 
 
-def test_a_crash_in_a_stage_changes_nothing_in_the_end(family, tmp_path, monkeypatch, capsys):
+def test_a_crash_in_a_stage_changes_nothing_in_the_end(family, tmp_path, capsys):
     """The finished stages are not repeated, and the last goes on with the same guides and draws."""
-    workdir, whole, program = family
+    folder, whole, _ = family
     broken = shutil.copytree(
-        workdir, tmp_path / "broken", ignore=lambda folder, files: {STUDENT, "summary.json"} & set(files) if folder == str(workdir) else ()
+        folder, tmp_path / "broken", ignore=lambda path, files: {STUDENT, "summary.json"} & set(files) if path == str(folder) else ()
     )
-    monkeypatch.setattr(train, "build", lambda *_: act_at(program, 13, crash))
-    with pytest.raises(Crash):
-        train.train(path_config(), broken)
-    monkeypatch.setattr(train, "build", lambda *_: program)
+    with crash_in(STUDENT, 13):
+        study.train(path_config(), broken)
     capsys.readouterr()
-    assert train.train(path_config(), broken)["params_sha256"] == whole["params_sha256"]
+    assert study.train(path_config(), broken)["weights_sha256"] == whole["weights_sha256"]
     said = capsys.readouterr().out
     assert said.count("finished before") == 2 and "resuming after step 10" in said
 
 
 def test_a_table_says_what_the_guides_would(family):
-    workdir, whole, program = family
+    folder, whole, exp = family
     config = stages.expand(path_config(guide_logits="table"))[STUDENT]
-    from_table = train.build(config, workdir / "table")._replace(init=program.init, predict=program.predict)  # they are compiled
-    summary = train.run(from_table, 0, workdir / "table")
+    from_table = build(config, folder / "table")._replace(init=exp.init, predict=exp.predict)  # they are compiled
+    summary = run(from_table, 0, folder / "table")
     assert summary["test_nll"] == pytest.approx(whole["test_nll"], rel=1e-3)
     assert "teacher_agreement" in whole and "teacher_agreement" not in summary
     config.data.crop_padding = 1
     with pytest.raises(UserError, match="method.guide_logits is 'table', which takes data.crop_padding=0"):
-        train.build(config, workdir / "table")
+        build(config, folder / "table")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"num_classes": 7}, "knows 7 classes; digits has 10"), ({"input_shape": [32, 32, 3]}, r"takes inputs of shape \(32, 32, 3\)")],
+    [
+        ({"num_classes": 7, "classes": []}, "knows 7 classes; digits has 10"),
+        ({"input_shape": [32, 32, 3]}, r"takes inputs of shape \(32, 32, 3\)"),
+    ],
 )
 def test_a_guide_must_fit_the_data(family, tmp_path, changes, message):
     guide = shutil.copytree(family[0] / "kd_plain2", tmp_path / "guide")
-    summary = json.loads((guide / "summary.json").read_text())
-    (guide / "summary.json").write_text(json.dumps(summary | changes))
+    workdir.write_json(guide / "network.json", files.read_json(guide / "network.json") | changes)
     config = stages.expand(path_config())[STUDENT]
     config.teachers = (str(family[0] / PATH[0]), str(guide))
     with pytest.raises(UserError, match=f"teacher {guide} {message}"):
-        train.build(config, tmp_path / "run")
+        study.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

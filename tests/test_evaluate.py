@@ -23,6 +23,12 @@ def test_metrics_agree_with_scikit_learn(predictions):
     assert metrics["test_nll"] == pytest.approx(log_loss(labels, softmax(logits.astype(float), axis=1), labels=classes))
 
 
+def test_metrics_have_the_name_of_their_split(predictions):
+    test, validation = (evaluate.classification_metrics(*predictions, split) for split in ("test", "validation"))
+    assert {name.replace("validation_", "test_"): value for name, value in validation.items()} == test
+    assert all(name.startswith("validation_") for name in [*validation, *evaluate.score_profile(predictions[0], "validation")])
+
+
 def test_ece_by_hand():
     # Two bins of four: three at confidence 0.6 with one hit, one at 0.9 with a hit: (3 * |1/3 - 0.6| + |1 - 0.9|) / 4.
     confidence, correct = np.array([0.6, 0.6, 0.6, 0.9]), np.array([True, False, False, True])

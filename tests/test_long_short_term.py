@@ -1,20 +1,23 @@
 """Long Short-Term Sample Distillation: the table, the loss, and runs with it, alone and beside a snapshot."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import make_config
+from helpers import ROOT, Crash, act_at, batch_of, bits, build, crash, make_config, read_lines, run, start, step
 from ml_collections import ConfigDict
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
-from test_run import Crash, act_at, crash
-from test_snapshot import batch_of, bits, start
 
 from configs import lstsd_digits, sd_lstsd_digits
-from distill_jax import logs, methods, sharding, train
+from distill_jax import methods
 from distill_jax.errors import UserError
 from distill_jax.methods.long_short_term import SampleSignal, read_rows, write_rows
+from distill_jax.state import empty_metrics
 
 
 def lstsd_config(source=lstsd_digits, **fields):
@@ -27,12 +30,12 @@ def lstsd_config(source=lstsd_digits, **fields):
 
 
 @pytest.fixture(scope="module")
-def table_program():
-    return train.build(lstsd_config())
+def table_exp():
+    return build(lstsd_config())
 
 
-def make_method(**fields):
-    return methods.create("long_short_term", methods.Setting(None, (1,), 50, 7, sharding.make_mesh(jax.devices()[:1])), **fields)
+def make_method(**options):
+    return methods.long_short_term(num_examples=50, num_classes=7, **options)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -57,7 +60,7 @@ def test_loss_by_hand_with_signals_that_do_not_all_exist(symmetric):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_batch_writes_its_own_rows_and_no_other(dtype):
-    table = make_method(table_dtype=dtype).init(None, ())
+    table = make_method(table_dtype=dtype).init(None)
     rng = np.random.default_rng(0)
     everything = rng.standard_normal((50, 7)).astype(np.float32)
     table = write_rows(table, jnp.arange(50), everything)
@@ -75,7 +78,7 @@ def test_rows_are_keyed_by_id_whatever_the_order():
     logits = rng.standard_normal((50, 7)).astype(np.float32)
     tables = []
     for order in (np.arange(50), rng.permutation(50)):
-        table = make_method().init(None, ())
+        table = make_method().init(None)
         for ids in order.reshape(5, 10):
             table = write_rows(table, ids, logits[ids])
         tables.append(table)
@@ -83,49 +86,45 @@ def test_rows_are_keyed_by_id_whatever_the_order():
     assert tables[0].has_short.sum() == 50
 
 
-def test_a_row_holds_the_logits_of_the_step(table_program):
-    program = table_program
-    state, key = start(program)
-    state = state.replace(teacher=program.method.init(state, ()))
+def test_a_row_holds_the_logits_of_the_step(table_exp):
+    state, key = start(table_exp)
     ids = np.arange(40) * 5
-    state, _, logits = program.train_step(state, train.empty_metrics(program), program.train_source, batch_of(program, ids), key)
-    table = program.observe(state.teacher, ids, logits)
+    state, logits = step(table_exp, state, key, ids)
+    table = table_exp.observe(state.teacher, ids, logits)
     assert np.array_equal(table.short[ids], logits)
     assert set(np.flatnonzero(table.has_short)) == set(ids)
 
 
 def test_a_clean_view_is_stored_on_demand():
     """The logits of the weights before the step, without the augmentation that the step itself sees."""
-    program = train.build(lstsd_config(view="clean"))
-    state, key = start(program)
-    state = state.replace(teacher=program.method.init(state, ()))
+    exp = build(lstsd_config(view="clean"))
+    state, key = start(exp)
     ids = np.arange(40) * 5
-    expected = program.predict(train.variables(state), program.train_source, batch_of(program, ids))
-    _, _, logits = program.train_step(state, train.empty_metrics(program), program.train_source, batch_of(program, ids), key)
+    inputs = exp.spec.to_inputs({"image": exp.data.dataset.train["image"][ids]})
+    expected = jax.jit(exp.spec.module().apply)(state.network, inputs)
+    _, logits = step(exp, state, key, ids)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 def test_the_long_signal_is_the_last_of_a_mini_generation_and_stays():
     method = make_method(generation_epochs=2)
-    state = ConfigDict({"teacher": None}, convert_dict=False)
     long = []
-    table = method.init(None, ())
+    table = method.init(None)
     for epoch in range(1, 6):
         table = write_rows(table, jnp.arange(50), jnp.full((50, 7), float(epoch)))
-        state.teacher = table
-        table = method.end_epoch(state, epoch)
+        table = method.end_epoch(table, None, epoch)
         long.append(float(table.long[0, 0]))
     assert long == [0, 2, 2, 4, 4]
 
 
 @pytest.fixture(scope="module")
-def finished_table(table_program, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("lstsd")
-    return workdir, train.run(table_program, 0, workdir)
+def finished_table(table_exp, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lstsd")
+    return folder, run(table_exp, 0, folder)
 
 
 def test_the_signal_starts_when_it_exists(finished_table):
-    ends = [line for line in logs.read_jsonl(finished_table[0] / "metrics.jsonl") if line["step"] % 5 == 0]
+    ends = [line for line in read_lines(finished_table[0]) if line["step"] % 5 == 0]
     assert ends[0]["loss_teacher"] == 0 and min(line["loss_teacher"] for line in ends[1:]) > 0
 
 
@@ -135,39 +134,45 @@ def copies_of_a_table(lowered):
     return [line for line in text.splitlines() if "= f32[1024,10]" in line and " copy(" in line]
 
 
-def test_no_step_copies_the_table(table_program):
-    program = table_program
-    state, key = start(program)
-    state = state.replace(teacher=program.method.init(state, ()))
-    batch, logits = batch_of(program, np.arange(40)), jnp.zeros((40, 10))
-    arguments = state, train.empty_metrics(program), program.train_source, batch, key
-    assert not copies_of_a_table(program.train_step.lower(*arguments))
-    assert not copies_of_a_table(program.observe.lower(state.teacher, batch["id"], logits))
+def test_no_step_copies_the_table(table_exp):
+    exp = table_exp
+    state, key = start(exp)
+    batch, logits = batch_of(exp, np.arange(40)), jnp.zeros((40, 10))
+    arguments = state, empty_metrics(exp.data.mesh), exp.data.train, batch, key
+    assert not copies_of_a_table(exp.train_step.lower(*arguments))
+    assert not copies_of_a_table(exp.observe.lower(state.teacher, batch["id"], logits))
 
     def step_that_also_writes(state, *others):
-        state, epoch_metrics, logits = program.train_step(state, *others)
+        state, epoch_metrics, logits = exp.train_step(state, *others)
         return state.replace(teacher=write_rows(state.teacher, batch["id"], logits)), epoch_metrics
 
     assert copies_of_a_table(jax.jit(step_that_also_writes, donate_argnums=0).lower(*arguments))
 
 
 def test_without_weights_it_is_supervised_training_bit_for_bit(tmp_path):
-    neither = train.train(lstsd_config(weight_long=0.0, weight_short=0.0), tmp_path / "neither")
+    neither = run(build(lstsd_config(weight_long=0.0, weight_short=0.0)), 0, tmp_path / "neither")
     config = lstsd_config()
     config.method = ConfigDict({"name": "supervised"})
-    supervised = train.train(config, tmp_path / "supervised")
+    supervised = run(build(config), 0, tmp_path / "supervised")
     assert neither["params_sha256"] == supervised["params_sha256"]
 
 
-@pytest.mark.parametrize("source", [lstsd_digits, sd_lstsd_digits])
-def test_a_crash_changes_nothing_in_the_end(source, tmp_path):
-    """The checkpoint holds the tables, and for the combination the snapshot beside them."""
-    program = train.build(lstsd_config(source))
-    whole = train.run(program, 0, tmp_path / "whole")
+def test_a_crash_changes_nothing_in_the_end(table_exp, finished_table, tmp_path):
+    """The checkpoint holds the tables."""
+    check_crash(table_exp, finished_table[1], tmp_path)
+
+
+def test_a_crash_of_a_combination_changes_nothing_in_the_end(tmp_path):
+    """The checkpoint holds the snapshot beside the tables."""
+    exp = build(lstsd_config(sd_lstsd_digits))
+    check_crash(exp, run(exp, 0, tmp_path / "whole"), tmp_path / "broken")
+
+
+def check_crash(exp, whole, folder):
     with pytest.raises(Crash):
-        train.run(act_at(program, 17, crash), 0, tmp_path / "broken")
-    assert not (tmp_path / "broken" / "summary.json").exists()
-    assert train.run(program, 0, tmp_path / "broken")["params_sha256"] == whole["params_sha256"]
+        run(act_at(exp, 17, crash), 0, folder)
+    assert not (folder / "summary.json").exists()
+    assert run(exp, 0, folder)["params_sha256"] == whole["params_sha256"]
 
 
 def test_a_combination_adds_both_teachers_to_one_cross_entropy():
@@ -175,7 +180,7 @@ def test_a_combination_adds_both_teachers_to_one_cross_entropy():
     student, snapshot, short, long = 3 * rng.standard_normal((4, 6, 7)).astype(np.float32)
     labels, everything = rng.integers(0, 7, 6), np.ones(6, bool)
     rows = SampleSignal(short, long, everything, everything)
-    setting = methods.Setting(None, (1, 2), 50, 7, sharding.make_mesh(jax.devices()[:1]))
+    setting = methods.Setting(apply=None, cycle_ends=(1, 2), num_examples=50, num_classes=7)
     sd, lstsd = methods.create("snapshot", setting), methods.create("long_short_term", setting, weight_long=0.2)
     both = methods.create("snapshot+long_short_term", setting, long_short_term={"weight_long": 0.2})
     parts = both.loss(student, labels, (snapshot, rows))
@@ -186,15 +191,76 @@ def test_a_combination_adds_both_teachers_to_one_cross_entropy():
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("options", "message"),
     [
-        ({"temperature": 0.0}, "method.temperature is 0.0"),
-        ({"weight_long": -1.0}, "method.weight_long is -1.0"),
-        ({"generation_epochs": 0}, "method.generation_epochs is 0"),
-        ({"view": "augmented"}, "method.view is 'augmented'; known: training, clean"),
-        ({"table_dtype": "int8"}, "method.table_dtype is 'int8'; known: float32, bfloat16"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"weight_long": -1.0}, "weight_long is -1.0"),
+        ({"generation_epochs": 0}, "generation_epochs is 0"),
+        ({"view": "augmented"}, "view is 'augmented'; known: training, clean"),
+        ({"table_dtype": "int8"}, "table_dtype is 'int8'; known: float32, bfloat16"),
     ],
 )
-def test_bad_fields_are_named(fields, message):
-    with pytest.raises(UserError, match=message):
-        make_method(**fields)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make_method(**options)
+    with pytest.raises(UserError, match=f"^method.{message}"):
+        build(lstsd_config(**options))
+
+
+@pytest.mark.parametrize("devices", [1, 3, 6, 7, 8, 1536])
+def test_a_table_splits_evenly_over_any_number_of_devices(devices):
+    for num_examples in (1, 1024, 50_000):
+        method = methods.long_short_term(num_examples, 2, devices)
+        rows = len(jax.eval_shape(method.init, None).short)
+        assert rows >= num_examples and rows % devices == rows % 1024 == 0
+
+
+ON_THREE_DEVICES = """
+import pathlib
+import sys
+import jax
+import jax.numpy as jnp
+import numpy as np
+from helpers import build, make_config, run, start, step
+from ml_collections import ConfigDict
+from distill_jax import methods
+from distill_jax.state import layout
+
+def check_layout(exp, state):
+    planned = jax.tree.leaves(jax.tree.broadcast(layout(exp.method, exp.data.mesh), state))
+    for leaf, its_layout in zip(jax.tree.leaves(state), planned, strict=True):
+        assert leaf.sharding == its_layout, (leaf.shape, leaf.sharding)
+
+method = ConfigDict({"name": "snapshot+long_short_term", "long_short_term": {"generation_epochs": 1}})
+config = make_config(epochs=2, batch_size=60, model__name="plain2_cifar10", method=method)
+exp = build(config)
+state, key = start(exp)
+for epoch in (1, 2):
+    state, logits = step(exp, state, key, np.arange(60))
+    state = state.replace(teacher=exp.observe(state.teacher, np.arange(60), logits))
+    state = state.replace(teacher=exp.method.end_epoch(state.teacher, state.network, epoch))
+    check_layout(exp, state)
+print("a third:", state.teacher[1].short.addressable_shards[0].data.shape)
+
+def forgetful(num_examples, num_classes, num_devices):
+    def forget(table, ids, logits):  # its result depends on no array: nothing says how it is split
+        return jax.tree.map(jnp.zeros_like, table)
+    return methods.long_short_term(num_examples, num_classes, num_devices)._replace(observe=forget)
+
+methods.METHODS["forgetful"] = forgetful
+config.method = ConfigDict({"name": "forgetful"})
+forgets = build(config)
+fresh, _ = start(forgets)
+check_layout(forgets, fresh.replace(teacher=forgets.observe(fresh.teacher, np.arange(60), logits)))
+print("steps:", run(exp, 0, pathlib.Path(sys.argv[1]))["steps"])
+"""
+
+
+def test_on_three_devices(tmp_path):
+    """1,024, of which a table's rows are a multiple, is no multiple of 3. The state keeps its layout at each step."""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "3", "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles faster
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    command = [sys.executable, "-c", ON_THREE_DEVICES, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert "a third: (1024, 10)\n" in done.stdout and "steps: 6\n" in done.stdout

@@ -11,13 +11,11 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import make_config
-from test_run import ROOT, TINY
+from helpers import ROOT, TINY, build, make_config, read_lines, run
 
 from configs import sd_lstsd_digits
-from distill_jax import checkpoints, evaluate, logs, networks, processes, train
-from distill_jax.methods.base import variables
-from distill_jax.program import predict_test
+from distill_jax import checkpoints, evaluate, files, processes, trained
+from distill_jax import start as starting
 
 ARGUMENTS = [
     f"--config={ROOT / 'configs' / 'sd_lstsd_digits.py'}", *TINY,
@@ -32,15 +30,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def launch(workdir, *arguments, devices=4):
+def launch(folder, *arguments, devices=4):
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles faster
-    command = [sys.executable, str(ROOT / "run.py"), f"--workdir={workdir}", *arguments]
+    command = [sys.executable, str(ROOT / "run.py"), f"--workdir={folder}", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
-def launch_two(workdir):
+def launch_two(folder):
     coordinator = f"--coordinator=127.0.0.1:{free_port()}"
-    return [launch(workdir, *ARGUMENTS, coordinator, "--processes=2", f"--process={process}") for process in (0, 1)]
+    return [launch(folder, *ARGUMENTS, coordinator, "--processes=2", f"--process={process}") for process in (0, 1)]
 
 
 def finish(*pair):
@@ -61,37 +59,37 @@ def wait_for(condition, *pair):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """An undisturbed run of two processes: its workdir, and what each said."""
-    workdir = tmp_path_factory.mktemp("two")
-    said = finish(*launch_two(workdir))
-    return workdir, said
+    folder = tmp_path_factory.mktemp("two")
+    said = finish(*launch_two(folder))
+    return folder, said
 
 
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory):
     """The same run by one process of eight devices: its workdir."""
-    workdir = tmp_path_factory.mktemp("eight")
-    finish(launch(workdir, *ARGUMENTS, devices=8))
-    return workdir
+    folder = tmp_path_factory.mktemp("eight")
+    finish(launch(folder, *ARGUMENTS, devices=8))
+    return folder
 
 
 @pytest.fixture(scope="module")
-def program():
+def exp():
     """The same run on the one device of this process."""
-    return train.build(config())
+    return build(config())
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """A run of two processes that was killed in the middle of an epoch: its workdir."""
-    workdir = tmp_path_factory.mktemp("killed")
-    pair = launch_two(workdir)
-    wait_for(lambda: len(logs.read_jsonl(workdir / "metrics.jsonl")) >= 4, *pair)
+    folder = tmp_path_factory.mktemp("killed")
+    pair = launch_two(folder)
+    wait_for(lambda: len(read_lines(folder)) >= 4, *pair)
     pair[1].send_signal(signal.SIGKILL)
     pair[0].send_signal(signal.SIGKILL)
     finish(*pair)
-    assert pair[1].returncode == -signal.SIGKILL and not (workdir / "summary.json").exists()
-    assert (workdir / "checkpoints" / "5").is_dir()
-    return workdir
+    assert pair[1].returncode == -signal.SIGKILL and not (folder / "summary.json").exists()
+    assert (folder / "checkpoints" / "5").is_dir()
+    return folder
 
 
 def config():
@@ -102,17 +100,17 @@ def config():
     return ours
 
 
-def curve(workdir, name):
-    return [line[name] for line in logs.read_jsonl(workdir / "metrics.jsonl") if name in line]
+def curve(folder, name):
+    return [line[name] for line in read_lines(folder) if name in line]
 
 
 def test_one_process_speaks(two):
-    workdir, (first, second) = two
-    summary = logs.read_json(workdir / "summary.json")
-    assert f"{workdir}: test accuracy {summary['test_accuracy']:.2%}" in first
+    folder, (first, second) = two
+    summary = files.read_json(folder / "summary.json")
+    assert f"{folder}: test accuracy {summary['test_accuracy']:.2%}" in first
     assert "epoch" not in second and "accuracy" not in second
-    assert curve(workdir, "step") == [2, 4, 5, 6, 8, 10], "each line is there once"
-    assert len(list(workdir.glob("events.out.*"))) == 1
+    assert curve(folder, "step") == [2, 4, 5, 6, 8, 10], "each line is there once"
+    assert len(list(folder.glob("events.out.*"))) == 1
 
 
 def test_two_processes_do_as_one_of_eight_devices(two, eight):
@@ -121,14 +119,16 @@ def test_two_processes_do_as_one_of_eight_devices(two, eight):
     np.testing.assert_allclose(curve(two[0], "loss")[2], curve(eight, "loss")[2], rtol=1e-5)
 
 
-def test_eight_devices_do_as_one_and_hand_their_tables_over(eight, program, tmp_path):
+def test_eight_devices_do_as_one_and_hand_their_tables_over(eight, exp, tmp_path):
     """BatchNorm's means are those of the whole batch, so that only the order of the sums differs."""
-    train.run(program, 0, tmp_path)
+    run(exp, 0, tmp_path)
     for name in ("loss", "loss_teacher", "test_nll"):
         np.testing.assert_allclose(curve(eight, name), curve(tmp_path, name), rtol=0.02)
     np.testing.assert_allclose(curve(eight, "loss")[2], curve(tmp_path, "loss")[2], rtol=1e-4)
-    managers = [checkpoints.open_manager(workdir / "checkpoints") for workdir in (tmp_path, eight)]
-    (one, _, step), (from_eight, _, same_step) = [train.start(program, tmp_path, jax.random.key(0), manager) for manager in managers]
+    managers = [checkpoints.open_manager(folder / "checkpoints") for folder in (tmp_path, eight)]
+    (one, _, step), (from_eight, _, same_step) = [
+        starting.init_or_restore(exp, tmp_path, jax.random.key(0), manager) for manager in managers
+    ]
     assert step == same_step == 10
     (snapshot, table), (its_snapshot, its_table) = one.teacher, from_eight.teacher
     assert np.array_equal(table.has_long, its_table.has_long) and table.has_long.sum() == 200
@@ -136,34 +136,34 @@ def test_eight_devices_do_as_one_and_hand_their_tables_over(eight, program, tmp_
     jax.tree.map(lambda *leaves: np.testing.assert_allclose(*leaves, atol=0.05), snapshot, its_snapshot)
 
 
-def test_their_evaluation_is_exact(two, program):
-    summary = logs.read_json(two[0] / "summary.json")
-    network = networks.load(networks.find(two[0]), program.mesh)
-    logits = predict_test(program, program.predict, variables(network))
-    metrics = evaluate.classification_metrics(logits, program.dataset.test["label"])
+def test_their_evaluation_is_exact(two, exp):
+    summary = files.read_json(two[0] / "summary.json")
+    logits = exp.predict(trained.load(two[0]).variables)
+    metrics = evaluate.classification_metrics(logits, exp.data.dataset.test["label"])
     assert metrics["test_accuracy"] == summary["test_accuracy"] and len(logits) == 360
     assert metrics["test_nll"] == pytest.approx(summary["test_nll"], rel=1e-5)
 
 
 def test_killed_and_started_again_they_end_the_same(two, killed, tmp_path):
-    workdir = shutil.copytree(killed, tmp_path / "again")
-    first, _ = finish(*launch_two(workdir))
+    folder = shutil.copytree(killed, tmp_path / "again")
+    first, _ = finish(*launch_two(folder))
     assert "resuming after step 5" in first and "saved on" not in first
-    assert logs.read_json(workdir / "summary.json")["params_sha256"] == logs.read_json(two[0] / "summary.json")["params_sha256"]
+    assert files.read_json(folder / "summary.json")["params_sha256"] == files.read_json(two[0] / "summary.json")["params_sha256"]
 
 
-def test_they_may_go_on_with_other_devices(two, killed, program, tmp_path, capsys):
-    workdir = shutil.copytree(killed, tmp_path / "one")
-    train.run(program, 0, workdir)
+def test_they_may_go_on_with_other_devices(two, killed, exp, tmp_path, capsys):
+    folder = shutil.copytree(killed, tmp_path / "one")
+    run(exp, 0, folder)
     said = capsys.readouterr().out
-    assert "saved on 8 x cpu, processes: 2; goes on on 1 x cpu, processes: 1: from here on close to, but no longer bit for bit" in said
+    assert "the checkpoint was saved on 8 x cpu, processes: 2; this run continues on 1 x cpu, processes: 1, so its results" in said
+    assert "close to those of an undisturbed run, but not the same bit for bit" in said
     for name in ("loss", "loss_teacher", "test_nll"):
-        np.testing.assert_allclose(curve(two[0], name), curve(workdir, name), rtol=0.02)
+        np.testing.assert_allclose(curve(two[0], name), curve(folder, name), rtol=0.02)
 
 
 def test_one_that_gets_sigterm_stops_both_after_the_same_step(two, tmp_path):
     pair = launch_two(tmp_path)
-    wait_for(lambda: len(logs.read_jsonl(tmp_path / "metrics.jsonl")) >= 1, *pair)
+    wait_for(lambda: len(read_lines(tmp_path)) >= 1, *pair)
     pair[1].send_signal(signal.SIGTERM)
     first, _ = finish(*pair)
     assert "stopped by SIGTERM; saved after step" in first
@@ -187,12 +187,44 @@ def test_one_that_never_joins():
             "error: --distributed: coordinator_address should be defined; give --coordinator (with a port that is free), --proc",
         ),
         (["--coordinator=here"], "error: --coordinator is 'here'; it must be the address and a free port of process 0, HOST:PORT"),
+        (["--processes=2", "--process=1"], "error: --processes and --process need --coordinator as well: the address and a free port"),
         (["--distributed", "--mode=features"], "error: --mode=features is for one process"),
     ],
 )
 def test_bad_flags_are_told_in_one_line(arguments, message):
     (said,) = finish(launch("nowhere", *arguments))
     assert said.startswith(message) and len(said.splitlines()) == 1
+
+
+def test_a_signal_in_the_last_evaluation_of_a_run_stops_the_next_one(monkeypatch):
+    """JAX lets all processes leave at one number of a question, the one after the last that any of them has asked."""
+    asked, agreed = [], []
+    monkeypatch.setattr(processes, "are_several", lambda: True)
+    monkeypatch.setattr(processes.multihost_utils, "reached_preemption_sync_point", lambda number: asked.append(number) or number in agreed)
+    with processes.preemption() as asked_to_stop:
+        assert [asked_to_stop() for _ in range(3)] == [0, 0, 0]
+    agreed.append(asked[-1] + 1)
+    with processes.preemption() as asked_to_stop:
+        assert [asked_to_stop(), asked_to_stop()] == [signal.SIGTERM, 0]
+    assert len(set(asked)) == 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "joins"),
+    [
+        ((None, None, None, None), False),
+        ((True, None, None, None), True),
+        ((None, "here:1", None, None), True),
+        ((None, None, 2, None), True),
+        ((None, None, None, 0), True),
+        ((False, "here:1", 2, 0), False),
+    ],
+)
+def test_flags_go_before_the_environment(monkeypatch, flags, joins):
+    monkeypatch.setattr(processes, "is_cluster", lambda: False)
+    assert processes.is_one_of_several(*flags) == joins
+    monkeypatch.setattr(processes, "is_cluster", lambda: True)
+    assert processes.is_one_of_several(*flags) == (flags[0] is not False)
 
 
 @pytest.mark.parametrize(

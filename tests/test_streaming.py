@@ -8,20 +8,16 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import make_config, png, write_images
+from helpers import Crash, act_at, build, crash, make_config, png, prepare_tfds, run, start, write_images
 from PIL import Image
 from sklearn.datasets import load_sample_images
-from test_run import Crash, act_at, crash
-from test_sources import prepare
 
 from configs import sd_lstsd_digits
-from distill_jax import logs, models, train
+from distill_jax import files, models, study
 from distill_jax.data import load, streaming
 from distill_jax.data.batches import epoch_order, evaluation_batches, training_batches
 from distill_jax.data.streaming import Record, central_box, random_box, read_crop
 from distill_jax.errors import Interrupted, UserError
-from distill_jax.methods.base import variables
-from distill_jax.program import predict_test
 
 
 def streaming_config(folder, **fields):
@@ -34,13 +30,13 @@ def streaming_config(folder, **fields):
 
 @pytest.fixture(scope="module")
 def streamed(photographs):
-    return train.build(streaming_config(photographs))
+    return build(streaming_config(photographs))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(streamed, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("undisturbed")
-    return workdir, train.run(streamed, 0, workdir)
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, run(streamed, 0, folder)
 
 
 def ramp(width, height):
@@ -94,7 +90,7 @@ def test_a_jpeg_that_is_decoded_small_looks_the_same():
 
 
 def test_batches_come_in_the_order_of_the_epoch(streamed):
-    rows, mesh = streamed.dataset.train, streamed.mesh
+    rows, mesh = streamed.data.dataset.train, streamed.data.mesh
     batches = list(training_batches(rows, 5, 2, 0, 40, mesh))
     np.testing.assert_array_equal([batch["id"] for batch in batches], epoch_order(5, 2, 123, 40))
     assert batches[0]["image"].shape == (40, 16, 16, 3) and batches[0]["image"].dtype == np.uint8
@@ -106,7 +102,7 @@ def test_batches_come_in_the_order_of_the_epoch(streamed):
 
 
 def test_a_crop_is_a_function_of_seed_epoch_and_id(streamed):
-    images = streamed.dataset.train["image"]
+    images = streamed.data.dataset.train["image"]
 
     def crops(ids, *crop_seed):
         return next(streaming.batches(images, np.array([ids]), crop_seed))["image"]
@@ -117,22 +113,22 @@ def test_a_crop_is_a_function_of_seed_epoch_and_id(streamed):
 
 
 def test_evaluation_sees_every_image_once(streamed):
-    images = streamed.dataset.test["image"]
-    batches = list(evaluation_batches(streamed.dataset.test, 40, streamed.mesh))
+    images = streamed.data.dataset.test["image"]
+    batches = list(evaluation_batches(streamed.data.dataset.test, 40, streamed.data.mesh))
     assert [batch["image"].shape[0] for batch in batches] == [40] and len(images.records) == 34
     expected = np.stack([read_crop(images.records[row], 16, None) for row in range(34)])
     np.testing.assert_array_equal(batches[0]["image"][:34], expected)
-    state = streamed.init(jax.random.key(0))
-    logits = predict_test(streamed, streamed.predict, variables(state))
+    network = start(streamed)[0].network
+    logits = streamed.predict(network)
     normalised = (expected / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     model = models.create("small_cnn", num_classes=2)
-    np.testing.assert_allclose(logits, model.apply(variables(state), normalised.astype(np.float32), train=False), atol=1e-4)
+    np.testing.assert_allclose(logits, model.apply(network, normalised.astype(np.float32), train=False), atol=1e-4)
 
 
 def test_a_run_learns_and_tells_what_it_waited_for(undisturbed):
-    workdir, summary = undisturbed
+    folder, summary = undisturbed
     assert summary["test_accuracy"] > 0.7 and summary["steps"] == 12
-    lines = logs.read_jsonl(workdir / "metrics.jsonl")
+    lines = files.read_jsonl(folder / "metrics.jsonl")
     assert all(0 <= line["data_wait"] <= 1 for line in lines)
     assert lines[-1]["loss_teacher"] > 0
 
@@ -140,14 +136,14 @@ def test_a_run_learns_and_tells_what_it_waited_for(undisturbed):
 @pytest.mark.parametrize("step", [4, 8])
 def test_stopped_in_mid_epoch_it_goes_on_as_if_nothing_were(undisturbed, streamed, tmp_path, step):
     with pytest.raises(Interrupted, match=f"saved after step {step}"):
-        train.run(act_at(streamed, step - 1, lambda: os.kill(os.getpid(), signal.SIGTERM)), 0, tmp_path)
-    assert train.run(streamed, 0, tmp_path)["params_sha256"] == undisturbed[1]["params_sha256"]
+        run(act_at(streamed, step - 1, lambda: os.kill(os.getpid(), signal.SIGTERM)), 0, tmp_path)
+    assert run(streamed, 0, tmp_path)["params_sha256"] == undisturbed[1]["params_sha256"]
 
 
 def test_a_crash_is_made_up_for(undisturbed, streamed, tmp_path):
     with pytest.raises(Crash):
-        train.run(act_at(streamed, 10, crash), 0, tmp_path)
-    assert train.run(streamed, 0, tmp_path)["params_sha256"] == undisturbed[1]["params_sha256"]
+        run(act_at(streamed, 10, crash), 0, tmp_path)
+    assert run(streamed, 0, tmp_path)["params_sha256"] == undisturbed[1]["params_sha256"]
 
 
 def damage(target):
@@ -160,9 +156,9 @@ def damage(target):
 
 def test_a_damaged_image_is_named(tmp_path):
     cut, _ = damage(tmp_path / "images")
-    program = train.build(streaming_config(tmp_path / "images", batch_size=4))
+    config = streaming_config(tmp_path / "images", batch_size=4)
     with pytest.raises(UserError, match=f"{cut}: not a readable image; remove it, or leave all such out with --config.data.damaged=skip"):
-        train.run(program, 0, tmp_path / "run")
+        study.train(config, tmp_path / "run")
 
 
 def test_damaged_images_are_left_out_and_counted(tmp_path, capsys):
@@ -181,12 +177,11 @@ def test_damaged_images_are_left_out_and_counted(tmp_path, capsys):
 def test_data_that_changed_since_the_run_began(tmp_path):
     write_images(tmp_path / "images", per_class=(40, 8), test=3)
     config = streaming_config(tmp_path / "images", batch_size=4)
-    program = train.build(config)
     with pytest.raises(Crash):
-        train.run(act_at(program, 1, crash), 0, tmp_path / "run")
+        run(act_at(build(config), 1, crash), 0, tmp_path / "run")
     (tmp_path / "images" / "train" / "china" / "007.JPEG").unlink()
     with pytest.raises(UserError, match="data.json: train_examples was 48 when this run began and is 47 now"):
-        train.run(train.build(config), 0, tmp_path / "run")
+        study.train(config, tmp_path / "run")
 
 
 def test_subsets_of_streamed_images(photographs):
@@ -198,7 +193,7 @@ def test_subsets_of_streamed_images(photographs):
 
 def test_tfds_examples_are_streamed_undecoded(tmp_path, tiny_images, monkeypatch):
     monkeypatch.setattr(tiny_images, "SIZES", (4, 9))
-    prepare(tiny_images, tmp_path)
+    prepare_tfds(tiny_images, tmp_path)
     data = load("tfds:tiny_images", str(tmp_path), image_size=6)
     assert data.train["image"].shape == (8, 6, 6, 3) and len(data.train["label"]) == 8 and data.num_classes == 2
     batch = next(streaming.batches(data.train["image"], np.arange(8)[None], None))
@@ -208,7 +203,7 @@ def test_tfds_examples_are_streamed_undecoded(tmp_path, tiny_images, monkeypatch
     half = load("tfds:tiny_images", str(tmp_path), train_examples=4, image_size=6)
     assert half.train["label"].tolist().count(1) == 2
     if "tensorflow" not in sys.modules:
-        monkeypatch.setattr("distill_jax.data.tfds._is_array_record", lambda builder: False)
+        monkeypatch.setattr("distill_jax.data.tensorflow_sets._is_array_record", lambda builder: False)
         with pytest.raises(UserError, match="only images prepared as array_record can be streamed; prepare them with `tfds build tiny"):
             load("tfds:tiny_images", str(tmp_path), image_size=6)
 
@@ -222,6 +217,7 @@ def test_tfds_examples_are_streamed_undecoded(tmp_path, tiny_images, monkeypatch
         ({"data__image_size": -1}, "data.image_size is -1"),
     ],
 )
-def test_bad_fields_are_named(photographs, fields, message):
+def test_bad_fields_are_named(photographs, fields, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        train.build(streaming_config(photographs, **fields))
+        study.train(streaming_config(photographs, **fields), tmp_path)
+    assert not list(tmp_path.iterdir())

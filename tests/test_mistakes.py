@@ -1,0 +1,413 @@
+"""Mistakes on the command line and in configs: each is told in one line that names the field, before anything is written."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+from helpers import ROOT, TINY, make_config
+
+from distill_jax import (
+    checks,
+    command_line,
+    default_config,
+    experiment,
+    logs,
+    methods,
+    report,
+    sharding,
+    state,
+    study,
+    trained,
+)
+from distill_jax.errors import UserError
+
+DGKD, TOLERANT, KD, LSTSD, SD_LSTSD, TREC = (
+    f"--config={ROOT / 'configs' / name}.py"
+    for name in ("dgkd_digits", "tolerant_digits", "kd_cifar100", "lstsd_digits", "sd_lstsd_digits", "text_trec")
+)
+ONE_CYCLE = "--config.schedule.cycles=1"
+GENERATIONS = ["--config.stages.name=generations", "--config.method.name=supervised"]
+
+
+def read(*arguments, mode="train", workdir="nowhere", members=()):
+    return command_line.read_config([*TINY, *arguments], mode, str(workdir), members)
+
+
+def prepare(*arguments, workdir="nowhere"):
+    """What is checked before anything is trained or written."""
+    return study.prepare(*read(*arguments, workdir=workdir))
+
+
+def refusal(act, *arguments, **options):
+    """The one line in which a UserError ends."""
+    with pytest.raises(UserError) as raised:
+        act(*arguments, **options)
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        # values out of range
+        ("--config.seeds=0", "seeds is 0; it must lie in [1, 10000]"),
+        ("--config.seeds=-1", "seeds is -1"),
+        ("--config.seed=-1", "seed is -1; it must lie in [0, 4294967295]"),
+        ("--config.seed=4294967296", "seed is 4294967296"),
+        ("--config.seed=4294967295 --config.seeds=2", "seed + seeds is 4294967297"),
+        ("--config.epochs=0", "epochs is 0"),
+        ("--config.epochs=99999999999999999999", "epochs is 99999999999999999999; it must lie in [1, 1000000]"),
+        ("--config.epochs=1000000 --config.batch_size=1", "epochs is 1000000, which makes 200,000,000 steps"),
+        ("--config.batch_size=300", "batch_size is 300, but the training set has only 200 examples"),
+        ("--config.checkpoint_every=0", "checkpoint_every is 0"),
+        ("--config.dtype=float16", "dtype is 'float16'; known: float32, bfloat16; did you mean 'bfloat16'?"),
+        ("--config.data.train_examples=5000", "data.train_examples is 5000; digits allows 0 to 1437"),
+        ("--config.data.crop_padding=9", "data.crop_padding is 9; the 8x8 images of digits allow 0 to 7"),
+        ("--config.data.text.format=csv", "data.text.format is 'csv'"),
+        ("--config.optimizer.learning_rate=nan", "optimizer.learning_rate is nan; it must be a finite number"),
+        ("--config.optimizer.learning_rate=1e30", "optimizer.learning_rate is 1e+30; 1,000,000 is the most"),
+        ("--config.optimizer.weight_decay=nan", "optimizer.weight_decay is nan"),
+        ("--config.optimizer.weight_decay=-1", "optimizer.weight_decay is -1.0; it must be at least 0"),
+        ("--config.schedule.factor=nan", "schedule.factor is nan"),
+        ("--config.schedule.factor=inf", "schedule.factor is inf"),
+        ("--config.schedule.factor=-1", "schedule.factor is -1.0; it must lie in (0, 1]"),
+        ("--config.schedule.warmup_epochs=9", "schedule.warmup_epochs is 9.0; it must lie in [0, 4]"),
+        ("--config.schedule.amplitudes=(1,-1)", "schedule.amplitudes is -1; it must be positive"),
+        ("--config.schedule.amplitudes=(0,1)", "schedule.amplitudes is 0"),
+        ("--config.schedule.amplitudes=(1e400,1)", "schedule.amplitudes is inf"),
+        ("--config.schedule.amplitudes=('a','b')", "schedule.amplitudes is 'a'; it must be of type float"),
+        ("--config.schedule.amplitudes=0.5", "schedule.amplitudes has 1 entries; it must have one for each cycle, 2"),
+        ("--config.schedule.boundaries=(0.5,0.2)", "schedule.boundaries is (0.5, 0.2); it must be increasing fractions"),
+        ("--config.schedule.boundaries=(1.5,)", "schedule.boundaries is (1.5,)"),
+        ("--config.schedule.boundaries=('x',)", "schedule.boundaries[0] is 'x'"),
+        ("--config.schedule.cycle_epochs=('a',)", "schedule.cycle_epochs is 'a'; it must be of type int"),
+        ("--config.schedule.cycle_epochs=(nan,)", "schedule.cycle_epochs is '(nan,)'"),
+        ("--config.schedule.cycle_epochs=(3,2)", "schedule.cycle_epochs is (3, 2); it must be positive integers with the sum epochs = 4"),
+        (ONE_CYCLE, "schedule.cycles: cycle_ends is (4,); there is a teacher from the second cycle on"),
+        # of another type
+        ("--config.epochs=many", "--config.epochs=many: epochs must be of type int, such as 60"),
+        ("--config.epochs", "--config.epochs: epochs must be of type int"),
+        ("--config.data.flip=3", "--config.data.flip=3: data.flip must be of type bool, such as False"),
+        ("--config.epochs=4 --config.epochs=x", "--config.epochs=x"),
+        # no such field
+        ("--config.modle.name=x", "--config.modle.name is no such field; did you mean 'model.name'?"),
+        ("--config.data.nam=x", "--config.data.nam is no such field; did you mean 'data.name'?"),
+        ("--config.optimizer.lr=1", "--config.optimizer.lr is no such field; optimizer has: learning_rate, momentum, name"),
+        ("--config.model=resnet20", "--config.model is no such field; it is a group of fields: model.filters, model.name"),
+        ("--config.method.temprature=2", "did you mean 'method.temperature'?"),
+        ("--config.stages.generations=3", "--config.stages.generations is no such field; stages has: name"),
+        # methods, networks
+        ("--config.method.temperature=1e-3", "method.temperature is 0.001; it must lie in [0.01, 100]"),
+        ("--config.method.temperature=nan", "method.temperature is nan"),
+        ("--config.method.name=snapshots", "method.name is 'snapshots'; known: "),
+        ("--config.method.name=snapshot+snapshot", "method.name is 'snapshot+snapshot', which names a method twice"),
+        ("--config.method.name=supervised --config.method.label_smoothing=2", "method.label_smoothing is 2.0"),
+        (f"{LSTSD} {ONE_CYCLE}", "method.generation_epochs is 5, but epochs is 4: there would be no long-term signal"),
+        (SD_LSTSD, "method.long_short_term.generation_epochs is 5, but epochs is 4"),
+        (f"{SD_LSTSD} --config.method.snapshot.temperature=-1", "method.snapshot.temperature is -1.0"),
+        ("--config.model.name=resnet21", "did you mean 'resnet"),
+        ("--config.model.name=text_cnn", "model.name is 'text_cnn', a network for text, but the inputs are images"),
+        ("--config.model.filters=(1,2)", "model.filters is (1, 2); it must be three numbers"),
+        # a user's own
+        ("--config.model.name=json:loads", "model.name is 'json:loads'; it must be a subclass of flax.linen.Module"),
+        ("--config.method.name=nowhere:x", "method.name is 'nowhere:x'; there is no module nowhere"),
+        ("--config.method.name=json:JSONDecoder", "method.name is 'json:JSONDecoder'; it must be a function"),
+        ("--config.method.name=json:loads", "method.name is 'json:loads'; building it failed: TypeError"),
+        # other runs
+        ("--config.initial=nowhere", "initial: nowhere/config.json does not exist; is nowhere the workdir of a run?"),
+        ("--config.teachers=('nowhere',)", "teachers: nowhere/config.json does not exist"),
+        ("--config.teachers=(1,)", "teachers is 1; it must be of type str"),
+        ("--config.teachers=('a','a')", "teachers names a more than once"),
+        ("--config.initial=stage:x", "stage:x is given, but this run has no stages"),
+        (f"{KD} --config.data.name=digits --config.data.crop_padding=0 {ONE_CYCLE}", "teachers: num_teachers is 0; distillation takes one"),
+        # families: all stages are checked before the first
+        ("--config.stages.name=generations", "method.name is 'snapshot', but stages 'generations' set each stage's method; remove one"),
+        (f"{TOLERANT} --config.stages.temperature=-1", "stages.temperature is -1.0"),
+        (f"{TOLERANT} --config.stages.k=1", "stages.k is 1; it must be at least 2"),
+        (f"{TOLERANT} {ONE_CYCLE} --config.stages.k=11", "stage generation_0: method.k is 11; it must lie in 2..10, the number of classes"),
+        (f"{TOLERANT} --config.stages.weight_ce=('a',)", "stages.weight_ce[0] is 'a'; it must be of type float"),
+        (f"{TOLERANT} --config.stages.weight_ce=(0.5,0.5)", "stages.weight_ce has 2 entries; stages.generations is 3"),
+        (f"{TOLERANT} --config.seed=4294967000", "stage generation_1: seed is 4294968000"),
+        (f"{DGKD} {ONE_CYCLE} --config.data.crop_padding=1", "stage kd_plain6_cifar10: method.guide_logits is 'table', which takes"),
+        (f"{DGKD} --config.stages.temperature=0", "stages.temperature is 0.0"),
+        (f"{DGKD} --config.stages.compare=()", "stages.compare is (); choose from"),
+        (f"{DGKD} --config.stages.path=('plain2','resnet7')", "stages.path names 'resnet7'"),
+        (f"{DGKD} {ONE_CYCLE} --config.stages.path=('plain2_cifar10','text_cnn')", "stage supervised_text_cnn: model.name is 'text_cnn'"),
+        # paths
+        ("--config=nothing.py", "--config=nothing.py: no such file"),
+        ("--config.data.name=npz:nothing.npz", "nothing.npz: No such file or directory"),
+        ("--config.data.name=cifar", "data.name 'cifar' is not known; known: "),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(arguments, message):
+    assert message in refusal(prepare, *arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("def get_config(:", "SyntaxError in {file}:1: invalid syntax"),
+        ("import nothing_such", "ModuleNotFoundError in {file}:1: No module named 'nothing_such'"),
+        ("def get_config():\n    return 1 / 0", "ZeroDivisionError in {file}:2: division by zero"),
+        ("import sys\nsys.exit(3)", "SystemExit in {file}:2: 3"),
+        ("x = 1", "has no function get_config() that returns an ml_collections.ConfigDict"),
+        ("def get_config():\n    return {}", "has no function get_config() that returns an ml_collections.ConfigDict"),
+        ("from ml_collections import ConfigDict as C\ndef get_config():\n    return C()", "--config lacks data; start from"),
+    ],
+)
+def test_a_config_file_that_fails_is_told_with_its_line(tmp_path, lines, message):
+    file = tmp_path / "mine.py"
+    file.write_text(lines)
+    assert message.format(file=file) in refusal(read, f"--config={file}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("schedule.boundaries = 0.5", "mine.py:4: Could not override field 'boundaries'"),
+        ("schedule.boundaries = None", "schedule.boundaries is None; it must be of type tuple, such as (0.5, 0.75)"),
+        ("model = None", "model is None; it must be a group of fields: model.name"),
+        ("model.name = None", "model.name is None; it must be a name"),
+        ("data.text = None", "data.text is None; it must be a group of fields: data.text.format"),
+        ("seed = True", "seed is True; it must be of type int"),
+        ("foo = 1", "foo is no field of a config"),
+        ("data.nam = 1", "data.nam is no field of a config; did you mean 'data.name'?"),
+        ("method.foo = 1", "method.foo is no option of method 'snapshot'"),
+        ("model.foo = 1", "model.foo is no option of network small_cnn"),
+        ("stages.foo = 1", "stages has options (foo), but stages.name is ''"),
+        ("teachers = ('a', ('b',))", "teachers is ('b',); it must be of type str"),
+    ],
+)
+def test_a_field_of_a_config_file_is_checked(tmp_path, change, message):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        f"from configs import sd_digits\ndef get_config():\n    config = sd_digits.get_config()\n    config.{change}\n    return config"
+    )
+    assert message in refusal(prepare, f"--config={file}")
+
+
+@pytest.mark.parametrize("field", [name for name in default_config.get_config() if name != "teachers"])
+def test_a_field_that_a_config_lacks_is_named(field):
+    config = make_config()
+    del config[field]
+    assert f"--config lacks {field}" in refusal(checks.check, config)
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        (3, "stages.list is 3; it must hold a dict of overrides for each stage"),
+        ({}, "stages.list has no stage"),
+        ({"a": 3}, "stages.list is {'a': 3}; it must hold a dict of overrides"),
+        ({"a": {"epoch": 3}}, "stage a: epoch is no field of a stage; did you mean 'epochs'?"),
+        ({"a": {"epochs": "x"}}, "stage a: epochs is 'x'; it must be of type int"),
+        ({"a": {"model": "resnet20"}}, "stage a: model is 'resnet20'; it must be a dict of fields"),
+        ({"a": {"data": {"nam": "digits"}}}, "stage a: data.nam is no field of a config; did you mean 'data.name'?"),
+        ({"a": {"method": {"temperature": 3.0}}}, "stage a: method.name is None; it must be a name"),
+        ({"a": {"schedule": {"cycles": 7}}}, "stage a: schedule.cycles is 7"),
+        ({"a": {"teachers": (3,)}}, "stage a: teachers is 3; it must be of type str"),
+        ({"a": {"teachers": 3}}, "stage a: teachers is 3; it must be of type tuple"),
+        ({"a": {"teachers": ("stage:a",)}}, "stages.list has stages that need each other"),
+        ({"a": {"initial": "stage:b"}}, "stage a: stage:b is no earlier stage"),
+        ({"a": {"seeds": 3}}, "stage a: seeds is no field of a stage"),
+        ({"a/b": {}}, "stages.list has a stage 'a/b'; that is no name for a stage's folder"),
+        ({"checkpoints": {}}, "stages.list has a stage 'checkpoints'"),
+        ({"seed_0": {}}, "stages.list has a stage 'seed_0'"),
+    ],
+)
+def test_a_list_of_stages_is_checked_as_a_whole(listed, message, tmp_path):
+    config = make_config(stages={"name": "list", "list": listed})
+    assert message in refusal(study.train, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_cannot_begin_leaves_no_workdir(tmp_path):
+    """So that the mended config may use it."""
+    for mistake in ("--config.initial=nowhere", "--config.teachers=('nowhere',)", "--config.data.name=npz:nowhere", "--config.epochs=0"):
+        refusal(study.train, *read(mistake, workdir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1]", "a*b", "q?", "back\\slash", "[x]/y"])
+def test_paths_that_orbax_takes_for_patterns_are_refused(tmp_path, name):
+    assert "in its path, which orbax takes for a pattern" in refusal(prepare, workdir=tmp_path / name)
+
+
+def test_an_object_store_is_refused():
+    assert "is an object store; --workdir takes a folder of a mounted file system" in refusal(prepare, workdir="gs://bucket/run")
+
+
+def test_a_workdir_that_the_locale_cannot_tell_is_refused(tmp_path):
+    assert "set a UTF-8 one" in refusal(prepare, workdir=tmp_path / os.fsdecode(b"\xfc"))
+
+
+def test_every_option_can_be_given_whether_the_file_lists_it_or_not():
+    config, _ = read("--config.method.name=supervised", "--config.method.label_smoothing=0.1")
+    assert config.method.to_dict() == {"name": "supervised", "label_smoothing": 0.1}, "the options of the file's own method are gone"
+    config, _ = read("--config.model.name=resnet8", "--config.model.shortcut=projection")
+    assert config.model.to_dict() == {"name": "resnet8", "shortcut": "projection"}
+    config, _ = read("--config.schedule.cycle_epochs=(1,3)", "--config.schedule.cycle_epochs=(2,2)")
+    assert config.schedule.cycle_epochs == (2, 2), "the last one counts"
+    assert read("--config.schedule.boundaries=0.5")[0].schedule.boundaries == (0.5,)
+
+
+def test_the_order_of_arguments_does_not_matter():
+    assert read("--config.epochs=7", LSTSD)[0].to_dict() == read(LSTSD, "--config.epochs=7")[0].to_dict()
+
+
+def test_a_family_of_one_method_may_have_options_of_its_own(tmp_path):
+    jobs = prepare(*GENERATIONS, ONE_CYCLE, "--config.method.label_smoothing=0.1", workdir=tmp_path).jobs
+    assert [job.stage for job in jobs] == [f"generation_{number}" for number in range(6)]
+
+
+def my_method(rate=0.1, kind="fine"):
+    if rate > 1:
+        raise ValueError(f"rate is {rate}; it must be at most 1")
+    return {"fine": methods.supervised(), "other": 3}[kind]
+
+
+def test_a_users_own_method_is_checked(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "my_methods", sys.modules[__name__])
+    own = "--config.method.name=my_methods:my_method"
+    assert prepare(own, "--config.method.rate=0.5", workdir=tmp_path).jobs
+    assert refusal(prepare, own, "--config.method.rate=2") == "method.rate is 2.0; it must be at most 1"
+    assert "--config.method.rat is no such field; did you mean 'method.rate'?" == refusal(prepare, own, "--config.method.rat=2")
+    assert "it returns int, not a Method" in refusal(prepare, own, "--config.method.kind=other")
+    assert "building it failed: KeyError: 'none'" in refusal(prepare, own, "--config.method.kind=none")
+
+
+class Headless(nn.Module):
+    def __call__(self, inputs, train=False):
+        return inputs.reshape(len(inputs), -1)
+
+
+def test_features_need_a_layer_called_head():
+    assert "Headless has no layer named 'head'" in refusal(trained.penultimate, Headless(), {}, np.zeros((1, 8, 8, 1), np.float32))
+
+
+@pytest.mark.parametrize("devices", [1, 3, 6, 8])
+def test_tables_split_over_any_number_of_devices(devices):
+    table = methods.long_short_term(200, 10, devices).init(None)
+    assert {leaf.shape[0] % devices for leaf in jax.tree.leaves(table)} == {0} and len(table.short) >= 200
+
+
+def test_an_epoch_of_one_step_has_a_speed(tmp_path):
+    plan = experiment.Plan(2, 1, 40, (2,), np.array([0.1, 0.05]), "test")
+    metrics = state.empty_metrics(sharding.make_mesh())
+    one = state.TrainMetrics.single_from_model_output(
+        loss=1.0, loss_ce=1.0, loss_teacher=0.0, logits=np.zeros((1, 2)), labels=np.zeros(1, np.int32)
+    )
+    with contextlib.closing(logs.RunLog(tmp_path, plan, 100, 0)) as log:
+        for step in (1, 2):
+            log.after_step(metrics.merge(one))
+            line = log.train_line(step, metrics.merge(one))
+            assert line["images_per_second"] > 0
+            log.end_epoch(line)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "out of memory: the data and the network do not fit; try a smaller batch_size or network"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), "out of memory: RESOURCE_EXHAUSTED: Out"),
+        (BrokenPipeError(32, "Broken pipe"), "nobody reads the output any more"),
+        (PermissionError(13, "Permission denied", "/a/b"), "/a/b: Permission denied"),
+    ],
+)
+def test_errors_that_are_no_bugs_get_one_line(monkeypatch, capsys, error, line):
+    monkeypatch.setattr(os, "_exit", lambda status: (_ for _ in ()).throw(SystemExit(status)))
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit), command_line.errors_in_one_line():
+            raise error
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {line}") and said.count("\n") == 1
+
+
+# The program as a process
+
+
+def call(*arguments, environment=None, **options):
+    command = [sys.executable, str(ROOT / "run.py"), *TINY, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | (environment or {}), **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "line"),
+    [
+        (["--config.epochs=0"], {}, "epochs is 0; it must lie in [1, 1000000]"),
+        (["--mode=fly"], {}, "flag --mode=fly: value should be one of <train|eval|ensemble|features|linear_probe>"),
+        (["stray"], {}, "unknown argument 'stray'; fields are given as --config.FIELD=VALUE"),
+        (["--processes=2", "--process=1"], {}, "--processes and --process need --coordinator as well"),
+        ([], {"JAX_PLATFORMS": "cuda"}, "JAX finds no device: none of JAX_PLATFORMS='cuda'; look at JAX_PLATFORMS and"),
+        ([], {"JAX_NUM_CPU_DEVICES": "0"}, "JAX finds no device: Unable to initialize backend 'cpu'"),
+        ([], {"JAX_NUM_CPU_DEVICES": "x"}, 'JAX cannot be imported: Invalid value "x" for JAX flag jax_num_cpu_devices'),
+    ],
+)
+def test_the_program_says_one_line(tmp_path, arguments, environment, line):
+    result = call(f"--workdir={tmp_path}/run", *arguments, environment=environment)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert result.stderr.startswith(f"error: {line}")
+    assert not (tmp_path / "run").exists()
+
+
+def test_traceback_shows_where():
+    result = call("--traceback", "--config.epochs=0")
+    assert "Traceback (most recent call last)" in result.stderr and "in check_range" in result.stderr
+    assert result.stderr.splitlines()[-1] == "error: epochs is 0; it must lie in [1, 1000000]"
+
+
+def test_outputs_may_be_closed(tmp_path):
+    """A file that took the number of a closed output would get what is printed there."""
+    program = f'"{sys.executable}" "{ROOT}/run.py" --workdir="{tmp_path}/run"'
+    train = subprocess.run(["bash", "-c", f"{program} {' '.join(TINY)} >&- 2>&-"])
+    assert train.returncode == 0
+    assert trained.load(tmp_path / "run").summary["test_accuracy"] > 0.1, "all files of the run are whole"
+    evaluate = subprocess.run(["bash", "-c", f"{program} --mode=eval | head -1; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
+    assert evaluate.stderr == "error: nobody reads the output any more; the same command resumes a run from its last checkpoint\n"
+    assert evaluate.returncode == 1 and evaluate.stdout.startswith("digits: 200 train, 360 test")
+
+
+def test_class_names_need_no_utf8(tmp_path):
+    images, labels = np.zeros((40, 8, 8), np.uint8), np.arange(40) % 2
+    arrays = {f"{part}_{name}": value for part in ("train", "test") for name, value in {"images": images, "labels": labels}.items()}
+    np.savez(tmp_path / "set.npz", **arrays, class_names=np.array(["\u00fc", "\u4e2d"]))
+    odd = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = call(f"--config.data.name=npz:{tmp_path}/set.npz", "--config.data.train_examples=39", environment=odd)
+    assert result.stdout.endswith("39 train, 40 test, 2 classes: \\xfc, \\u4e2d; 1 cpu device\n")
+    assert result.stderr == "error: batch_size is 40, but the training set has only 39 examples\n"
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(0.5, 1), (1.2, 2), (2.5, 2)])
+def test_ctrl_c_ends_with_one_line_at_any_time(tmp_path, seconds, times):
+    """While JAX is imported, and while the data are read and the step is compiled. The train step is too large to be done by then."""
+    arguments = [f"--workdir={tmp_path}/run", "--config.model.name=resnet56", "--config.epochs=500"]
+    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *TINY, *arguments], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    time.sleep(seconds)
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    try:
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert said == "error: interrupted; the same command resumes a run from its last checkpoint\n"
+
+
+def test_a_report_of_no_workdir(tmp_path):
+    with pytest.raises(SystemExit, match="no summary.json"):
+        report.main([str(tmp_path)])

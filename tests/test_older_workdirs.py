@@ -1,0 +1,89 @@
+"""Workdirs of an earlier version of this code (commit b4353ef, schema 1): evaluated, resumed, and used as teachers.
+
+tests/data/workdirs_b4353ef.tar.xz holds two, both stopped by SIGTERM: `both`, of configs/sd_lstsd_digits.py in its second cycle, and
+`path`, of configs/dgkd_digits.py with a finished plain4_cifar10 and its student. expected.json has what that code made of them afterwards,
+which is to the bit what this one does on the same kind of processor with the same jaxlib.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import tarfile
+
+import numpy as np
+import pytest
+from helpers import ROOT, with_fields
+from ml_collections import ConfigDict
+
+import distill_jax
+from configs import dgkd_digits, sd_digits, sd_lstsd_digits
+from distill_jax import configuration, files, study, workdir
+
+SMALL = {"batch_size": 40, "data__train_examples": 120, "eval_every": 1, "checkpoint_every": 2, "log_every": 1}
+GENERATION = {"method__long_short_term__generation_epochs": 1}
+STUDENT = "kd_plain2_cifar10"
+
+
+def both_config():
+    return with_fields(sd_lstsd_digits.get_config(), epochs=4, schedule__cycles=2, model__name="plain2_cifar10", **SMALL, **GENERATION)
+
+
+def path_config():
+    config = with_fields(dgkd_digits.get_config(), epochs=2, **SMALL)
+    config.stages.update({"path": ("plain4_cifar10", "plain2_cifar10"), "compare": ("dgkd",), "form": "paper", "weight_teacher": 0.5})
+    return config
+
+
+@pytest.fixture
+def older(tmp_path):
+    with tarfile.open(ROOT / "tests" / "data" / "workdirs_b4353ef.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path
+
+
+def machine():
+    """What the bits of a result depend on: the processor's features, its cores, and the compiler."""
+    cpu = pathlib.Path("/proc/cpuinfo")
+    features = next((line for line in cpu.read_text().splitlines() if line.startswith("flags")), "") if cpu.exists() else ""
+    return hashlib.sha256(f"{features} {os.cpu_count()} {importlib.metadata.version('jaxlib')}".encode()).hexdigest()
+
+
+def check_ends_as_expected(older, run):
+    expected = files.read_json(older / "expected.json")
+    losses = {str(line["step"]): line["loss"] for line in files.read_jsonl(older / run / "metrics.jsonl")}
+    assert losses == pytest.approx(expected[run]["losses"], rel=0.02)
+    if machine() == expected["machine"]:
+        assert losses == expected[run]["losses"]
+        assert workdir.load_summary(older / run)["params_sha256"] == expected[run]["params_sha256"]
+
+
+def test_snapshots_and_tables_are_evaluated_and_resumed(older, capsys):
+    result = study.evaluate(configuration.of_workdir(older / "both"), older / "both")
+    evaluated = files.read_json(older / "expected.json")["both"]["evaluated"]
+    assert result["step"] == evaluated["step"] and result["test_nll"] == pytest.approx(evaluated["test_nll"], rel=1e-4)
+    study.train(both_config(), older / "both")
+    assert "resuming after step 8 of 12" in capsys.readouterr().out
+    check_ends_as_expected(older, "both")
+
+
+def test_a_family_goes_on_with_its_finished_teacher(older, capsys):
+    study.train(path_config(), older / "path")
+    said = capsys.readouterr().out
+    assert "plain4_cifar10: finished before" in said and "resuming after step 5 of 6" in said
+    check_ends_as_expected(older, f"path/{STUDENT}")
+
+
+def test_a_finished_run_is_loaded_and_teaches(older, tmp_path):
+    network = distill_jax.load(older / "path" / "plain4_cifar10")
+    assert network.predict(np.zeros((2, 8, 8, 1), np.uint8)).shape == (2, 10)
+    config = with_fields(sd_digits.get_config(), epochs=1, schedule__cycles=1, model__name="plain2_cifar10", **SMALL)
+    config.method, config.teachers = ConfigDict({"name": "distillation"}), (str(older / "path" / "plain4_cifar10"),)
+    assert study.train(config, tmp_path / "student")["teacher_agreement"] > 0
+
+
+def test_another_config_is_refused(older):
+    config = both_config()
+    config.batch_size = 20
+    with pytest.raises(distill_jax.UserError, match="belongs to another config: batch_size is 40 there and 20 here. Choose another"):
+        study.train(config, older / "both")
