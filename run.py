@@ -1,23 +1,23 @@
-"""Trains, evaluates or uses what a config describes.
+"""Trains, evaluates or uses the networks that a config describes.
 
 python run.py                                                     # the quickstart: Snapshot Distillation on digits
-python run.py --config=configs/sd_cifar100.py --workdir=/data/sd  # the same command again resumes the run
+python run.py --config=configs/sd_cifar100.py --workdir=/data/sd  # repeat the command to resume the run
 python run.py --workdir=/data/sd --mode=eval                      # a trained run needs no config
 python run.py --workdir=/data/sd --mode=linear_probe --config.data.name=digits
-srun python run.py --distributed --config=configs/sd_imagenet.py --config.data.dir=DIR --workdir=/data/sd_imagenet  # several processes
+srun python run.py --distributed --config=configs/sd_imagenet.py --config.data.dir=DIR --workdir=/data/sd_imagenet  # multiple processes
 """
 
 from absl import app, flags
 
 from distill_jax import command_line
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Where the run keeps its files. Default: runs/<name of the config file>.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the run's files. Default: runs/<name of the config file>.")
 MODE = flags.DEFINE_enum(
     "mode",
     "train",
     ["train", "eval", "ensemble", "features", "linear_probe"],
-    "train. eval: evaluate the workdir's newest checkpoint. ensemble: of the workdir's stages or seeds, or of --members. "
-    "features: write those of the config's data set; linear_probe: and fit a logistic regression on them.",
+    "train: train. eval: evaluate the workdir's newest checkpoint. ensemble: average the workdir's stages or seeds, or --members. "
+    "features: write the features of the config's data set. linear_probe: also fit a logistic regression on them.",
 )
 MEMBERS = flags.DEFINE_list("members", [], "Workdirs of finished runs, for --mode=ensemble.")
 flags.adopt_module_key_flags(command_line)
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     command_line.make_output_safe()
     with command_line.errors_in_one_line():
         command_line.import_jax()
-        from distill_jax import study, transfer  # here, so that --help need not wait for jax
+        from distill_jax import study, transfer  # here, so that --help does not wait for jax
 
         actions = {
             "train": study.train,

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices."""
+"""The bytes that a compiled program sends between devices."""
 
 import math
 import re
@@ -8,7 +8,7 @@ BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "pred": 1}
 
 
 def collective_bytes(compiled) -> dict[str, int]:
-    """Bytes of the results of each kind of collective in a compiled program, on one device."""
+    """Bytes of the results of each kind of collective in a compiled program, per device."""
     found = dict.fromkeys(COLLECTIVES, 0)
     for line in compiled.as_text().splitlines():
         match = re.search(rf"= (.*?) ({'|'.join(COLLECTIVES)})(-start)?\(", line)
@@ -19,6 +19,6 @@ def collective_bytes(compiled) -> dict[str, int]:
 
 
 def ring_bytes(collectives: dict[str, int], devices: int) -> int:
-    """Bytes that each device sends if collectives go round a ring: twice (n - 1) / n of what is reduced, once of what is gathered."""
+    """Bytes that each device sends in ring collectives: 2 (n - 1) / n of what is reduced, (n - 1) / n of what is gathered."""
     share = (devices - 1) / devices
     return round(sum(size * share * (2 if name == "all-reduce" else 1) for name, size in collectives.items()))

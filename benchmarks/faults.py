@@ -1,10 +1,9 @@
-"""Random SIGKILLs over runs of every method, each compared with an undisturbed twin by the hash of its parameters.
+"""Kills runs of every method at random (SIGKILL) and compares each with an uninterrupted twin by the hash of its parameters.
 
     python benchmarks/faults.py --kills=20 --minutes=20
 
-A run on digits is started, killed after a random time, and started again by the same command, and so on until it ends; then another one
-is, until the kills are used up. A killed run is lost if it cannot go on, and wrong if it ends with other parameters than its twin, in any
-of its stages.
+A run on digits is started, killed after a random time, and restarted by the same command, until it ends; then comes the next run, until
+the given number of kills is reached. A run fails if it cannot resume, or if the parameters of any stage differ from its twin's.
 """
 
 import argparse
@@ -24,7 +23,7 @@ SMALL = [
     "--config.batch_size=40", "--config.data.train_examples=200", "--config.eval_every=5", "--config.checkpoint_every=1",
     "--config.log_every=2",
 ]  # fmt: skip
-RUNS = {  # name: config and what makes it last about ten seconds
+RUNS = {  # name: config, and overrides that make it last about ten seconds
     "SD": ("sd_digits", ["--config.epochs=40", "--config.schedule.cycles=4"]),
     "LSTSD": ("lstsd_digits", ["--config.epochs=40"]),
     "tolerant generations": ("tolerant_digits", ["--config.epochs=15", "--config.stages.generations=2"]),
@@ -33,11 +32,11 @@ RUNS = {  # name: config and what makes it last about ten seconds
 
 
 class Outcome(NamedTuple):
-    """What became of one method's runs."""
+    """The outcome of one method's runs."""
 
-    steps: list[int]  # finished steps, over all stages, when each kill came; 0: the run had not begun its first one
-    runs: int  # that were killed, and compared with the twin
-    stages: int  # of each run
+    steps: list[int]  # finished steps, over all stages, at each kill; 0: no step was finished
+    runs: int  # runs that were killed and compared with the twin
+    stages: int  # stages per run
     equal: bool
 
 
@@ -47,7 +46,7 @@ def command(name: str, workdir: pathlib.Path) -> list[str]:
 
 
 def start(name: str, workdir: pathlib.Path) -> subprocess.Popen:
-    """The run, its compiled programs kept beside it, so that a restart takes seconds."""
+    """Starts a run. Its compiled programs are cached beside it, so that a restart takes seconds."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -62,24 +61,24 @@ def hashes(workdir: pathlib.Path) -> list[str]:
 
 
 def logged_steps(workdir: pathlib.Path) -> int:
-    """Finished steps by the logs, over all stages."""
+    """Finished steps over all stages, according to the logs."""
     return sum(max((line["step"] for line in read_jsonl(path)), default=0) for path in workdir.rglob("metrics.jsonl"))
 
 
 def timed_run(name: str, workdir: pathlib.Path) -> tuple[float, float]:
-    """An undisturbed run: seconds until its first line of metrics, and until its end."""
+    """Times an uninterrupted run: seconds until its first line of metrics, and until its end."""
     begun = time.monotonic()
     process = start(name, workdir)
     while process.poll() is None and not logged_steps(workdir):
         time.sleep(0.02)
     first = time.monotonic() - begun
     if process.wait() != 0:
-        sys.exit(f"error: {name}: the undisturbed run failed")
+        sys.exit(f"error: {name}: the uninterrupted run failed")
     return first, time.monotonic() - begun
 
 
 def disturb(name: str, folder: pathlib.Path, kills: int, deadline: float, rng: random.Random) -> Outcome:
-    """Kills runs of a method `kills` times in all, or until the deadline; one that ends by itself is followed by another."""
+    """Kills runs of a method `kills` times in total, or until the deadline. When one finishes, the next one starts."""
     timed_run(name, folder / "warm")  # compiles
     first, whole = timed_run(name, folder / "twin")
     expected, steps, compared, equal = hashes(folder / "twin"), [], 0, True
@@ -102,13 +101,13 @@ def disturb(name: str, folder: pathlib.Path, kills: int, deadline: float, rng: r
 
 def main(argv: list[str] | None = None) -> str:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="over all methods together")
-    parser.add_argument("--minutes", type=float, default=20, help="no kill after that")
+    parser.add_argument("--kills", type=int, default=20, help="in total over all methods")
+    parser.add_argument("--minutes", type=float, default=20, help="no kills after this time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", default=list(RUNS), choices=list(RUNS))
     arguments = parser.parse_args(argv)
     rng, end = random.Random(arguments.seed), time.monotonic() + 60 * arguments.minutes
-    rows = ["| method | runs | stages a run | kills | finished steps at each kill | all end as their twin |", "|---|---|---|---|---|---|"]
+    rows = ["| method | runs | stages per run | kills | finished steps at each kill | all equal their twin |", "|---|---|---|---|---|---|"]
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         for number, name in enumerate(arguments.methods):
@@ -122,7 +121,7 @@ def main(argv: list[str] | None = None) -> str:
     table = "\n".join(rows)
     print(table)
     if wrong:
-        sys.exit(f"error: {wrong} of {len(arguments.methods)} did not end as their twins")
+        sys.exit(f"error: {wrong} of {len(arguments.methods)} methods had a run that differs from its twin")
     return table
 
 

@@ -1,8 +1,8 @@
-"""Images per second that streaming reads, decodes and crops, with nothing else to do.
+"""Images per second that streaming reads, decodes and crops when nothing else is running.
 
     python benchmarks/loader.py /data/imagenet --image_size=224 --batch_size=256
 
-What a run waits for its data is in its metrics.jsonl: data_wait, a fraction of its time.
+To see how long a run waits for its data, look at data_wait in its metrics.jsonl, a fraction of its time.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> str:
     parser.add_argument("folder")
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--batch_size", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=5, help="epochs, each of --batches batches at most")
+    parser.add_argument("--repeats", type=int, default=5, help="epochs of at most --batches batches each")
     parser.add_argument("--batches", type=int, default=20)
     arguments = parser.parse_args(argv)
     images = load(f"folder:{arguments.folder}", image_size=arguments.image_size).train["image"]

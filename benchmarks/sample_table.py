@@ -1,8 +1,8 @@
-"""LSTSD's tables over several devices: memory a device, time of a read and of a write, and what crosses the devices in each.
+"""LSTSD's tables on several devices: memory per device, and the time and the traffic between devices of a read and of a write.
 
     python benchmarks/sample_table.py --devices=8 --rows=128000 --classes=1000 --batch_size=256
 
-On a machine without that many accelerators the devices are CPU threads: the bytes are what a pod would move, the times are not.
+On a machine without that many accelerators the devices are CPU threads: the bytes are those a pod would move, the times are not.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> str:
     parser.add_argument("--repeats", type=int, default=30)
     arguments = parser.parse_args(argv)
     if jax.default_backend() == "cpu" and jax.device_count() < arguments.devices:
-        parser.error(f"{jax.device_count()} devices here; set JAX_NUM_CPU_DEVICES={arguments.devices}")
+        parser.error(f"{jax.device_count()} devices found; set JAX_NUM_CPU_DEVICES={arguments.devices}")
 
     mesh = sharding.make_mesh(jax.devices()[: arguments.devices])
     by_row = sharding.rows(mesh)
@@ -61,9 +61,9 @@ def main(argv: list[str] | None = None) -> str:
         [
             f"{arguments.rows} x {arguments.classes} {arguments.dtype}, two tables, batch {arguments.batch_size}, "
             f"{arguments.devices} {jax.devices()[0].device_kind} devices",
-            f"memory a device: {memory / 2**20:.1f} MiB",
-            f"read: {times[0] * 1e3:.2f} ms, collectives {crossing[0] or 'none'} bytes a device",
-            f"write: {times[1] * 1e3:.2f} ms, collectives {crossing[1] or 'none'} bytes a device",
+            f"memory per device: {memory / 2**20:.1f} MiB",
+            f"read: {times[0] * 1e3:.2f} ms, collectives {crossing[0] or 'none'} bytes per device",
+            f"write: {times[1] * 1e3:.2f} ms, collectives {crossing[1] or 'none'} bytes per device",
         ]
     )
     print(report)

@@ -1,10 +1,10 @@
-"""A train step over 1, 2, 4, ... devices, the whole batch kept: its time, and what its program sends between them.
+"""A train step on 1, 2, 4, ... devices with the total batch size fixed: its time, and what the devices exchange.
 
     python benchmarks/scaling.py                                        # ResNet-20, batch 128, 32x32 images
     python benchmarks/scaling.py --devices 16 --model=resnet50 --image_size=224 --batch_size=256 --classes=1000 --steps=0
 
-Needs that many devices; of CPU threads there are as many as JAX_NUM_CPU_DEVICES says: the bytes are then those of a pod, the times are
-not. With --steps=0 nothing is run, so that a program for a larger machine can be looked at.
+Needs that many devices. JAX_NUM_CPU_DEVICES sets the number of CPU threads: the bytes are then those of a pod, the times are not.
+With --steps=0 nothing runs, so that you can inspect a program for a larger machine.
 """
 
 import argparse
@@ -29,15 +29,15 @@ def main(argv: list[str] | None = None) -> str:
     parser.add_argument("--image_size", type=int, default=32)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--batch_size", type=int, default=128, help="over all devices")
-    parser.add_argument("--steps", type=int, default=3, help="a block; 0 to compile alone")
+    parser.add_argument("--steps", type=int, default=3, help="steps per block; 0 to compile only")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args(argv)
     if jax.device_count() < max(arguments.devices):
-        parser.error(f"{jax.device_count()} devices here; for CPU threads set JAX_NUM_CPU_DEVICES={max(arguments.devices)}")
+        parser.error(f"{jax.device_count()} devices found; for CPU threads set JAX_NUM_CPU_DEVICES={max(arguments.devices)}")
 
     rows = throughput.random_images(2 * arguments.batch_size, arguments.image_size, arguments.classes)
     lines = [
-        "| devices | method | ms a step | all-reduce | all-gather | other | bytes a device sends, ring |",
+        "| devices | method | ms per step | all-reduce | all-gather | other | bytes sent per device, ring |",
         "|---|---|---|---|---|---|---|",
     ]
     for devices in arguments.devices:

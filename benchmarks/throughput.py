@@ -1,12 +1,12 @@
-"""Images per second of one train step, as the training loop calls it, without compilation.
+"""Images per second of one train step as the training loop calls it, excluding compilation.
 
     python benchmarks/throughput.py                                   # ResNet-20, batch 128, float32
     python benchmarks/throughput.py --model=resnet32 --dtype=bfloat16
-    python benchmarks/throughput.py --guides=3                        # DGKD with 1 to 3 guides too, each as large as the student;
-                                                                      # with a table of their logits there is no augmentation
-    python benchmarks/throughput.py --torch                           # beside PyTorch (pip install -e '.[bench]')
+    python benchmarks/throughput.py --guides=3                        # also DGKD with 1 to 3 guides, each as large as the student;
+                                                                      # with a table of their logits, augmentation is off
+    python benchmarks/throughput.py --torch                           # also PyTorch (pip install -e '.[bench]')
 
-The variants are timed in turn, block by block, so that a noisy machine hits all of them; a ratio is the median of the blocks' ratios.
+The variants take turns, block by block, so that noise on the machine affects all alike; a ratio is the median of the blocks' ratios.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from distill_jax.experiment import Data, Experiment
 from distill_jax.state import TrainState, empty_metrics
 
 NUM_CLASSES, NUM_IMAGES = 100, 2048
-Block = Callable[[int], None]  # runs so many steps and waits for the last
+Block = Callable[[int], None]  # runs the given number of steps and waits for the last
 
 
 def random_images(count: int = NUM_IMAGES, size: int = 32, classes: int = NUM_CLASSES) -> dict[str, np.ndarray]:
@@ -45,13 +45,13 @@ def make_experiment(data: Data, batch_size: int, model: str, dtype: str = "float
     config.epochs, config.schedule.cycles = 20, 2
     config.batch_size, config.dtype, config.model.name = batch_size, dtype, model
     config.method, config.teachers = ConfigDict(method), ("guide",) * guides
-    if methods.wants_table(**method):  # which takes samples that are the same in each epoch
+    if methods.wants_table(**method):  # the table requires the same samples in each epoch
         config.data.crop_padding, config.data.flip = 0, False
     return experiment.build(config, data, (experiment.make_spec(config, data.dataset),) * guides)
 
 
 def start(exp: Experiment, cycle: int = 1) -> TrainState:
-    """A state in a cycle of the learning rate; the teacher of the second, and each guide, is the initial network."""
+    """A state in the given learning-rate cycle; the second cycle's teacher and every guide are the initial network."""
     state = exp.init(jax.random.key(0))
     if cycle > 1:
         state = state.replace(teacher=exp.method.end_epoch(state.teacher, state.network, exp.plan.cycle_ends[0]))
@@ -68,7 +68,7 @@ def random_batch(exp: Experiment, rng: np.random.Generator) -> dict[str, jax.Arr
 
 
 def repeated(exp: Experiment, state: TrainState) -> Block:
-    """The training loop around a step."""
+    """Wraps a train step in the training loop."""
     epoch_metrics, rng, key = empty_metrics(exp.data.mesh), np.random.default_rng(1), jax.random.key(1)
 
     def block(steps):
@@ -84,7 +84,7 @@ def repeated(exp: Experiment, state: TrainState) -> Block:
 
 
 def measure(blocks: dict[str, Block], arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds a step of each block, one number a repeat; the first calls, which compile, are not counted."""
+    """Seconds per step of each block, one number per repeat. The first calls compile and are not counted."""
     for block in blocks.values():
         block(3)
     seconds = {name: [] for name in blocks}
@@ -111,10 +111,10 @@ def main(argv: list[str] | None = None) -> str:
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--dtype", default="float32", choices=sorted(models.DTYPES))
-    parser.add_argument("--steps", type=int, default=10, help="a block")
+    parser.add_argument("--steps", type=int, default=10, help="steps per block")
     parser.add_argument("--repeats", type=int, default=7, help="blocks of each variant")
-    parser.add_argument("--guides", type=int, default=0, help="the most guides of DGKD")
-    parser.add_argument("--torch", action="store_true", help="PyTorch's step of the same ResNet, in turn with ours")
+    parser.add_argument("--guides", type=int, default=0, help="time DGKD with 1 to this many guides")
+    parser.add_argument("--torch", action="store_true", help="also time PyTorch's step of the same ResNet")
     arguments = parser.parse_args(argv)
 
     data = on_devices(random_images(), NUM_CLASSES, sharding.make_mesh(jax.devices()[:1]))

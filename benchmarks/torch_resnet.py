@@ -1,4 +1,4 @@
-"""The CIFAR ResNet's train step in PyTorch, to be timed beside ours: same net, batch, augmentation and optimizer."""
+"""The CIFAR ResNet's train step in PyTorch, for comparison with ours: same network, batch, augmentation and optimizer."""
 
 import re
 
@@ -26,7 +26,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Depth 6n + 2, 16-32-64 channels, the shortcut without parameters."""
+    """Depth 6n + 2, 16-32-64 channels, shortcuts without parameters."""
 
     def __init__(self, depth, num_classes):
         super().__init__()
@@ -42,7 +42,7 @@ class ResNet(nn.Module):
 
 
 def augmented(images, device):
-    """Pad-4 random crop and flip of uint8 [B, 3, 32, 32], each image for itself, and normalisation."""
+    """Random crop (padding 4) and flip of uint8 [B, 3, 32, 32], independently per image, and normalisation."""
     batch = images.shape[0]
     padded = F.pad(images, (4, 4, 4, 4))
     rows = torch.randint(0, 9, (batch, 1), device=device) + torch.arange(32, device=device)
@@ -50,14 +50,14 @@ def augmented(images, device):
     columns = torch.where(torch.rand(batch, 1, device=device) < 0.5, columns.flip(1), columns)
     index = torch.arange(batch, device=device)[:, None, None]
     crops = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
-    return (crops.float() / 255 - 0.5).permute(0, 3, 1, 2) / 0.25  # NHWC in memory, as channels_last wants it
+    return (crops.float() / 255 - 0.5).permute(0, 3, 1, 2) / 0.25  # NHWC in memory, as channels_last needs
 
 
 def block(arguments, data):
-    """A function that runs so many train steps and waits for the last."""
+    """Returns a function that runs a given number of train steps and waits for the last."""
     depth = re.fullmatch(r"resnet(\d+)", arguments.model)
     if not depth or int(depth[1]) not in DEPTHS:
-        raise SystemExit(f"--torch knows the CIFAR ResNets only, not {arguments.model}")
+        raise SystemExit(f"--torch supports only the CIFAR ResNets, not {arguments.model}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
     images = torch.tensor(data["image"], device=device).permute(0, 3, 1, 2)

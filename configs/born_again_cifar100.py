@@ -1,4 +1,4 @@
-"""Born-again networks on CIFAR-100 (Furlanello et al., ICML 2018, arXiv 1805.04770): generations from a strict first network.
+"""Born-again networks on CIFAR-100 (Furlanello et al., ICML 2018, arXiv 1805.04770): generations after a strict first network.
 
 python run.py --config=configs/born_again_cifar100.py --config.data.dir=DIR --workdir=/data/born_again
 """

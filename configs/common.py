@@ -1,4 +1,4 @@
-"""What every experiment starts from: the fields and their defaults stand in distill_jax/default_config.py."""
+"""The base of every experiment: the fields and their defaults are in distill_jax/default_config.py."""
 
 from distill_jax.default_config import get_config
 

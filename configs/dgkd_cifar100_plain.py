@@ -3,8 +3,8 @@
     python run.py --config=configs/dgkd_cifar100_plain.py --config.data.dir=DIR --workdir=/data/dgkd
     python run.py --config=configs/dgkd_cifar100_plain.py --config.data.dir=DIR --workdir=/data/one --config.stages.assistants=1
 
-The paper's students: TAKD 45.14, DGKD 48.92, stochastic DGKD 50.15 %, at the best epoch on the test set as far as its code tells; ours
-are at the last. Fourteen runs. Settings as in the defaults of github.com/wonchulSon/DGKD where a comment says nothing else.
+The paper's students: TAKD 45.14, DGKD 48.92, stochastic DGKD 50.15 %; judging by its code, at the best epoch on the test set. Ours are
+at the last epoch. Fourteen runs. Settings are the defaults of github.com/wonchulSon/DGKD unless a comment says otherwise.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ from configs import common
 def get_config():
     config = common.get_config()
     config.epochs = 160
-    config.data.crop_padding = 0  # off in the code by default, so that the guides' logits fit into a table
+    config.data.crop_padding = 0  # off in the code by default; lets the guides' logits be stored in a table
     config.data.flip = False
     config.model.name = "plain2"  # the stages set it
     config.optimizer.learning_rate = 0.01
@@ -31,13 +31,13 @@ def densely_guided():
     stages = ConfigDict()
     stages.name = "densely_guided"
     stages.path = ("plain10", "plain8", "plain6", "plain4", "plain2")  # the teacher, its assistants by size, the student
-    stages.assistants = -1  # how many of the path's assistants, spread evenly; -1 for all
+    stages.assistants = -1  # how many of the path's assistants to use, evenly spaced; -1 for all
     stages.compare = ("supervised", "kd", "takd", "dgkd", "stochastic")  # what to train; kd and stochastic train the student alone
-    stages.form = "code"  # KL / C, which the learning rates of the code go with; or paper, C times as steep: that wants smaller ones
-    stages.weight_teacher = 1.0  # lambda; the code's default, without labels; the paper's is not known to us
+    stages.form = "code"  # KL / C, as the code's learning rates assume; or paper: C times the gradient, so use smaller rates
+    stages.weight_teacher = 1.0  # lambda; the code's default, no labels; we do not know the paper's
     stages.temperature = 5.0  # T
     stages.survival = 0.75  # stochastic: p, the probability that a guide teaches a minibatch; the paper's best
-    stages.drop = 0  # stochastic: or drop exactly so many guides, with survival = 1; the code's default is 1
-    stages.teacher_may_drop = True  # stochastic: as the abstract and the code have it; False as the paper's formula
-    stages.guide_logits = "forward"  # or table: the guides run once, before the training, where augmentation is off
+    stages.drop = 0  # stochastic: alternatively drop exactly this many guides, with survival = 1; the code's default is 1
+    stages.teacher_may_drop = True  # stochastic: True as in the abstract and the code; False as in the paper's formula
+    stages.guide_logits = "forward"  # or table: the guides run once, before training; requires augmentation off
     return stages

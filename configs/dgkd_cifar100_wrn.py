@@ -13,6 +13,6 @@ from configs import dgkd_cifar10_resnet
 def get_config():
     config = dgkd_cifar10_resnet.get_config()
     config.data.name = "cifar100"
-    config.model = ConfigDict({"name": "wrn16_2"})  # which has no shortcut to choose; the stages set the name
+    config.model = ConfigDict({"name": "wrn16_2"})  # has no shortcut option; the stages set the name
     config.stages.path = ("wrn40_2", "wrn34_2", "wrn28_2", "wrn22_2", "wrn16_2")  # open: the paper's assistants; these are all there are
     return config

@@ -1,4 +1,4 @@
-"""Densely guided distillation on ImageNet, down to ResNet-18 (Son et al., ICCV 2021, arXiv 2009.08825). Never run by us at this size.
+"""Densely guided distillation on ImageNet, down to ResNet-18 (Son et al., ICCV 2021, arXiv 2009.08825). Never run at this size.
 
     python run.py --config=configs/dgkd_imagenet.py --config.data.name=folder:/data/imagenet --workdir=/data/dgkd
 

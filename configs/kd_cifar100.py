@@ -14,7 +14,7 @@ def get_config():
     config.model.name = "resnet20"
     config.method = ConfigDict()
     config.method.name = "distillation"
-    config.method.weight_ce = 0.1  # of the cross-entropy with the labels; the rest is the teacher's
+    config.method.weight_ce = 0.1  # weight of the cross-entropy with the labels; the teacher gets the rest
     config.method.temperature = 4.0  # T, softens both; the teacher's term is multiplied by T^2
-    config.method.guide_logits = "forward"  # or table, where augmentation is off: the teacher runs once, before the training
+    config.method.guide_logits = "forward"  # or table: the teacher runs once, before training; requires augmentation off
     return config

@@ -2,7 +2,7 @@
 
 python run.py --config=configs/lstsd_cifar100.py --config.data.dir=DIR --workdir=/data/lstsd
 
-The paper leaves temperature, weights and the length of a mini-generation open to us; the values here are not tuned.
+We do not know the paper's temperature, weights and mini-generation length; the values here are not tuned.
 """
 
 from ml_collections import ConfigDict
@@ -20,10 +20,10 @@ def lstsd_fields():
     method = ConfigDict()
     method.name = "long_short_term"
     method.temperature = 2.0  # T
-    method.weight_long = 0.5  # of the term with the sample's logits from the last epoch of the previous mini-generation; 0 for none
-    method.weight_short = 0.5  # of the term with the sample's logits from its last visit; 0 for none
+    method.weight_long = 0.5  # weight of the sample's logits from the last epoch of the previous mini-generation; 0 for none
+    method.weight_short = 0.5  # weight of the sample's logits from its last visit; 0 for none
     method.generation_epochs = 5  # length of a mini-generation
-    method.symmetric = True  # False: soften the teacher alone, and leave out the factor T^2
-    method.view = "training"  # or clean: store the logits of a forward more, without augmentation and dropout
+    method.symmetric = True  # False: soften the teacher alone, without the factor T^2
+    method.view = "training"  # or clean: store logits from an extra forward pass without augmentation and dropout
     method.table_dtype = "float32"  # or bfloat16: half the memory
     return method

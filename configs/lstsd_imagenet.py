@@ -1,8 +1,8 @@
-"""Long Short-Term Sample Distillation on ImageNet (Jiang et al., AAAI 2020, arXiv 2003.00739). Never run by us at this size.
+"""Long Short-Term Sample Distillation on ImageNet (Jiang et al., AAAI 2020, arXiv 2003.00739). Never run at this size.
 
     python run.py --config=configs/lstsd_imagenet.py --config.data.name=folder:/data/imagenet --workdir=/data/lstsd
 
-Data, recipe and larger batches: see configs/supervised_imagenet.py. The two tables take 5.1 GB over all devices together, and are in
+Data, recipe and larger batches: see configs/supervised_imagenet.py. The two tables take 5.1 GB in total over all devices, and are part of
 every checkpoint.
 """
 

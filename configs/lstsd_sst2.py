@@ -1,9 +1,9 @@
-"""Long Short-Term Sample Distillation on SST-2 (Socher et al., 2013) as GLUE has it: 67,349 phrases, and 872 dev sentences to test on.
+"""Long Short-Term Sample Distillation on GLUE's version of SST-2 (Socher et al., 2013): 67,349 phrases, and 872 dev sentences for test.
 
 python run.py --config=configs/lstsd_sst2.py --config.data.dir=DIR --workdir=/data/sst2
 
-DIR holds SST-2/train.tsv and SST-2/dev.tsv. Through TensorFlow Datasets instead: --config.data.name=tfds:glue/sst2.
-A Transformer: --config.model.name=transformer.
+DIR holds SST-2/train.tsv and SST-2/dev.tsv. To use TensorFlow Datasets instead: --config.data.name=tfds:glue/sst2.
+For a Transformer: --config.model.name=transformer.
 """
 
 from configs import lstsd_trec

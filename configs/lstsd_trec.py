@@ -1,10 +1,10 @@
-"""Long Short-Term Sample Distillation on TREC's questions (Li & Roth, 2002): 5,452 to train on, 500 to test, 6 classes.
+"""Long Short-Term Sample Distillation on TREC's questions (Li & Roth, 2002): 5,452 for training, 500 for test, 6 classes.
 
     python run.py --config=configs/lstsd_trec.py --config.data.dir=DIR --workdir=/data/trec
 
-DIR holds TREC.train.all and TREC.test.all, a class number and a question a line (TREC's own train_5500.label and TREC_10.label do as well:
---config.data.name=text:train_5500.label --config.data.text.test=TREC_10.label). Labels alone, and Snapshot Distillation, on the same
-budget: --config=configs/text_trec.py, and with it --config.method.name=snapshot --config.schedule.cycles=2.
+DIR holds TREC.train.all and TREC.test.all, one class number and question per line. TREC's own train_5500.label and TREC_10.label work too:
+--config.data.name=text:train_5500.label --config.data.text.test=TREC_10.label. For labels alone on the same budget, use
+--config=configs/text_trec.py; for Snapshot Distillation, add --config.method.name=snapshot --config.schedule.cycles=2 to that.
 """
 
 from configs import text_trec

@@ -4,7 +4,7 @@
 
 The paper's other networks: --config.model.name=resnet20, resnet56, resnet110; and, with batch 64 and 300 epochs, DenseNet-BC:
 --config.model.name=densenet100_12, densenet190_40 --config.batch_size=64 --config.epochs=300.
-The one number known of the paper is ResNet-32: 68.39 % without a teacher, 71.29 % with Snapshot Distillation.
+The only number of the paper that we know is ResNet-32: 68.39 % without a teacher, 71.29 % with Snapshot Distillation.
 """
 
 from configs import common

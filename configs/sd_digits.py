@@ -1,4 +1,4 @@
-"""Snapshot Distillation on the 8x8 digits that scikit-learn ships: the quickstart, real images and no download.
+"""Snapshot Distillation on the 8x8 digits that scikit-learn ships: the quickstart, with real images and no download.
 
 python run.py
 """
@@ -14,7 +14,7 @@ def get_config():
     config.checkpoint_every = 20
     config.data.name = "digits"
     config.data.crop_padding = 1
-    config.data.flip = False  # a mirrored digit is another sign
+    config.data.flip = False  # a mirrored digit is no longer that digit
     config.model.name = "small_cnn"
     config.schedule.cycles = 3
     config.method.name = "snapshot"

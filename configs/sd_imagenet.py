@@ -1,4 +1,4 @@
-"""Snapshot Distillation on ImageNet (Yang et al., CVPR 2019, arXiv 1812.00123). Never run by us at this size.
+"""Snapshot Distillation on ImageNet (Yang et al., CVPR 2019, arXiv 1812.00123). Never run at this size.
 
     python run.py --config=configs/sd_imagenet.py --config.data.name=folder:/data/imagenet --workdir=/data/sd
 
@@ -12,6 +12,6 @@ def get_config():
     config = supervised_imagenet.imagenet()
     config.model.name = "resnet101"
     config.schedule.cycles = 2  # K
-    config.schedule.warmup_epochs = 0.0  # open: the paper's schedule has none that we know of
+    config.schedule.warmup_epochs = 0.0  # open: as far as we know, the paper's schedule has none
     config.method = sd_cifar100.get_config().method
     return config

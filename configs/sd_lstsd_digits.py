@@ -1,4 +1,4 @@
-"""Snapshot Distillation and Long Short-Term Sample Distillation at once (our combination): each teacher adds its term to one cross-entropy.
+"""Snapshot Distillation plus Long Short-Term Sample Distillation (our combination): each teacher adds its term to one cross-entropy.
 
 python run.py --config=configs/sd_lstsd_digits.py
 """

@@ -1,4 +1,4 @@
-"""The fair baselines of Snapshot Distillation on CIFAR-100: labels only, the same budget.
+"""The fair baselines of Snapshot Distillation on CIFAR-100: labels only, same budget.
 
 One cosine (the default), the same cycles without a teacher, or step decay:
 

@@ -1,11 +1,11 @@
-"""ImageNet, labels only: the baseline of the configs *_imagenet.py, which all start from this recipe. Never run by us at this size.
+"""ImageNet, labels only: the baseline of the other *_imagenet.py configs, which all start from this recipe. Never run at this size.
 
     python run.py --config=configs/supervised_imagenet.py --config.data.name=folder:/data/imagenet --workdir=/data/supervised
     python run.py --config=configs/supervised_imagenet.py --config.data.dir=/data/tfds --workdir=/data/supervised
 
-The folder holds train/<class>/*.JPEG and val/<class>/*.JPEG; the TFDS set is prepared by `tfds build imagenet2012
---file_format=array_record`. The recipe is that of Goyal et al. (arXiv 1706.02677), with label smoothing. A larger batch, on more devices,
-takes nothing but --config.batch_size=1024: the learning rate goes with it. On accelerators: --config.dtype=bfloat16.
+The folder holds train/<class>/*.JPEG and val/<class>/*.JPEG; prepare the TFDS data set with `tfds build imagenet2012
+--file_format=array_record`. The recipe follows Goyal et al. (arXiv 1706.02677), plus label smoothing. For a larger batch on more devices,
+set only --config.batch_size=1024: the learning rate scales with it. On accelerators: --config.dtype=bfloat16.
 """
 
 from ml_collections import ConfigDict
@@ -16,10 +16,10 @@ from configs import common
 def get_config():
     config = imagenet()
     config.schedule.name = "step"
-    config.schedule.boundaries = (30 / 90, 60 / 90, 80 / 90)  # a tenth at each
+    config.schedule.boundaries = (30 / 90, 60 / 90, 80 / 90)  # divided by 10 at each
     config.method = ConfigDict()
     config.method.name = "supervised"
-    config.method.label_smoothing = 0.1  # of the labels' weight, spread over all classes; 0 for none
+    config.method.label_smoothing = 0.1  # fraction of the labels' weight spread over all classes; 0 for none
     return config
 
 

@@ -1,10 +1,10 @@
-r"""Labels alone on TREC's questions: the baseline of configs/lstsd_trec.py, and what text sets have in common.
+r"""Labels alone on TREC's questions: the baseline of configs/lstsd_trec.py, and the base of the text configs.
 
     python run.py --config=configs/text_trec.py --config.data.dir=DIR --workdir=/data/trec_supervised
     python run.py --config=configs/text_trec.py --config.data.dir=DIR --workdir=/data/trec_sd \
         --config.method.name=snapshot --config.schedule.cycles=2
 
-Other sentence sets of this form: --config.data.name=text:rt-polarity.all --config.data.text.test="" holds out a tenth.
+For other data sets in this format: --config.data.name=text:rt-polarity.all --config.data.text.test="" holds out a tenth for test.
 """
 
 from configs import common
@@ -18,7 +18,7 @@ def get_config():
     config.data.name = "text:TREC.train.all"
     config.data.text.format = "trec"
     config.data.text.test = "TREC.test.all"
-    config.data.text.vocabulary_size = 5000  # fewer than the training split's words, so that "unknown" is learned too
+    config.data.text.vocabulary_size = 5000  # fewer than the training split has, so that "unknown" is learned too
     config.model.name = "text_cnn"
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3

@@ -1,8 +1,8 @@
-"""Tolerant teachers on ImageNet (Yang, Xie, Qiao, Yuille, AAAI 2019, arXiv 1805.05551). Never run by us at this size.
+"""Tolerant teachers on ImageNet (Yang, Xie, Qiao, Yuille, AAAI 2019, arXiv 1805.05551). Never run at this size.
 
     python run.py --config=configs/tolerant_imagenet.py --config.data.name=folder:/data/imagenet --workdir=/data/tolerant
 
-Data, recipe and larger batches: see configs/supervised_imagenet.py. The paper's network and settings are not known to us.
+Data, recipe and larger batches: see configs/supervised_imagenet.py. We do not know the paper's network and settings.
 """
 
 from configs import supervised_imagenet, tolerant_cifar100

@@ -1,8 +1,8 @@
-"""A method of your own. From the folder of this file:
+"""A method of your own. Run from this file's folder:
 
     python ../run.py --config.method.name=my_methods:class_means --config.method.weight=0.5
 
-A method is a function of its options that returns a Method. The run fills in an argument with the name of a field of methods.Setting.
+A method is a function that takes options and returns a Method. Arguments named like a field of methods.Setting are filled in by the run.
 """
 
 import jax
@@ -13,7 +13,7 @@ from distill_jax.methods import Losses, Method
 
 
 def class_means(num_classes: int, weight: float = 0.5, momentum: float = 0.99) -> Method:
-    """Soft labels, learned on the way: for each class, a running mean of what the network says where it names that class."""
+    """Soft labels learned during training: for each class, a running mean of the predictions whose arg-max is that class."""
 
     def init(network):
         return jnp.full((num_classes, num_classes), 1 / num_classes)

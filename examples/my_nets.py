@@ -1,8 +1,8 @@
-"""A network of your own. From the folder of this file:
+"""A network of your own. Run from this file's folder:
 
     python ../run.py --config.model.name=my_nets:Mixer --config.model.width=32
 
-The class has a field num_classes; its other fields are options and need defaults; its last dense layer is called "head".
+The class needs a field num_classes; its other fields are options and need defaults. Its last dense layer must be called "head".
 """
 
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from flax import linen as nn
 
 
 class Mixer(nn.Module):
-    """Patches of 2x2 pixels, mixed over the image and over the channels (after Tolstikhin et al., 2021, arXiv 2105.01601)."""
+    """Patches of 2x2 pixels, mixed across positions and across channels (after Tolstikhin et al., 2021, arXiv 2105.01601)."""
 
     num_classes: int
     width: int = 32

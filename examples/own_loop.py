@@ -1,4 +1,4 @@
-"""A method in a training loop of your own: plain flax and optax, and nothing of distill_jax but the method.
+"""A method in your own training loop: plain flax and optax, and nothing from distill_jax but the method.
 
 python examples/own_loop.py snapshot
 python examples/own_loop.py long_short_term
@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from distill_jax.methods import Batch, long_short_term, snapshot_distillation
 
-EPOCHS, CYCLE_ENDS, BATCH_SIZE, TRAIN = 20, (10, 20), 50, 1400  # the training set: the first 1,400 of 1,797 images
+EPOCHS, CYCLE_ENDS, BATCH_SIZE, TRAIN = 20, (10, 20), 50, 1400  # train on the first 1,400 of 1,797 images
 
 digits = load_digits()
 images, labels = digits.data.astype(np.float32) / 16, digits.target
@@ -46,7 +46,7 @@ def train_step(variables, opt_state, teacher, images_BxD, labels_B, ids_B, key):
 observe = method.observe and jax.jit(method.observe, donate_argnums=0)
 for epoch in range(1, EPOCHS + 1):
     for ids in np.random.default_rng(epoch).permutation(TRAIN).reshape(-1, BATCH_SIZE):
-        key = jax.random.key(epoch)  # for methods that draw something: these two do not
+        key = jax.random.key(epoch)  # for methods that use randomness; these two do not
         variables, opt_state, logits = train_step(variables, opt_state, teacher, images[ids], labels[ids], ids, key)
         if observe:
             teacher = observe(teacher, ids, logits)

@@ -34,7 +34,7 @@ def test_what_a_table_costs(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     module = runpy.run_path(str(BENCHMARKS / "sample_table.py"))
     report = module["main"](["--devices=1", "--rows=1000000", "--classes=3", "--batch_size=8", "--repeats=2"])
-    assert "memory a device: 24.8 MiB" in report and report.count("collectives none") == 2
+    assert "memory per device: 24.8 MiB" in report and report.count("collectives none") == 2
 
 
 def test_collectives_are_counted_in_bytes():
@@ -100,7 +100,7 @@ def test_the_soak_tells_a_run_that_a_kill_changed(monkeypatch, forgetful):
     monkeypatch.setitem(module["start"].__globals__, "command", command)
     arguments = ["--kills=2", "--methods", "SD"]
     if forgetful:
-        with pytest.raises(SystemExit, match="error: 1 of 1 did not end as their twins"):
+        with pytest.raises(SystemExit, match="error: 1 of 1 methods had a run that differs from its twin"):
             module["main"](arguments)
     else:
         row = module["main"](arguments).splitlines()[-1]
