@@ -2,9 +2,9 @@
 
 import distill_jax
 
-network = distill_jax.load("runs/sd_digits")   # the network of a finished run
+network = distill_jax.load("runs/sd_digits")   # the trained network of a finished run
 probabilities = network.predict(images)
-distill_jax.train(config, "runs/mine")         # what run.py does
+distill_jax.train(config, "runs/mine")         # the same as run.py
 distill_jax.methods, distill_jax.losses, distill_jax.models, distill_jax.make_train_step
 """
 
@@ -18,7 +18,7 @@ _MODULES = ("losses", "methods", "models")
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for when it is asked for: jax takes seconds, which `run.py --help` and reports need not pay for."""
+    """Imports names lazily: jax takes seconds to import, and `run.py --help` and reports do not need it."""
     if name in _HOMES:
         return getattr(importlib.import_module(f"distill_jax.{_HOMES[name]}"), name)
     if name in _MODULES:

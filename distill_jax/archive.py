@@ -1,4 +1,4 @@
-"""Studies: the results of many runs in three files. results/README.md says what they hold.
+"""Studies: the results of many runs in three files, described in results/README.md.
 
 Numbers keep every digit, so that nothing measured is lost.
 """
@@ -21,17 +21,17 @@ PROVENANCE = ("commit", "versions", "device", "inferred")
 
 
 class Run(NamedTuple):
-    """A row of runs.csv: one run, or, without metrics of its own, the family or the set of seeds that runs belong to."""
+    """A row of runs.csv: one run or, if it has no metrics of its own, a family or a set of seeds that runs belong to."""
 
     variant: str  # the workdir's path below the folder that was collected
     stage: str  # "" for a plain run and for a family
-    seed: int | None  # the study's, by which runs are paired; a stage's own may differ. None for a set of seeds
+    seed: int | None  # the study's seed, by which runs are paired; a stage's own may differ. None for a set of seeds
     config: dict[str, Any]  # flat: {"data.name": ...}
     results: dict[str, Any]  # flat: {"test_accuracy": ..., "linear_probe.test_accuracy": ...}
 
     @property
     def path(self) -> str:
-        """What tables call it: VARIANT, or VARIANT/STAGE."""
+        """Its name in tables: VARIANT or VARIANT/STAGE."""
         return f"{self.variant}/{self.stage}" if self.stage else self.variant
 
 
@@ -82,12 +82,12 @@ def key_columns(key: tuple) -> dict[str, Any]:
 
 
 def pop_key(row: dict[str, Any]) -> tuple[str, str, int | None]:
-    """The inverse of `key_columns`, taken out of a row."""
+    """The inverse of `key_columns`; removes the key from the row."""
     return row.pop("variant", ""), row.pop("stage", ""), row.pop("seed", None)
 
 
 def to_csv(rows: Sequence[dict[str, Any]], first: Sequence[str]) -> str:
-    """A table of all that the rows hold, the columns `first` first; a cell is empty where a row has nothing."""
+    """A table of everything in the rows, starting with the columns `first`; a cell is empty if its row has no value."""
     columns = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -97,7 +97,7 @@ def to_csv(rows: Sequence[dict[str, Any]], first: Sequence[str]) -> str:
 
 
 def from_csv(path: pathlib.Path, needed: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a file that `to_csv` wrote, packed by gzip or not."""
+    """The rows of a file written by `to_csv`, gzipped or not."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         lines = list(csv.reader(io.StringIO(content.decode(), newline=""), strict=True))
@@ -107,7 +107,7 @@ def from_csv(path: pathlib.Path, needed: Sequence[str]) -> Iterator[dict[str, An
         raise UserError(f"{path}: damaged ({error}); restore the file") from error
     columns = lines[0] if lines else []
     if not set(needed) <= set(columns):
-        raise UserError(f"{path}: no column {', '.join(sorted(set(needed) - set(columns)))}; restore the file")
+        raise UserError(f"{path}: missing column {', '.join(sorted(set(needed) - set(columns)))}; restore the file")
     for count, cells in enumerate(lines[1:], start=2):
         if len(cells) != len(columns):
             raise UserError(f"{path}: row {count} has {len(cells)} cells instead of {len(columns)}; restore the file")
@@ -115,7 +115,7 @@ def from_csv(path: pathlib.Path, needed: Sequence[str]) -> Iterator[dict[str, An
 
 
 def to_cell(value: Any) -> str:
-    """Text as it is, unless it could be taken for something else; anything else as JSON."""
+    """Text as is, unless it would be read back as something else; everything else as JSON."""
     if isinstance(value, str) and from_cell(value) == value and value:
         return value
     return json.dumps(value)

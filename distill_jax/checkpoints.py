@@ -1,7 +1,7 @@
-"""Checkpoints: the only file that knows orbax.
+"""Checkpoints: the only file that uses orbax.
 
-A checkpoint is written whole or not at all (orbax renames a finished folder). When it is finished, a manifest with the SHA-256 of
-each of its files is put inside; a checkpoint that does not match its manifest is set aside, never used and never deleted.
+A checkpoint is written completely or not at all (orbax renames a finished folder). A finished checkpoint gets a manifest with the SHA-256
+of each of its files; one that does not match its manifest is set aside, never used and never deleted.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from distill_jax import files, logs, processes, workdir
 from distill_jax.errors import UserError
 
-KEEP = 2  # checkpoints; the older one stands in for a damaged newest
+KEEP = 2  # checkpoints; the older one is used if the newest is damaged
 MANIFEST = "manifest.json"
 
 
@@ -34,7 +34,7 @@ def save(manager: ocp.CheckpointManager, step: int, tree: Any) -> None:
     """Writes a pytree of arrays as the checkpoint of `step`.
 
     Raises:
-      UserError: it cannot be written; those before it are untouched.
+      UserError: it cannot be written; earlier checkpoints are untouched.
     """
     folder = pathlib.Path(manager.directory) / str(step)
     with told_if_not_saved(folder):
@@ -44,18 +44,18 @@ def save(manager: ocp.CheckpointManager, step: int, tree: Any) -> None:
 
 
 def write_manifest(folder: pathlib.Path) -> None:
-    """Puts the hashes of a folder's files into it, and on what devices they were written."""
+    """Writes the hashes of a folder's files into it, and the devices they were written on."""
     workdir.write_json(folder / MANIFEST, {"schema": workdir.SCHEMA, "topology": processes.topology(), "files": file_hashes(folder)})
 
 
 def schema(manager: ocp.CheckpointManager, step: int) -> int:
-    """The workdir.SCHEMA by which the checkpoint of `step` was written."""
+    """The workdir.SCHEMA under which the checkpoint of `step` was written."""
     return files.read_json(pathlib.Path(manager.directory) / str(step) / MANIFEST).get("schema", 1)
 
 
 @contextlib.contextmanager
 def told_if_not_saved(path: pathlib.Path) -> Iterator[None]:
-    """Makes one line of what orbax and TensorStore say of a full disk; the loose ends of their threads would print pages more."""
+    """Turns the errors of orbax and TensorStore on a full disk into one line, and keeps their threads from printing pages more."""
     noise = io.StringIO()
     try:
         with contextlib.redirect_stderr(noise):
@@ -63,14 +63,15 @@ def told_if_not_saved(path: pathlib.Path) -> Iterator[None]:
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
         reason = re.findall(r": ([^:]*) \[os_error_code", said) or [said]
-        raise UserError(f"{path} cannot be saved: {reason[-1]}. The same command continues from the checkpoint before it") from error
+        raise UserError(f"{path} cannot be saved: {reason[-1]}. Repeat the command to continue from the previous checkpoint") from error
     sys.stderr.write(noise.getvalue())
 
 
 def restore(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
     """The checkpoint of `step`, with the structure, shapes, dtypes and shardings of the pytree `like`, whose leaves may be abstract.
 
-    It may come from another number of devices or processes. It then says so, since the sums of a step are taken in another order.
+    The checkpoint may come from a different number of devices or processes. A message then says so, since a step's sums are taken in a
+    different order.
 
     Raises:
       UserError: the checkpoint holds something else.
@@ -80,7 +81,7 @@ def restore(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
     if saved_on != processes.topology():
         logs.say(
             f"the checkpoint was saved on {saved_on}; this run continues on {processes.topology()}, so its results will be close to those "
-            "of an undisturbed run, but not the same bit for bit"
+            "of an uninterrupted run, but not bit-identical"
         )
     try:
         return manager.restore(step, args=ocp.args.StandardRestore(like))
@@ -90,7 +91,7 @@ def restore(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
 
 
 def latest_step(manager: ocp.CheckpointManager) -> int | None:
-    """The step of the newest intact checkpoint, None if there is none. Damaged ones are moved to `damaged/` beside it, and told."""
+    """The step of the newest intact checkpoint, or None. Damaged ones are reported and moved to `damaged/` beside it."""
     step = int(processes.from_first(newest_intact(manager) if processes.is_first() else 0))
     manager.reload()
     return None if step < 0 else step
@@ -102,12 +103,12 @@ def newest_intact(manager: ocp.CheckpointManager) -> int:
         folder = pathlib.Path(manager.directory) / str(step)
         if is_intact(folder):
             return step
-        logs.say(f"checkpoint {folder} is damaged or unfinished; moved to {set_aside(folder)}, using the one before it")
+        logs.say(f"checkpoint {folder} is damaged or unfinished; moved it to {set_aside(folder)}, using the previous one")
     return -1
 
 
 def is_intact(folder: pathlib.Path) -> bool:
-    """Whether the files of a folder are those of its manifest, byte for byte."""
+    """Whether the files of a folder match its manifest, byte for byte."""
     try:
         return json.loads((folder / MANIFEST).read_text())["files"] == file_hashes(folder)
     except (OSError, ValueError, LookupError, TypeError):
@@ -115,7 +116,7 @@ def is_intact(folder: pathlib.Path) -> bool:
 
 
 def file_hashes(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder but the manifest, by relative path."""
+    """SHA-256 of every file below a folder except the manifest, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     return {str(path.relative_to(folder)): file_sha256(path) for path in files}
 
@@ -126,7 +127,7 @@ def file_sha256(path: pathlib.Path) -> str:
 
 
 def set_aside(folder: pathlib.Path) -> pathlib.Path:
-    """Moves a checkpoint to a name of its own in `damaged/`, a sibling of the checkpoints' folder."""
+    """Moves a checkpoint to a unique name in `damaged/`, next to the checkpoints' folder."""
     damaged = folder.parent.with_name("damaged")
     damaged.mkdir(exist_ok=True)
     target = damaged / f"{folder.name}-{len(list(damaged.iterdir()))}"
@@ -134,7 +135,7 @@ def set_aside(folder: pathlib.Path) -> pathlib.Path:
 
 
 def save_weights(path: pathlib.Path, weights: Any) -> None:
-    """Writes a network's weights, a pytree such as {"params": ..., "batch_stats": ...}, over an older version if there is one.
+    """Writes a network's weights, a pytree such as {"params": ..., "batch_stats": ...}, replacing any older version.
 
     Raises:
       UserError: they cannot be written.
@@ -150,7 +151,7 @@ def load_weights(path: pathlib.Path, like: Any) -> Any:
     """Reads what `save_weights` wrote, with the structure, shapes, dtypes and shardings of the pytree `like`.
 
     Raises:
-      UserError: there is nothing at `path`, or its files are damaged.
+      UserError: `path` does not exist, or its files are damaged.
     """
     if not path.exists():
         raise UserError(f"{path} is missing")
@@ -160,11 +161,11 @@ def load_weights(path: pathlib.Path, like: Any) -> Any:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(path.resolve(), like)
     except Exception as error:  # orbax and TensorStore raise nearly anything on damaged files
-        raise UserError(f"{path} is damaged, or holds another network") from error
+        raise UserError(f"{path} is damaged, or holds a different network") from error
 
 
 def sha256(tree: Any) -> str:
-    """SHA-256 of the bytes of a pytree's arrays, the leaves in the order of their key paths."""
+    """SHA-256 of the bytes of a pytree's arrays, with the leaves ordered by key path."""
     digest = hashlib.sha256()
     for path, leaf in sorted(jax.tree.leaves_with_path(tree), key=lambda item: jax.tree_util.keystr(item[0])):
         digest.update(jax.tree_util.keystr(path).encode())

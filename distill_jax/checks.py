@@ -1,4 +1,4 @@
-"""Checks of a config's fields: one place for all, before anything is trained or written."""
+"""Checks all fields of a config, before anything is trained or written."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 from distill_jax import default_config, fields, methods, models, stages
 from distill_jax.errors import UserError
 
-# The fields of a config from which follows what a method knows of its run.
+# The config fields that determine a method's Setting.
 FIELDS_OF_SETTING = {"cycle_ends": "schedule.cycles", "num_teachers": "teachers", "num_classes": "data.name", "num_examples": "data.name"}
-OPTIONS = {"method": methods.options, "model": models.options, "stages": stages.options}  # of what the group's `name` says
+OPTIONS = {"method": methods.options, "model": models.options, "stages": stages.options}  # by the group's `name`
 
-WHOLE = {  # field -> its least and its largest value
+WHOLE = {  # field -> its smallest and largest value
     "seed": (0, 2**32 - 1),
     "seeds": (1, 10_000),
     "epochs": (1, 10**6),
@@ -31,7 +31,7 @@ WHOLE = {  # field -> its least and its largest value
     "optimizer.reference_batch_size": (0, 2**24),
     "schedule.cycles": (1, 10**6),
 }
-LARGEST = 1_000_000  # of rates: what is larger overflows at once
+LARGEST = 1_000_000  # larger rates overflow at once
 REAL = {  # field, or field whose entries -> the arguments of `fields.check_range`
     "optimizer.learning_rate": {"low": 0, "open_low": True},
     "optimizer.momentum": {"low": 0, "high": 1, "open_high": True},
@@ -50,7 +50,7 @@ CHOICES = {
 
 @contextmanager
 def naming(part: str) -> Iterator[None]:
-    """Turns a ValueError, whose message begins with the name of an option of `part`, into a UserError that names the config's field."""
+    """Turns a ValueError whose message begins with an option of `part` into a UserError that names the config field."""
     try:
         yield
     except ValueError as error:
@@ -62,7 +62,7 @@ def naming(part: str) -> Iterator[None]:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError, naming the field, for a field that is missing, unknown, of another type, or out of its range."""
+    """Raises UserError, naming the field, if one is missing, unknown, of the wrong type, or out of range."""
     check_groups(config)
     known, given = flatten(_without_options(default_config.get_config())), flatten(_without_options(config))
     for field in known:
@@ -70,7 +70,7 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"--config lacks {field}; start from distill_jax.default_config.get_config()")
     for field, value in given.items():
         if field not in known:
-            raise UserError(f"{field} is no field of a config{fields.near(field, known)}")
+            raise UserError(f"{field} is not a config field{fields.near(field, known)}")
         with naming(""):
             fields.cast(field, value, known[field])
     with naming(""):
@@ -84,7 +84,7 @@ def check(config: ConfigDict) -> None:
 
 
 def check_groups(config: Mapping[str, Any]) -> None:
-    """Raises UserError unless the groups of fields are groups, and those that stand for something that has options have a name."""
+    """Raises UserError unless every group of fields is a group, and those that hold options (method, model, stages) have a name."""
     _check_groups(config, default_config.get_config())
     for part in OPTIONS:
         if not isinstance(config[part].get("name"), str):
@@ -107,7 +107,7 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
             fields.cast(field, entry, 1.0)
             fields.check_range(field, entry, **interval)
             if entry > LARGEST:
-                raise ValueError(f"{field} is {entry}; {LARGEST:,} is the most")
+                raise ValueError(f"{field} is {entry}; it must be at most {LARGEST:,}")
     for length in given["schedule.cycle_epochs"]:
         fields.check_range("schedule.cycle_epochs", fields.cast("schedule.cycle_epochs", length, 1), 1)
     fields.check_range("seed + seeds", given["seed"] + given["seeds"], 0, 2**32)

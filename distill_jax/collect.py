@@ -2,7 +2,7 @@
 
     python -m distill_jax.collect results/STUDY WORKDIR...
 
-results/README.md says what a study is.
+results/README.md describes studies.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def collect(study: pathlib.Path, workdirs: Sequence[pathlib.Path]) -> None:
     """Adds finished runs to a study; see `read_workdirs` for their names.
 
     Raises:
-      UserError: a run is damaged, not finished, or in the study already.
+      UserError: a run is damaged, unfinished, or already in the study.
     """
     runs = read_runs(study) if (study / "runs.csv").exists() else []
     curves = read_curves(study) if runs else {}
@@ -33,7 +33,7 @@ def collect(study: pathlib.Path, workdirs: Sequence[pathlib.Path]) -> None:
         for run, curve in read_workdirs(folder):
             if run[:3] in known:
                 raise UserError(
-                    f"{folder}: {study} already has a run {run.path} of seed {run.seed}; rename the workdir, or choose another study"
+                    f"{folder}: {study} already has a run {run.path} with seed {run.seed}; rename the workdir, or choose another study"
                 )
             known.add(run[:3])
             runs.append(run)
@@ -42,18 +42,18 @@ def collect(study: pathlib.Path, workdirs: Sequence[pathlib.Path]) -> None:
 
 
 def read_workdirs(folder: pathlib.Path) -> list[tuple[Run, Curve]]:
-    """Reads the finished runs in a folder: a workdir, called by its name, or a folder of workdirs, called by their paths below it.
+    """Reads the finished runs in a folder: a workdir, named after itself, or a folder of workdirs, named by their paths below it.
 
     Args:
       folder: a trailing seed_N is not part of a name: a/seed_0 and a/seed_1 are two seeds of the variant "a".
 
     Raises:
-      UserError: there is no run, one is not finished, or a file is damaged.
+      UserError: there is no run, one is unfinished, or a file is damaged.
     """
     root = folder.resolve()
     workdirs = list(find_workdirs(root))
     if not workdirs:
-        raise UserError(f"{folder}: no finished run; give workdirs, or a folder of workdirs")
+        raise UserError(f"{folder}: no finished run here; give workdirs, or a folder of workdirs")
     runs = []
     for workdir in workdirs:
         named = workdir.parent if re.fullmatch(r"seed_\d+", workdir.name) else workdir
@@ -73,7 +73,7 @@ def find_workdirs(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 def read_workdir(folder: pathlib.Path, variant: str, stage: str = "", seed: int | None = None) -> Iterator[tuple[Run, Curve]]:
     """Reads a workdir, with its seeds and stages."""
     if not (folder / "summary.json").exists():
-        raise UserError(f"{folder}: not finished, it has no summary.json; run its command again, to its end")
+        raise UserError(f"{folder}: not finished, as it has no summary.json; repeat its command until it finishes")
     config, summary = flatten(read_json(folder / "config.json")), read_json(folder / "summary.json")
     seed = config.get("seed") if seed is None else seed
     beside = side_results(folder)
@@ -94,7 +94,7 @@ def read_workdir(folder: pathlib.Path, variant: str, stage: str = "", seed: int 
 def seed_folders(folder: pathlib.Path, summaries: Sequence[Any]) -> list[pathlib.Path]:
     folders = sorted(folder.glob("seed_*/"), key=lambda path: (len(path.name), path.name))
     if len(folders) < len(summaries):
-        raise UserError(f"{folder}: summary.json has {len(summaries)} seeds, but only {len(folders)} have a folder; restore the others")
+        raise UserError(f"{folder}: summary.json has {len(summaries)} seeds, but only {len(folders)} have a folder; restore the rest")
     return folders
 
 
@@ -106,7 +106,7 @@ def stage_names(folder: pathlib.Path, summary: dict[str, Any]) -> list[str]:
 
 
 def leaf_results(summary: dict[str, Any]) -> dict[str, Any]:
-    """A run's summary as columns. Its seed is that of the config."""
+    """A run's summary as columns. The seed comes from the config."""
     versions = {"versions": summary["versions"]} if "versions" in summary else {}
     return columns({name: value for name, value in summary.items() if name not in ("seed", "versions")}) | versions
 
@@ -120,14 +120,14 @@ def side_results(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def columns(content: dict[str, Any]) -> dict[str, Any]:
-    """Results as columns, without lists of text: the names of a thousand classes belong to the data."""
+    """Results as columns, without lists of strings: the names of a thousand classes belong to the data."""
     return {
         name: value for name, value in flatten(content).items() if not (isinstance(value, list) and value and isinstance(value[0], str))
     }
 
 
 def read_jsonl(path: pathlib.Path) -> Curve:
-    """The lines of a file, [] if there is none.
+    """The lines of a file; [] if it does not exist.
 
     Raises:
       UserError: a line is damaged.
@@ -141,7 +141,7 @@ def read_jsonl(path: pathlib.Path) -> Curve:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m distill_jax.collect", description="Adds finished runs to a study.")
-    parser.add_argument("study", type=pathlib.Path, help="the study's folder, made if it is new")
+    parser.add_argument("study", type=pathlib.Path, help="the study's folder; created if new")
     parser.add_argument("workdirs", type=pathlib.Path, nargs="+", help="workdirs, or folders of workdirs")
     options = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""The command line: a config file, overrides of its fields, and mistakes told in one line."""
+"""The command line: a config file, overrides of its fields, and one-line errors."""
 
 import contextlib
 import os
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 QUICKSTART = pathlib.Path(__file__).parent.parent / "configs" / "sd_digits.py"
-HELP = "The experiment's file; --config.FIELD=VALUE overrides. Default: configs/sd_digits.py; in other modes than train the workdir's own."
-UNWRITABLE = (OSError, ValueError, AttributeError, RuntimeError)  # what a stream raises that is closed, or was being written to
+HELP = "The experiment's file; --config.FIELD=VALUE overrides. Default: configs/sd_digits.py; in modes other than train, the workdir's own."
+UNWRITABLE = (OSError, ValueError, AttributeError, RuntimeError)  # raised by a stream that is closed, or was being written to
 SMALLER = "try a smaller batch_size or network"
-flags.DEFINE_bool("traceback", False, "After an error, print where in the code it was raised as well.")
+flags.DEFINE_bool("traceback", False, "After an error, also print where in the code it was raised.")
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     None,
-    "Train with several processes, one a host or one a GPU, each started with this same command and a workdir that all of them see. "
-    "On TPU pods and under Slurm JAX finds the other processes; elsewhere the next three say. Tasks of one srun are taken for such "
-    "processes without it; --nodistributed if each is a run of its own.",
+    "Train with multiple processes, one per host or per GPU, each started with this same command and a shared workdir. On TPU pods and "
+    "under Slurm, JAX finds the other processes; elsewhere, set the next three flags. The tasks of one srun train together even without "
+    "this flag; use --nodistributed if each is a separate run.",
 )
-COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: address and a free port of the first, HOST:PORT.")
-PROCESSES = flags.DEFINE_integer("processes", None, "Of several processes: how many there are.", lower_bound=1)
-PROCESS = flags.DEFINE_integer("process", None, "Of several processes: which one this is, from 0.", lower_bound=0)
-JOIN_TIMEOUT = flags.DEFINE_integer("join_timeout", 300, "Of several processes: seconds to wait for all to come.", lower_bound=1)
+COORDINATOR = flags.DEFINE_string("coordinator", None, "With multiple processes: address and a free port of the first, HOST:PORT.")
+PROCESSES = flags.DEFINE_integer("processes", None, "With multiple processes: their number.", lower_bound=1)
+PROCESS = flags.DEFINE_integer("process", None, "With multiple processes: the index of this one, from 0.", lower_bound=0)
+JOIN_TIMEOUT = flags.DEFINE_integer("join_timeout", 300, "With multiple processes: seconds to wait for all to join.", lower_bound=1)
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses the flags but for the config and its overrides, for `app.run`; `read_config` reads those.
+    """Parses the flags for `app.run`, except the config and its overrides, which `read_config` reads.
 
     Returns:
       The program's name, then the arguments that belong to the config.
@@ -63,7 +63,7 @@ def parse(argv: list[str]) -> list[str]:
     except BrokenPipeError:  # --help | head
         _end(1)
     if len(rest) > 1:
-        fail(f"unknown argument {rest[1]!r}; fields are given as --config.FIELD=VALUE")
+        fail(f"unknown argument {rest[1]!r}; set fields with --config.FIELD=VALUE")
     return [argv[0], *of_config]
 
 
@@ -71,15 +71,15 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
     """The config, with its overrides, and the workdir.
 
     Args:
-      arguments: as `parse` left them. Their order does not matter, but of several values of one field the last one counts.
-      mode: what is to be done: without --config, other modes than "train" take the config of the workdir, or of the first member.
-      workdir: as the command line gives it; None for runs/<name of the config file>.
-      members: of an ensemble, as the command line gives them.
+      arguments: as returned by `parse`, in any order; if a field is given several times, the last value wins.
+      mode: without --config, modes other than "train" use the config of the workdir, or of the first member.
+      workdir: as given on the command line; None for runs/<name of the config file>.
+      members: of an ensemble, as given on the command line.
 
     Raises:
-      UserError: the config cannot be read, or an override names no field or has a value of another type.
+      UserError: the config cannot be read, or an override names an unknown field or has a value of the wrong type.
     """
-    from distill_jax import checks, configuration, fields  # here, so that --help need not wait for jax
+    from distill_jax import checks, configuration, fields  # here, so that --help does not wait for jax
     from distill_jax.errors import UserError
 
     paths = [argument.partition("=")[2] for argument in arguments if not OVERRIDE.fullmatch(argument)]
@@ -105,7 +105,7 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
 
 
 def _override(config: "ConfigDict", argument: str) -> bool:
-    """Sets one field of a config; returns whether the value is of the field's type."""
+    """Sets one field of a config; returns whether the value has the field's type."""
     from ml_collections import config_flags
 
     parsed, argv = flags.FlagValues(), ["run.py", argument]
@@ -118,28 +118,28 @@ def _override(config: "ConfigDict", argument: str) -> bool:
 
 
 def join_other_processes(mode: str) -> None:
-    """Makes this process one of several, if the flags or the environment say so, and checks that it has devices.
+    """Joins the other processes, if the flags or the environment name any, and checks that there are devices.
 
     Raises:
-      UserError: the mode is for one process, the others cannot be joined, or there is no device.
+      UserError: the mode takes a single process, the others cannot be joined, or there is no device.
     """
     from distill_jax import processes, sharding
     from distill_jax.errors import UserError
 
     if processes.is_one_of_several(DISTRIBUTED.value, COORDINATOR.value, PROCESSES.value, PROCESS.value):
         if mode not in ("train", "eval"):
-            raise UserError(f"--mode={mode} is for one process; start it on one host, with --nodistributed")
+            raise UserError(f"--mode={mode} takes a single process; start it on one host, with --nodistributed")
         processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, JOIN_TIMEOUT.value)
     sharding.check_backend()
 
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Ends the process with one line for each kind of error that is not a bug, with its trace as well if --traceback asks for that."""
+    """Ends the process with one line for every kind of error that is not a bug; with --traceback, also prints the stack trace."""
     from distill_jax.errors import Interrupted, UserError
 
-    # No KeyboardInterrupt: JAX's callback in the garbage collection would swallow it, and modules that are being imported wrap it.
-    interrupted = "interrupted; the same command resumes a run from its last checkpoint"
+    # Not KeyboardInterrupt: JAX's garbage-collection callback would swallow it, and modules wrap it while they are imported.
+    interrupted = "interrupted; repeat the command to resume a run from its last checkpoint"
     signal.signal(signal.SIGINT, lambda *_: fail(interrupted, status=128 + signal.SIGINT))
     try:
         yield
@@ -151,10 +151,10 @@ def errors_in_one_line() -> Iterator[None]:
     except MemoryError as error:
         fail(f"out of memory: {' '.join(str(error).split()) or 'the data and the network do not fit'}; {SMALLER}")
     except BrokenPipeError:
-        fail("nobody reads the output any more; the same command resumes a run from its last checkpoint")
+        fail("the output was closed; repeat the command to resume a run from its last checkpoint")
     except OSError as error:
         fail(f"{error.filename or 'system'}: {error.strerror or error} (--traceback shows where)")
-    except RuntimeError as error:  # XLA's, too, are such
+    except RuntimeError as error:  # includes XLA's errors
         said = " ".join(str(error).split())
         if "RESOURCE_EXHAUSTED" not in said and "out of memory" not in said.lower():
             raise
@@ -165,7 +165,7 @@ def import_jax() -> None:
     """Imports jax, which takes seconds.
 
     Raises:
-      UserError: an environment variable of JAX has a value that it does not take.
+      UserError: an environment variable of JAX has an invalid value.
     """
     from distill_jax.errors import UserError
 
@@ -173,25 +173,25 @@ def import_jax() -> None:
     try:
         import jax  # noqa: F401
     except ValueError as error:
-        raise UserError(f"JAX cannot be imported: {error}; look at the environment variables JAX_*") from error
-    logging.set_verbosity(logging.FATAL)  # orbax logs every file that it touches, and every error that it raises as well
+        raise UserError(f"JAX cannot be imported: {error}; check the environment variables JAX_*") from error
+    logging.set_verbosity(logging.FATAL)  # orbax logs every file it touches, and also every error it raises
     terminal.show("")
 
 
 def make_output_safe() -> None:
-    """Makes printing safe where an output is closed or cannot encode a class name, and a warning one line."""
+    """Makes printing safe if an output is closed or cannot encode a class name, and prints warnings on one line."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the number: else the next file would, and get what libraries print
+            os.open(os.devnull, os.O_RDWR)  # occupies the number; otherwise the next file opened would get what libraries print
     sys.stdout, sys.stderr = sys.stdout or open(os.devnull, "w"), sys.stderr or open(os.devnull, "w")
     sys.stdout.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
-    """Prints one line and ends the process at once: in good order it would wait for other processes, which may be waiting for this one."""
+    """Prints one line and exits at once: a regular exit would wait for other processes, which may be waiting for this one."""
     with contextlib.suppress(*UNWRITABLE):
         terminal.show("")
         if flags.FLAGS["traceback"].present and flags.FLAGS["traceback"].value and sys.exc_info()[0]:

@@ -1,4 +1,4 @@
-"""Configs: read, completed with what they leave out, and compared with that of a workdir."""
+"""Reads configs, fills in missing fields, and compares them with a workdir's config."""
 
 import copy
 import json
@@ -17,15 +17,15 @@ from distill_jax.errors import UserError
 # These may differ when a run is resumed: they do not change what it computes.
 HARMLESS = ("log_every", "data.dir")
 OLDEST = ("seed", "epochs", "data.name", "model.name", "method.name")  # fields that the config of every workdir has
-# Options of networks that older configs list for all networks alike, "" or 0 standing for the default.
+# Network options that older configs list for every network, with "" or 0 as the default.
 FORMER_MODEL_OPTIONS = ("shortcut", "version", "width", "feature_maps", "layers", "heads", "pooling")
 
 
 def read(path: str) -> ConfigDict:
-    """The config that a file's get_config() returns.
+    """The config returned by a file's get_config().
 
     Raises:
-      UserError: there is no such file, or Python stumbles over it; the message names the file and the line.
+      UserError: there is no such file, or it fails to run; the message names the file and the line.
     """
     file, _, argument = path.partition(":")
     if not pathlib.Path(file).is_file():
@@ -33,7 +33,7 @@ def read(path: str) -> ConfigDict:
     try:
         names = runpy.run_path(file)
         config = names["get_config"](*[argument] if argument else []) if "get_config" in names else None
-    except (Exception, SystemExit) as error:  # the file is the user's: it may raise anything
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
         raise UserError(f"--config={path}: {type(error).__name__} in {_line_of(error, file)}: {' '.join(str(error).split())}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={path}: has no function get_config() that returns an ml_collections.ConfigDict")
@@ -42,7 +42,7 @@ def read(path: str) -> ConfigDict:
 
 
 def of_workdir(folder: pathlib.Path) -> ConfigDict:
-    """The config of a run by its workdir, with the fields that it lacks.
+    """The config of the run in a workdir, with missing fields filled in.
 
     Raises:
       UserError: the folder is not a workdir, or its config.json is damaged.
@@ -63,14 +63,14 @@ def of_workdir(folder: pathlib.Path) -> ConfigDict:
 
 
 def with_options(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
-    """The config with every option of its method, network and family, so that all of them can be given on the command line.
+    """The config with every option of its method, network and family, so that all of them can be set on the command line.
 
     Args:
-      config: of an experiment's file.
-      overrides: what the command line gives, by field. A name that it changes, such as method.name, drops the options of the old one.
+      config: from an experiment's file.
+      overrides: the command line's values, by field. Changing a name, such as method.name, drops the options of the old one.
 
     Raises:
-      UserError: such a name is not known.
+      UserError: a name is unknown.
     """
     config = config.copy_and_resolve_references().unlock()
     for part, options in OPTIONS.items():
@@ -85,7 +85,7 @@ def with_options(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict
 
 
 def only_given(config: ConfigDict, given: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
-    """The config without the options that `with_options` added and nobody gave: what they are follows from the names."""
+    """The config without the options that `with_options` added and nobody set: their values follow from the names."""
     config = config.copy_and_resolve_references().unlock()
     for part in OPTIONS:
         if part in config:
@@ -95,19 +95,19 @@ def only_given(config: ConfigDict, given: ConfigDict, overrides: Mapping[str, st
 
 
 def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as nested dicts, with every field and every option: given, or by default."""
+    """A config as nested dicts, with every field and option, either given or default."""
     full = _completed(config.to_dict() if isinstance(config, ConfigDict) else config)
     full["model"] = _without_former_options(full["model"])
     for part, options in OPTIONS.items():
         try:
             _add(full[part], options(full[part]["name"]))
-        except ValueError:  # a network of one's own that is no longer there
+        except ValueError:  # a user's own network that no longer exists
             pass
     return full
 
 
 def check_claim(folder: pathlib.Path, config: ConfigDict) -> None:
-    """Raises UserError if a workdir belongs to another config. More seeds than there are count as the same one."""
+    """Raises UserError if a workdir belongs to a different config. A config that only adds seeds counts as the same."""
     workdir.check_path(folder)
     if not workdir.is_claimed(folder):
         return
@@ -116,11 +116,11 @@ def check_claim(folder: pathlib.Path, config: ConfigDict) -> None:
     if differing:
         raise UserError(f"workdir {folder} belongs to another config: {'; '.join(differing)}. Choose another with --workdir.")
     if config.seeds == 1 and workdir.is_moving(folder, folder / f"seed_{theirs.seed}"):
-        raise UserError(f"workdir {folder} was given more seeds, which was interrupted; run the command with these --config.seeds again")
+        raise UserError(f"workdir {folder}: adding seeds was interrupted; repeat that command, with the same --config.seeds")
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """In words, the fields in which a workdir's config differs from another one."""
+    """Describes the fields in which a workdir's config differs from another."""
     theirs, ours = flatten(resolved(theirs)), flatten(resolved(ours))
     more_seeds = theirs["seeds"] < ours["seeds"]
     return [
@@ -131,7 +131,7 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
 
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config, with the default of every field that it lacks: it may be of a time before that field."""
+    """The config with defaults for missing fields: it may be older than those fields."""
     full = default_config.get_config().to_dict()
     for part in OPTIONS:
         full[part] = {"name": full[part]["name"]}
@@ -171,7 +171,7 @@ def _keep(part: ConfigDict, given: Any, path: str, overrides: Mapping[str, str])
 
 
 def _line_of(error: BaseException, file: str) -> str:
-    """file:line, the line of a config file at which an error was raised, or that of a syntax error in any file."""
+    """file:line, where a config file raised an error, or where any file has a syntax error."""
     if isinstance(error, SyntaxError) and error.lineno:
         return f"{error.filename}:{error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]

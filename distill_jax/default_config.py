@@ -1,6 +1,6 @@
-"""The fields that every experiment has, with their defaults. An experiment's file starts from these and says what differs.
+"""The fields of every experiment, with their defaults. An experiment's file starts from these and changes what differs.
 
-A workdir that was begun before a field existed is taken to have its default here: let a new field's default be what runs did without it.
+A workdir older than a field is taken to have the field's default, so a new field's default must reproduce the previous behaviour.
 """
 
 from ml_collections import ConfigDict
@@ -8,56 +8,56 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.seed = 0  # decides the initialisation, the order of the samples and the augmentation
+    config.seed = 0  # determines the initialisation, the order of the samples and the augmentation
     config.seeds = 1  # number of runs, with the seeds seed, seed + 1, ...
     config.epochs = 164  # passes over the training set
-    config.batch_size = 128  # images a step, over all devices together
+    config.batch_size = 128  # samples per step, in total over all devices
     config.dtype = "float32"  # computation dtype: float32 or bfloat16; parameters, statistics, logits and losses stay float32
     config.log_every = 100  # steps
     config.eval_every = 1  # epochs; the last epoch is always evaluated
-    config.checkpoint_every = 10  # epochs; the last epoch and the end of a cycle always get one
+    config.checkpoint_every = 10  # epochs; the last epoch and the end of each cycle are always saved
 
-    config.teachers = ()  # workdirs of finished runs, whose networks teach this one (methods distillation, densely_guided)
-    config.initial = ""  # workdir of a finished run of the same network, to start from its weights; "" for fresh ones
+    config.teachers = ()  # workdirs of finished runs whose networks teach this one (methods distillation, densely_guided)
+    config.initial = ""  # workdir of a finished run of the same network, to start from its weights; "" for new ones
 
     config.data = ConfigDict()
     config.data.name = "cifar100"  # digits, cifar10, cifar100, tfds:NAME, folder:PATH, npz:PATH or text:PATH
     config.data.dir = ""  # folder of the data set's files, and of relative paths in data.name; "" for the current one, or TFDS's own
-    config.data.image_size = 0  # 0: images are held in memory; else folder: and tfds: are streamed, and cropped to so many pixels a side
-    config.data.damaged = "refuse"  # streamed images that cannot be read: refuse, or skip: read all images first, and leave these out
+    config.data.image_size = 0  # 0: images are held in memory; else folder: and tfds: are streamed, in square crops of this side in pixels
+    config.data.damaged = "refuse"  # unreadable streamed images: refuse (stop there), or skip (read all images first, leave these out)
     config.data.train_examples = 0  # size of a class-balanced subset of the training set; 0 for all of it
-    config.data.validation_examples = 0  # examples cut from the training set, and evaluated instead of the test set, for tuning; 0 for none
+    config.data.validation_examples = 0  # for tuning: hold out this many training examples and evaluate on them, not the test set; 0: none
     config.data.crop_padding = 4  # pixels of padding of the random crop; 0 for no crop
     config.data.flip = True  # mirror left to right at random
 
     config.data.text = ConfigDict()  # how a text set is read
     config.data.text.format = "tsv"  # trec, tsv or glue; see distill_jax/data/text.py
     config.data.text.test = ""  # file of the test sentences; "" for a tenth of each training class, or, with glue, the dev set
-    config.data.text.max_length = 64  # tokens; longer sentences are cut
+    config.data.text.max_length = 64  # tokens; longer sentences are truncated
     config.data.text.vocabulary_size = 20000  # token ids: three special ones, and the most frequent words of the training split
 
-    config.model = ConfigDict()  # the network's own options stand beside its name: distill_jax.models.options(name) lists them
-    config.model.name = "resnet32"  # see distill_jax/models; or module:Class, a network of your own
+    config.model = ConfigDict()  # the network's own options go beside its name; distill_jax.models.options(name) lists them
+    config.model.name = "resnet32"  # see distill_jax/models; or module:Class, your own network
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # sgd, or adamw
     config.optimizer.learning_rate = 0.1  # peak
-    config.optimizer.reference_batch_size = 0  # linear scaling: learning_rate is for so many images a step; 0 for no scaling
-    config.optimizer.momentum = 0.9  # sgd: fraction of the previous update that is kept
+    config.optimizer.reference_batch_size = 0  # linear scaling: the batch size that learning_rate is for; 0 for no scaling
+    config.optimizer.momentum = 0.9  # sgd: fraction of the previous update to keep
     config.optimizer.nesterov = True  # sgd: Nesterov's form of momentum
     config.optimizer.weight_decay = 1e-4  # sgd: on every parameter, added to the gradient; adamw: on matrices and kernels, decoupled
 
     config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # cosine, restarted at each cycle, or step
+    config.schedule.name = "cosine"  # cosine, restarted each cycle; or step
     config.schedule.cycles = 1  # number of cycles of equal length, in whole epochs
     config.schedule.cycle_epochs = ()  # lengths of the cycles in epochs, instead of `cycles`
     config.schedule.amplitudes = ()  # largest rate of each cycle as a fraction of learning_rate; () for all 1
-    config.schedule.warmup_epochs = 0.0  # epochs, which may be a fraction, over which the rate rises linearly from 0
+    config.schedule.warmup_epochs = 0.0  # epochs, possibly fractional, over which the rate rises linearly from 0
     config.schedule.boundaries = (0.5, 0.75)  # step: fractions of the run after which the rate falls
     config.schedule.factor = 0.1  # step: what the rate is multiplied by
 
-    config.method = ConfigDict()  # the method's own options stand beside its name: distill_jax.methods.options(name) lists them
-    config.method.name = "supervised"  # see distill_jax/methods; or module:function, a method of your own
+    config.method = ConfigDict()  # the method's own options go beside its name; distill_jax.methods.options(name) lists them
+    config.method.name = "supervised"  # see distill_jax/methods; or module:function, your own method
 
     config.stages = ConfigDict()
     config.stages.name = ""  # "" for one run; else a family of runs, each in a sub-folder: see distill_jax/stages

@@ -2,11 +2,11 @@
 
 
 class UserError(Exception):
-    """A mistake in the config, the data or the command line. The message names the field or file and says what to do."""
+    """An error in the config, the data or the command line. The message names the field or file and says what to do."""
 
 
 class Interrupted(Exception):
-    """A signal stopped the run. The run has saved itself; the same command resumes it.
+    """A signal stopped the run after it saved its state; repeating the command resumes it.
 
     Args:
       message: what was saved, and where.

@@ -1,24 +1,24 @@
-"""What predictions are worth: accuracy, likelihood, calibration, agreement."""
+"""Metrics of predictions: accuracy, likelihood, calibration, agreement."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 ECE_BINS = 15
-PROFILE_K = 5  # classes of a score profile, the first included: the default K of the top-score difference
+PROFILE_K = 5  # number of classes in a score profile, including the first; the default K of the top-score difference
 
 
 def classification_metrics(log_probs_NxC: np.ndarray, labels_N: np.ndarray, split: str = "test") -> dict[str, float]:
     """Accuracy, top-5 accuracy, negative log-likelihood and expected calibration error of predictions.
 
     Args:
-      log_probs_NxC: log-probabilities, or logits: they are normalised here.
+      log_probs_NxC: log-probabilities or logits; they are normalised here.
       labels_N: integers in [0, C).
-      split: what they are predictions of, "test" or "validation": the names of the metrics begin with it.
+      split: the split predicted, "test" or "validation"; the names of the metrics begin with it.
 
     Returns:
-      test_accuracy: fraction in 0..1. An arg-max tie goes to the lower class.
-      test_top5: fraction of the samples with fewer than five classes strictly above the label's (1 if C <= 5).
+      test_accuracy: fraction in 0..1. Ties go to the lower class.
+      test_top5: fraction of samples with fewer than five classes strictly above the label's (1 if C <= 5).
       test_nll: mean negative log-likelihood, in nats.
       test_ece: expected calibration error of the top probability in `ECE_BINS` bins of equal width, in 0..1 (Guo et al., "On
         Calibration of Modern Neural Networks", ICML 2017, equation 3).
@@ -35,7 +35,7 @@ def classification_metrics(log_probs_NxC: np.ndarray, labels_N: np.ndarray, spli
 
 
 def score_profile(logits_NxC: np.ndarray, split: str = "test") -> dict[str, float]:
-    """How strict predictions are: the mean of the largest probability, and that of the next ones, as far as the `PROFILE_K`-th."""
+    """How strict predictions are: the mean of the largest probability, and of the next ones up to the `PROFILE_K`-th."""
     probs_NxK = np.sort(np.exp(log_softmax(logits_NxC)), axis=1)[:, ::-1][:, :PROFILE_K]
     return {f"{split}_top_score": float(probs_NxK[:, 0].mean()), f"{split}_secondary_score": float(probs_NxK[:, 1:].mean())}
 
@@ -47,19 +47,19 @@ def mean_entropy(logits_NxC: np.ndarray) -> float:
 
 
 def expected_calibration_error(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = ECE_BINS) -> float:
-    """Mean over the samples of |accuracy - mean confidence| of their bin; the bins are (k/bins, (k+1)/bins]."""
+    """Mean over the samples of |accuracy - mean confidence| in their bin; the bins are (k/bins, (k+1)/bins]."""
     bin_N = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)
     gap = np.bincount(bin_N, weights=correct_N - confidence_N, minlength=bins)
     return float(np.abs(gap).sum() / len(confidence_N))
 
 
 def agreement(logits_NxC: np.ndarray, teacher_logits_NxC: np.ndarray) -> float:
-    """Fraction of the samples on which both have the same arg-max."""
+    """Fraction of samples on which both have the same arg-max."""
     return float((logits_NxC.argmax(axis=1) == teacher_logits_NxC.argmax(axis=1)).mean())
 
 
 def ensemble(members: Sequence[np.ndarray]) -> np.ndarray:
-    """Log of the members' mean probabilities: [N, C] from logits [N, C] each."""
+    """Log of the members' mean probabilities, [N, C], from each member's logits, [N, C]."""
     return np.log(np.mean([np.exp(log_softmax(logits)) for logits in members], axis=0))
 
 

@@ -1,4 +1,4 @@
-"""What a config stands for: data on the devices, a method, and compiled functions. Built once for all its seeds."""
+"""What a config describes: data on the devices, a method, and compiled functions. Built once for all seeds."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from distill_jax.errors import UserError
 from distill_jax.state import TrainMetrics, TrainState, init_state
 from distill_jax.step import make_train_step
 
-MOST_STEPS = 50_000_000  # of a run
+MOST_STEPS = 50_000_000  # per run
 
 
 class Data(NamedTuple):
@@ -27,7 +27,7 @@ class Data(NamedTuple):
     mesh: Mesh
     train: dict[str, jax.Array]  # {} if it is streamed
     test: dict[str, jax.Array]
-    fingerprint: dict[str, Any]  # tells whether the data are still those with which a run began
+    fingerprint: dict[str, Any]  # identifies the data, so that a resumed run can detect changes
 
 
 class Plan(NamedTuple):
@@ -37,8 +37,8 @@ class Plan(NamedTuple):
     steps_per_epoch: int
     batch_size: int
     cycle_ends: tuple[int, ...]  # in finished epochs, increasing; the last is `epochs`
-    learning_rates: np.ndarray  # of every step
-    evaluated_on: str  # "test", or "validation" where that is cut from the training set
+    learning_rates: np.ndarray  # one per step
+    evaluated_on: str  # "test", or "validation" if one is held out from the training set
 
     @property
     def steps(self) -> int:
@@ -46,35 +46,35 @@ class Plan(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """What all runs of a config share, whatever their seed."""
+    """What all runs of a config share, whatever the seed."""
 
     config: ConfigDict
     data: Data
-    spec: specs.Spec  # of the network that is trained
+    spec: specs.Spec  # of the network being trained
     plan: Plan
     method: methods.Method
     teachers: tuple[specs.Spec, ...]  # of the networks that config.teachers names
-    init: Callable[[jax.Array], TrainState]  # of a key; with the method's first teacher
+    init: Callable[[jax.Array], TrainState]  # key -> fresh state, with the method's first teacher
     train_step: Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]
     observe: Callable[..., Any] | None  # (teacher, ids, logits) -> teacher
     predict: Callable[[Any], np.ndarray]  # network -> logits of the test set, float32 [N, C]
-    predict_teacher: Callable[[TrainState], np.ndarray] | None  # state -> logits of the test set; None where no teacher can tell
+    predict_teacher: Callable[[TrainState], np.ndarray] | None  # state -> logits of the test set; None if no teacher can predict it
 
 
 def load_data(config: ConfigDict) -> Data:
-    """Reads the data set of a config, and puts it on all devices unless it is streamed."""
+    """Reads the data set of a config and, unless it is streamed, puts it on all devices."""
     mesh, dataset = sharding.make_mesh(), load_config(config.data)
     return Data(dataset, mesh, batches.source(dataset.train, mesh), batches.source(dataset.test, mesh), fingerprint(dataset))
 
 
 def build(config: ConfigDict, data: Data, teachers: Sequence[specs.Spec] = (), recorded: specs.Spec | None = None) -> Experiment:
-    """Makes the functions of a config; nothing is compiled or written yet.
+    """Builds the functions of a config; nothing is compiled or written yet.
 
     Args:
-      config: of one run, or of several that differ in their seed alone.
+      config: of one run, or of several that differ only in their seed.
       data: of config.data.
       teachers: specs of the networks that config.teachers names.
-      recorded: of a run that has begun, the spec of its network: its normalisation stays what it was.
+      recorded: for a run that has begun, the recorded spec of its network, so that its normalisation does not change.
 
     Raises:
       UserError: a field of the config is out of range, or does not fit the data or the teachers.
@@ -91,7 +91,7 @@ def build(config: ConfigDict, data: Data, teachers: Sequence[specs.Spec] = (), r
         optimizer = optimizers.create(config.optimizer, schedule)
     table = methods.wants_table(**config.method)
     if table and is_augmented(dataset, config):
-        raise UserError("method.guide_logits is 'table', which takes data.crop_padding=0 and data.flip=False, and images in memory")
+        raise UserError("method.guide_logits is 'table', which needs data.crop_padding=0, data.flip=False, and images in memory")
 
     layout = state.layout(method, mesh)
     whole = layout.step
@@ -123,7 +123,7 @@ def build(config: ConfigDict, data: Data, teachers: Sequence[specs.Spec] = (), r
 
 
 def make_method(config: ConfigDict, data: Data, plan: Plan, apply: Callable[[Any, Any], jax.Array]) -> methods.Method:
-    """The method of a config, for a student whose forward in inference mode is `apply`."""
+    """The method of a config, for a student whose forward pass in inference mode is `apply`."""
     setting = methods.Setting(
         apply=apply,
         cycle_ends=plan.cycle_ends,
@@ -146,7 +146,7 @@ def make_plan(config: ConfigDict, data: Data) -> tuple[Plan, Callable]:
         raise UserError(f"batch_size is {config.batch_size}, but the training set has only {num_examples} examples")
     steps = config.epochs * steps_per_epoch
     if steps > MOST_STEPS:
-        raise UserError(f"epochs is {config.epochs}, which makes {steps:,} steps; {MOST_STEPS:,} are the most")
+        raise UserError(f"epochs is {config.epochs}, which makes {steps:,} steps; at most {MOST_STEPS:,} are allowed")
     with checks.naming("schedule"):
         rate = optimizers.scaled_rate(config.optimizer, config.batch_size)
         schedule = schedules.create(config.schedule, rate, config.epochs, steps_per_epoch)
@@ -156,7 +156,7 @@ def make_plan(config: ConfigDict, data: Data) -> tuple[Plan, Callable]:
 
 
 def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
-    """The spec of a network that is trained on a data set from now on."""
+    """The spec of a new network to be trained on a data set."""
     images = dataset.train.get("image")
     statistics = ((), ())
     if images is not None:
@@ -177,19 +177,19 @@ def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
 
 
 def from_forward(spec: specs.Spec, module: Any, network: Any, view: dict[str, jax.Array]) -> jax.Array:
-    """What a frozen network says of an augmented batch, float32 [B, C], normalised as in its own training."""
+    """A frozen network's logits for an augmented batch, float32 [B, C], normalised as in its own training."""
     return module.apply(network, spec.to_inputs(view), train=False)
 
 
 def from_table(table_NxC: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
-    """What it said of the samples of a batch."""
+    """A frozen network's stored logits for a batch, float32 [B, C]."""
     return table_NxC.at[view["id"]].get(mode="promise_in_bounds")
 
 
 def make_predict_teacher(
     data: Data, batch_size: int, method: methods.Method, spec: specs.Spec, guides: Sequence[tuple[specs.Spec, Any]]
 ) -> Callable[[TrainState], np.ndarray] | None:
-    """See Experiment.predict_teacher. Of several frozen networks the first one speaks."""
+    """See Experiment.predict_teacher. With several frozen networks, the first one is used."""
     if method.predict:
         own = predict_with(data, batch_size, spec, method.predict)
         return lambda state: own(state.teacher)
@@ -222,7 +222,7 @@ def is_augmented(dataset: Dataset, config: ConfigDict) -> bool:
 
 
 def evaluate_network(exp: Experiment, network: Any, teacher_logits: np.ndarray | None) -> dict[str, float]:
-    """The student on the test set; and, given its teacher's logits there, how often both agree and how soft the teacher is."""
+    """The student's metrics on the test set; given the teacher's logits there, also their agreement and the teacher's entropy."""
     logits, split = exp.predict(network), exp.plan.evaluated_on
     labels = np.asarray(exp.data.dataset.test["label"])
     metrics = evaluate.classification_metrics(logits, labels, split) | evaluate.score_profile(logits, split)

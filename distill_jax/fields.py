@@ -1,4 +1,4 @@
-"""Named options: those that a function takes, and checks of what a user gives for them.
+"""Named options: which ones a function takes, and checks of the values a user gives.
 
 All checks raise ValueError, and the message begins with the option's name.
 """
@@ -11,31 +11,31 @@ from typing import Any
 
 
 def defaults(function: Callable[..., Any], without: Collection[str] = ()) -> dict[str, Any]:
-    """The options of a function and their default values, in order, except those named in `without`."""
+    """The options of a function and their defaults, in order, except those named in `without`."""
     parameters = inspect.signature(function).parameters.values()
     return {each.name: each.default for each in parameters if each.default is not each.empty and each.name not in without}
 
 
 def check(owner: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given options, each in the type of its default.
+    """The given options, each converted to the type of its default.
 
     Raises:
-      ValueError: an option is unknown, or of another type.
+      ValueError: an option is unknown or of the wrong type.
     """
     for name in given:
         if name not in known:
-            raise ValueError(f"{name} is no option of {owner}, which has: {', '.join(known) or 'none'}{did_you_mean(name, known)}")
+            raise ValueError(f"{name} is not an option of {owner}, which has: {', '.join(known) or 'none'}{did_you_mean(name, known)}")
     return {name: cast(name, value, known[name]) for name, value in given.items()}
 
 
 def cast(name: str, value: Any, default: Any) -> Any:
-    """A value in its default's type: an int becomes a float, and a list a tuple, where the default is one.
+    """A value in the type of its default: converts int to float and list to tuple where needed.
 
     Raises:
-      ValueError: it has another type, or is no finite number.
+      ValueError: it has the wrong type or is not finite.
     """
     if isinstance(default, tuple) and isinstance(value, tuple | list):
-        examples = default + default[-1:] * len(value)  # elements beyond the default's are like its last
+        examples = default + default[-1:] * len(value)  # further elements must be like the default's last
         pairs = enumerate(zip(value, examples, strict=False))
         return tuple(cast(f"{name}[{row}]", *pair) for row, pair in pairs) if default else tuple(value)
     if type(value) is int and type(default) is float:
@@ -65,7 +65,7 @@ def check_choice(name: str, value: str, known: Iterable[str]) -> None:
 
 
 def near(field: str, known: Collection[str]) -> str:
-    """'; ...' with what may be meant by a field such as "data.nam": a group's field of a like name, or else all of them."""
+    """'; ...' with what a field such as "data.nam" may mean: the field of its group with a similar name, or else all of them."""
     inside = [name for name in known if name.startswith(f"{field}.")]
     if inside:
         return f"; it is a group of fields: {', '.join(inside)}"
@@ -78,6 +78,6 @@ def near(field: str, known: Collection[str]) -> str:
 
 
 def did_you_mean(name: Any, known: Iterable[str]) -> str:
-    """'; did you mean ...?', or '' if no known name comes near."""
+    """'; did you mean ...?', or '' if no known name is similar."""
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,4 +1,4 @@
-"""Readers of JSON files, for whom what they hold is a user's: whatever is wrong with it is told in one line."""
+"""Readers of JSON files. The content is treated as user input: anything wrong with it becomes a one-line error."""
 
 import json
 import pathlib
@@ -10,10 +10,10 @@ ELSEWHERE = "restore it, or choose another --workdir"  # the usual advice about 
 
 
 def read_json(path: pathlib.Path, advice: str = ELSEWHERE) -> dict[str, Any]:
-    """The content of a JSON file that holds an object.
+    """The object in a JSON file.
 
     Raises:
-      UserError: it is missing, truncated or something else; `advice` says what to do.
+      UserError: the file is missing, truncated or something else; `advice` says what to do.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -22,12 +22,12 @@ def read_json(path: pathlib.Path, advice: str = ELSEWHERE) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; {advice}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no JSON object; {advice}")
+        raise UserError(f"{path} is damaged: it does not hold a JSON object; {advice}")
     return content
 
 
 def read_jsonl(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a file, [] if there is none. What follows a line that a kill cut short is left out."""
+    """The lines of a file; [] if it does not exist. A line cut short by a kill, and anything after it, is left out."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:

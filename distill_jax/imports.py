@@ -1,4 +1,4 @@
-"""Networks and methods of one's own, by import path."""
+"""Loads users' own networks and methods by import path."""
 
 import importlib
 import os
@@ -8,17 +8,17 @@ from typing import Any
 
 
 def load(path: str) -> Any:
-    """Returns what "module:attribute" names; the module may lie in the current directory or anywhere on `sys.path`.
+    """Returns the object named by "module:attribute"; the module may be in the current directory or anywhere on `sys.path`.
 
     Raises:
       ValueError: the path is malformed, there is no such module or attribute, or importing the module failed. The message is one line
-        without the path itself, for the caller to put behind the name of its argument.
+        without the path itself, to which the caller prepends the name of its argument.
     """
     module_name, _, attribute = path.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
         raise ValueError("an import path has the form module:name, such as my_nets:TinyViT")
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # for good: the module may import its neighbours later, inside its functions
+        sys.path.append(os.getcwd())  # permanently: the module may import its neighbours later, inside its functions
     importlib.invalidate_caches()  # the file may be newer than the last import
     try:
         module = importlib.import_module(module_name)
@@ -37,7 +37,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Where in the imported module it was raised; "" for a syntax error, whose message says so itself."""
+    """Where in the imported module the error was raised; "" for a syntax error, whose message gives the place."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in (__file__, importlib.__file__)]
     frames = [frame for frame in frames if not frame.filename.startswith("<frozen importlib")]
     return f" in {frames[0].filename}, line {frames[0].lineno}" if frames else ""

@@ -1,4 +1,4 @@
-"""A run's log: metrics.jsonl, TensorBoard, and lines for the person who watches. Of several processes, the first one writes it."""
+"""A run's log: metrics.jsonl, TensorBoard, and console output. With multiple processes, the first one writes it."""
 
 import json
 import math
@@ -15,20 +15,20 @@ from distill_jax import files, processes, terminal, workdir
 from distill_jax.errors import UserError
 
 DIVERGED = (
-    "the checkpoints are from before that. The training diverged: try a lower optimizer.learning_rate, or look at the weights and "
+    "the checkpoints are from before that. Training diverged: try a lower optimizer.learning_rate, or check the weights and "
     "temperatures of the loss (method.*), in a new --workdir"
 )
 
 
 class RunLog:
-    """Records a run while it goes on.
+    """Records the progress of a run.
 
     Args:
       folder: its workdir.
       plan: its shape, an experiment.Plan.
-      log_every: steps between two lines within an epoch.
-      step: finished steps at the start. Lines of later steps, left behind by a run that was killed after its last checkpoint, are
-        dropped, since they will be written again.
+      log_every: steps between lines within an epoch.
+      step: finished steps at the start. Lines of later steps, left by a run that was killed after its last checkpoint, are dropped,
+        since they will be written again.
     """
 
     def __init__(self, folder: pathlib.Path, plan: Any, log_every: int, step: int):
@@ -37,15 +37,15 @@ class RunLog:
         workdir.write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
         self._file = (folder / "metrics.jsonl").open("a") if processes.is_first() else None
         self._tensorboard = rewritten_events(folder, self.history) if processes.is_first() else None
-        self._pending = None  # (step, metrics) of a line that is still being computed
+        self._pending = None  # (step, metrics) of a line still being computed
         self._finite_until = self._first_step = step
-        self._clock = None  # (step, seconds) since when this epoch's speed is measured
-        self._waited = 0.0  # seconds since then, for data
+        self._clock = None  # (step, seconds) at which timing of this epoch began
+        self._waited = 0.0  # seconds spent waiting for data since then
         self._start = self._last_end = time.perf_counter()
         self._seconds_before = max((line.get("wall_seconds", 0.0) for line in self.history), default=0.0)
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The batches; the time that they are waited for is counted."""
+        """Yields the batches, and counts the time spent waiting for them."""
         batches = iter(batches)
         while True:
             start = time.perf_counter()
@@ -56,13 +56,13 @@ class RunLog:
             yield batch
 
     def after_step(self, epoch_metrics: Any) -> None:
-        """Counts a step that was dispatched, and logs the epoch so far every `log_every` steps.
+        """Counts a dispatched step, and logs the epoch so far every `log_every` steps.
 
-        The line is written once the next step has been dispatched, so that the device does not wait for the host.
+        A line is written after the next step has been dispatched, so that the device does not wait for the host.
         """
         self.step += 1
         if self._clock is None:
-            jax.block_until_ready(epoch_metrics)  # the first step of an epoch may be compiled: the clock starts after it
+            jax.block_until_ready(epoch_metrics)  # an epoch's first step may include compilation, so the clock starts after it
             self._clock, self._waited = (self.step, time.perf_counter()), 0.0
         if self._pending:
             line = self.train_line(*self._pending)
@@ -73,18 +73,18 @@ class RunLog:
             self._pending = (self.step, epoch_metrics)
 
     def train_line(self, step: int, epoch_metrics: Any) -> dict[str, float]:
-        """The line of a step: the means since the epoch began. Waits for the device.
+        """The line for a step: means since the start of the epoch. Waits for the device.
 
         Raises:
           UserError: the loss is not finite.
         """
         means = {name: float(value) for name, value in jax.device_get(epoch_metrics).compute().items()}
         if not math.isfinite(means["loss"]):
-            raise UserError(f"the loss is not finite: it went wrong in steps {self._finite_until + 1} to {step}; {DIVERGED}")
+            raise UserError(f"the loss is not finite; this began in steps {self._finite_until + 1} to {step}; {DIVERGED}")
         self._finite_until = step
         clock_step, clock_seconds = self._clock
         now = time.perf_counter()
-        if step == clock_step:  # an epoch of one step: that one, with its compilation and evaluation
+        if step == clock_step:  # an epoch of one step: time that step, including compilation and evaluation
             clock_step, clock_seconds = step - 1, self._last_end
         seconds = now - clock_seconds
         epoch = (step - 1) // self.plan.steps_per_epoch + 1
@@ -95,12 +95,12 @@ class RunLog:
             "learning_rate": float(self.plan.learning_rates[step - 1]),
             **means,
             "images_per_second": (step - clock_step) * self.plan.batch_size / seconds,
-            "data_wait": self._waited / seconds,  # fraction of the time in which the loop waited for a batch
+            "data_wait": self._waited / seconds,  # fraction of the time the loop waited for a batch
             "wall_seconds": self._seconds_before + now - self._start,
         }
 
     def end_epoch(self, line: dict[str, float]) -> None:
-        """Writes and tells the line of a finished epoch: `train_line`, with the test metrics if it was evaluated."""
+        """Writes and prints the line of a finished epoch: `train_line`, plus the test metrics if it was evaluated."""
         self._write(line)
         clear_progress()
         say(self._sentence(line))
@@ -133,7 +133,7 @@ class RunLog:
 
 
 def rewritten_events(folder: pathlib.Path, history: list[dict[str, float]]) -> Writer:
-    """TensorBoard's events of a run, written anew from its lines: points after the last checkpoint would stay otherwise."""
+    """Rewrites a run's TensorBoard events from its lines; otherwise points after the last checkpoint would remain."""
     for path in folder.glob("events.out.*"):
         path.unlink()
     writer = Writer(str(folder))
@@ -149,13 +149,13 @@ def add_event(writer: Writer, line: dict[str, float]) -> None:
 
 
 def say(text: str) -> None:
-    """One line for the person who watches."""
+    """Prints one line, on the first process only."""
     if processes.is_first():
         print(text, flush=True)
 
 
 def show_progress(text: str) -> None:
-    """A line that the next one takes the place of; on a terminal only."""
+    """Shows a line that the next one replaces; on a terminal only."""
     if processes.is_first():
         terminal.show(text)
 

@@ -16,7 +16,7 @@ from distill_jax.state import TrainMetrics, TrainState, check_finite, empty_metr
 
 
 def train(exp: Experiment, seed: int, folder: pathlib.Path) -> dict[str, Any]:
-    """All of a run, or the rest of it, in a workdir that is its own: the content of summary.json.
+    """Trains a run, or the rest of it, in its workdir; returns the content of summary.json.
 
     Raises:
       UserError: the loss is not finite, or something cannot be read or written.
@@ -27,7 +27,7 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path) -> dict[str, Any]:
     manager = checkpoints.open_manager(folder / "checkpoints")
     state, epoch_metrics, step = init_or_restore(exp, folder, init_key, manager)
     log = logs.RunLog(folder, plan, exp.config.log_every, step)
-    teacher_logits = None  # of the test set; they last as long as the teacher
+    teacher_logits = None  # on the test set; valid until the teacher changes
 
     logs.show_progress(f"compiling the train step of {exp.config.model.name} ...")
     with processes.preemption() as asked_to_stop, contextlib.closing(log):
@@ -70,5 +70,5 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path) -> dict[str, Any]:
 def save_and_leave(manager: Any, step: int, state: TrainState, epoch_metrics: TrainMetrics, signal_number: int) -> NoReturn:
     checkpoints.save(manager, step, saved(state, epoch_metrics))
     raise Interrupted(
-        f"stopped by {signal.Signals(signal_number).name}; saved after step {step}. The same command resumes there", signal_number
+        f"stopped by {signal.Signals(signal_number).name}; saved after step {step}. Repeat the command to resume there", signal_number
     )

@@ -1,4 +1,4 @@
-"""Loss terms, each a pure function of logits. Temperatures and reductions are named, because they are where codes differ."""
+"""Loss terms as pure functions of logits. Temperatures and reductions are explicit, because that is where implementations differ."""
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,13 @@ def kl_divergence(
     teacher_temperature: float = 1.0,
     student_temperature: float = 1.0,
 ) -> jax.Array:
-    """KL(softmax(teacher / T_teacher) || softmax(student / T_student)): summed over the classes, one value a sample.
+    """KL(softmax(teacher / T_teacher) || softmax(student / T_student)): summed over the classes, one value per sample.
 
-    A mean over the classes as well, as a "mean" reduction over elements gives, would make the term C times weaker than the
-    papers' formulas; the mean over the batch is the caller's. No factor T^2 is applied here.
+    Averaging over the classes too, as an elementwise "mean" reduction does, would make the term C times weaker than in the papers'
+    formulas. The caller averages over the batch. No factor T^2 is applied here.
 
     Args:
-      teacher_logits_BxC: float32 [B, C]; the caller sees to it that it carries no gradient.
+      teacher_logits_BxC: float32 [B, C]; the caller must ensure that it carries no gradient.
       student_logits_BxC: float32 [B, C].
       teacher_temperature: divides the teacher's logits; > 0.
       student_temperature: divides the student's logits; > 0.
@@ -51,13 +51,13 @@ def distillation(
 ) -> jax.Array:
     """T^2 * KL(softmax(teacher / T) || softmax(student / T)), averaged over the batch: what Hinton et al. add to the cross-entropy.
 
-    The factor keeps the size of the gradient as T grows.
+    The factor keeps the magnitude of the gradient as T grows.
 
     Args:
-      teacher_logits_BxC: float32 [..., B, C]; the caller sees to it that it carries no gradient.
+      teacher_logits_BxC: float32 [..., B, C]; the caller must ensure that it carries no gradient.
       student_logits_BxC: float32 [B, C].
       temperature: T > 0, divides both.
-      where: bool [B]; the other samples count as 0. None for all.
+      where: bool [B]; samples where it is False contribute 0 to the mean. None for all samples.
 
     Returns:
       float32 [...], in nats: a scalar for one teacher.
@@ -70,14 +70,14 @@ def distillation(
 
 
 def top_score_difference(logits_BxC: jax.Array, k: int) -> jax.Array:
-    """f_(1) - mean(f_(2), ..., f_(k)), f_(i) being the i-th largest softmax probability: small where a few other classes are plausible.
+    """f_(1) - mean(f_(2), ..., f_(k)), where f_(i) is the i-th largest softmax probability: small if a few other classes are plausible.
 
-    The first class is the arg-max, not the label. Which classes are on top is a constant; the gradient flows through their
-    probabilities. Of equal probabilities, that of the lower class comes first.
+    The first class is the arg-max, not the label. The choice of classes is treated as constant; the gradient flows through their
+    probabilities. Ties go to the lower class.
 
     Args:
       logits_BxC: float32 [B, C].
-      k: number of classes, the first included; 2 <= k <= C.
+      k: number of classes, including the first; 2 <= k <= C.
 
     Returns:
       float32 [B], in 0..1.
@@ -91,7 +91,7 @@ def top_score_difference(logits_BxC: jax.Array, k: int) -> jax.Array:
 
 
 def uniform_cross_entropy(logits_BxC: jax.Array) -> jax.Array:
-    """Cross-entropy with the uniform distribution over the classes: what label smoothing adds.
+    """Cross-entropy with the uniform distribution over the classes: the term that label smoothing adds.
 
     (1 - e) * CE(label) + e * this is the cross-entropy with labels smoothed by e.
 
@@ -114,7 +114,7 @@ def negative_entropy(logits_BxC: jax.Array) -> jax.Array:
       logits_BxC: float32 [B, C].
 
     Returns:
-      float32 [B], in nats; -log(C) for the uniform distribution, 0 for a certain one.
+      float32 [B], in nats; -log(C) for the uniform distribution, 0 for a one-hot one.
 
     References:
       Pereyra et al., "Regularizing Neural Networks by Penalizing Confident Output Distributions", 2017 (arXiv 1701.06548).

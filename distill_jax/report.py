@@ -1,7 +1,7 @@
 """Prints the tables of studies and of finished runs.
 
-    python -m distill_jax.report results/STUDY     # the tables of the study's README.md, computed anew from its runs.csv
-    python -m distill_jax.report WORKDIR...        # a row for each workdir
+    python -m distill_jax.report results/STUDY     # the tables of the study's README.md, recomputed from its runs.csv
+    python -m distill_jax.report WORKDIR...        # one row per workdir
 
 A study's README.md declares each of its tables in a comment above it:
 
@@ -12,9 +12,9 @@ A study's README.md declares each of its tables in a comment above it:
     (the table)
     <!-- end -->
 
-A cell reads METRIC[:DIGITS] [of PATH] [minus PATH]. A path is VARIANT or VARIANT/STAGE, as in runs.csv; {0}, {1}, ... stand for the words
-of the row, and a path that is not given is {0}; "a or b" is the first of the two that has runs. A cell shows the mean ± the standard
-deviation (n - 1) over the seeds; with "minus", the mean of the differences of equal seeds ± its standard error.
+A cell has the form METRIC[:DIGITS] [of PATH] [minus PATH]. A path is VARIANT or VARIANT/STAGE, as in runs.csv; {0}, {1}, ... are the words
+of the row, and the default path is {0}; "a or b" is the first of the two that has runs. A cell shows the mean ± the standard deviation
+(n - 1) over the seeds; with "minus", the mean of the differences between equal seeds ± its standard error.
 """
 
 import argparse
@@ -39,7 +39,7 @@ SHOWN = ("train_accuracy", "test_accuracy", "best_test_accuracy", "test_nll", "t
 TABLE = re.compile(r"<!-- table\n(.*?)\n-->\n(.*?)<!-- end -->", re.DOTALL)
 CELL = re.compile(r"(?P<metric>[\w.]+)(:(?P<digits>\d))?( of (?P<of>.+?))?( minus (?P<minus>.+))?")
 PER_CENT = ("accuracy", "top5", "ece", "agreement")  # fractions, shown in per cent with two digits
-DIGITS = {"secondary_score": 4, "per_second": 0, "seconds": 0}  # of other numbers; else three
+DIGITS = {"secondary_score": 4, "per_second": 0, "seconds": 0}  # of other metrics; the default is three
 
 Values = dict[int, Any]  # a result by seed
 
@@ -48,10 +48,10 @@ Values = dict[int, Any]  # a result by seed
 
 
 def study_tables(study: pathlib.Path) -> list[tuple[str, str]]:
-    """The tables of a study's README.md: each as it stands there, and as runs.csv has it. Without a README, one of all runs.
+    """The tables of a study's README.md, each as written there and as computed from runs.csv. Without a README, one table of all runs.
 
     Raises:
-      UserError: a file is damaged, or a table asks for runs that are not there.
+      UserError: a file is damaged, or a table asks for runs that do not exist.
     """
     runs, readme = read_runs(study), study / "README.md"
     try:
@@ -73,7 +73,7 @@ def study_tables(study: pathlib.Path) -> list[tuple[str, str]]:
 
 
 def declare_all(runs: Sequence[Run]) -> dict[str, Any]:
-    """The declaration of a table with a row for each run that has metrics."""
+    """Declares a table with one row per run that has metrics."""
     paths = dict.fromkeys(run.path for run in runs if "train_accuracy" in run.results)
     cells = ["seeds", *SHOWN, "snapshot_ensemble.test_accuracy"]
     columns = dict(zip(HEADER[1:], cells, strict=True))
@@ -85,22 +85,22 @@ def table(runs: Sequence[Run], declared: dict[str, Any]) -> str:
     """A Markdown table as declared.
 
     Raises:
-      ValueError: a row or column is empty, or two runs that are compared have other seeds.
+      ValueError: a row or column is empty, or runs to be compared have different seeds.
     """
     rows, columns = declared["rows"], declared["columns"]
     cells = {(row, title): show(runs, cell, words.split()) for row, words in rows.items() for title, cell in columns.items()}
     for name, axis in [*((row, 0) for row in rows), *((title, 1) for title in columns)]:
         if all(text == "-" for key, text in cells.items() if key[axis] == name):
-            raise ValueError(f"no run has anything for {name!r}")
+            raise ValueError(f"no run has a value for {name!r}")
     header = [declared.get("corner", "run"), *columns]
     return markdown(header, [[row, *(cells[row, title] for title in columns)] for row in rows])
 
 
 def show(runs: Sequence[Run], cell: str, words: Sequence[str]) -> str:
-    """The text of a cell, - if no run has it, or if it would compare a run with itself."""
+    """The text of a cell; - if no run has the metric, or if the cell would compare a run with itself."""
     parts = CELL.fullmatch(cell)
     if not parts:
-        raise ValueError(f"{cell!r} does not read METRIC[:DIGITS] [of PATH] [minus PATH]")
+        raise ValueError(f"{cell!r} does not have the form METRIC[:DIGITS] [of PATH] [minus PATH]")
     metric = parts["metric"]
     digits, factor = form(metric, parts["digits"])
     path, values = first_with(runs, (parts["of"] or "{0}").format(*words), metric)
@@ -115,7 +115,7 @@ def show(runs: Sequence[Run], cell: str, words: Sequence[str]) -> str:
 
 
 def show_values(metric: str, values: Values, digits: int, factor: float) -> str:
-    """Floats as mean ± standard deviation; what is counted or named, if all seeds agree, as it is."""
+    """Floats as mean ± standard deviation; integers and strings as they are, provided that all seeds agree."""
     if metric == "seeds":
         return str(len(values))
     if all(isinstance(value, float) for value in values.values()):
@@ -128,7 +128,7 @@ def show_values(metric: str, values: Values, digits: int, factor: float) -> str:
 
 
 def form(metric: str, digits: str | None) -> tuple[int, float]:
-    """How many digits of a metric are shown, and the factor it is shown with."""
+    """The number of digits to show for a metric, and the factor to multiply it by."""
     if metric.endswith(PER_CENT):
         return int(digits or 2), 100
     return int(digits or next((count for end, count in DIGITS.items() if metric.endswith(end)), 3)), 1
@@ -152,22 +152,22 @@ def values_of(runs: Sequence[Run], path: str, metric: str) -> Values:
 
 
 def read_summaries(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """The summaries of a run's seeds, or of its only one.
+    """The summaries of a run's seeds, or the only one.
 
     Raises:
-      UserError: there is none, or it is damaged.
+      UserError: there is none, or one is damaged.
     """
     paths = sorted(folder.glob("seed_*/summary.json")) or [folder / "summary.json"]
     if not paths[0].exists():
-        raise UserError(f"{folder}: no summary.json, neither its own nor one for each seed, and no runs.csv; give finished runs or studies")
+        raise UserError(f"{folder}: no summary.json here or in folders seed_*, and no runs.csv; give finished runs or studies")
     return [summary for path in paths for summary in own_summaries(path)]
 
 
 def own_summaries(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The summaries of a file: one, or, where the seeds have no folders of their own, one a seed.
+    """The summaries in a file: one, or one per seed if the seeds have no folders of their own.
 
     Raises:
-      UserError: the file is not what a run writes.
+      UserError: the file is not the summary of a run.
     """
     content = read_json(path)
     summaries = content.get("runs", [content])
@@ -177,7 +177,7 @@ def own_summaries(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def is_summary(summary: Any) -> bool:
-    """Whether it has what a row shows, in the types that it is shown from."""
+    """Whether it has what a row shows, in the right types."""
     if not (isinstance(summary, dict) and isinstance(summary.get("seed"), int) and isinstance(summary.get("snapshot_ensemble", {}), dict)):
         return False
     shown = [summary[name] for metric in SHOWN for name in (metric, validation_name(metric)) if name in summary]
@@ -186,7 +186,7 @@ def is_summary(summary: Any) -> bool:
 
 
 def row(name: str, summaries: list[dict[str, Any]]) -> list[str]:
-    """A line of the table: mean and, with several seeds, standard deviation (n - 1)."""
+    """A row of the table: mean and, with several seeds, standard deviation (n - 1)."""
     runs = []
     for summary in summaries:
         shown = {metric: value for metric, value in summary.items() if metric not in ("snapshot_ensemble", "stages")}
@@ -199,7 +199,7 @@ def row(name: str, summaries: list[dict[str, Any]]) -> list[str]:
 
 
 def report(folders: Sequence[pathlib.Path]) -> str:
-    """The tables of studies, then one of all workdirs."""
+    """The tables of the studies, then one table of all workdirs."""
     studies = [folder for folder in folders if (folder / "runs.csv").exists()]
     workdirs = [folder for folder in folders if folder not in studies]
     texts = [text for study in studies for _, text in study_tables(study)]

@@ -7,12 +7,12 @@ from typing import Any
 
 
 def summarise_seeds(summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Averages the summaries of runs that differ in their seeds.
+    """Averages the summaries of runs that differ only in their seeds.
 
     Returns:
-      The mean of each result, its standard deviation (n - 1) as <name>_std, the seeds, and the summaries themselves under "runs". What is
-      not a measured number is kept where the runs agree. Of a family, "stages" holds the same for each stage, and the seeds are those of
-      the first stage.
+      The mean of each result, its standard deviation (n - 1) as <name>_std, the seeds, and the summaries themselves under "runs". Other
+      values are kept if all runs agree. For a family, "stages" holds the same for each stage, and the seeds are those of the first
+      stage.
     """
     first = summaries[0]
     measured = [name for name in first if all(isinstance(run.get(name), float) for run in summaries)]
@@ -29,10 +29,10 @@ def summarise_seeds(summaries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def paired_difference(values: dict[int, float], baseline: dict[int, float]) -> tuple[float, float | None]:
-    """The mean over seeds of values - baseline, and its standard error; None for the error of a single seed.
+    """The mean over seeds of values - baseline, and its standard error, which is None for a single seed.
 
     Raises:
-      ValueError: the two have different seeds.
+      ValueError: the seeds differ.
     """
     if values.keys() != baseline.keys():
         raise ValueError(f"seeds {sorted(values)} cannot be paired with seeds {sorted(baseline)}")
@@ -46,9 +46,9 @@ def percents(summary: dict[str, Any], *names: str) -> list[str]:
 
 
 def number(summary: dict[str, Any], name: str, digits: int, factor: float = 1) -> str:
-    """Formats a result, with its standard deviation if the summary covers several seeds; - if it has none.
+    """Formats a result, with its standard deviation if the summary covers several seeds; - if there is no such result.
 
-    A run that was evaluated on validation data has validation_accuracy where others have test_accuracy: either is found under `name`.
+    A run evaluated on validation data has validation_accuracy instead of test_accuracy; `name` finds either.
     """
     name = name if name in summary else validation_name(name)
     if name not in summary:

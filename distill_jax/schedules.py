@@ -1,4 +1,4 @@
-"""Learning-rate schedules, a value an iteration, and the arithmetic of cycles."""
+"""Learning-rate schedules, one value per iteration, and the arithmetic of cycles."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ def cycle_ends(epochs: int, cycles: int = 1, cycle_epochs: Sequence[int] = ()) -
 
     Args:
       epochs: length of the run.
-      cycles: number of cycles, as equal in whole epochs as can be (unused if `cycle_epochs` is given).
-      cycle_epochs: length of each cycle in epochs; their sum is `epochs`.
+      cycles: number of cycles, of nearly equal length in whole epochs (unused if `cycle_epochs` is given).
+      cycle_epochs: length of each cycle in epochs; they must add up to `epochs`.
 
     Returns:
-      Increasing tuple, one entry a cycle; the last is `epochs`. 164 epochs in 3 cycles: (55, 109, 164).
+      Increasing tuple, one entry per cycle; the last is `epochs`. 164 epochs in 3 cycles: (55, 109, 164).
 
     Raises:
       ValueError: the lengths do not add up, or there are more cycles than epochs.
@@ -25,16 +25,16 @@ def cycle_ends(epochs: int, cycles: int = 1, cycle_epochs: Sequence[int] = ()) -
             raise ValueError(f"cycles is {cycles}; it must lie in 1..epochs = {epochs}")
         return tuple(round(k * epochs / cycles) for k in range(1, cycles + 1))
     if any(length != int(length) or length < 1 for length in cycle_epochs) or sum(cycle_epochs) != epochs:
-        raise ValueError(f"cycle_epochs is {tuple(cycle_epochs)}; it must be positive integers with the sum epochs = {epochs}")
+        raise ValueError(f"cycle_epochs is {tuple(cycle_epochs)}; it must be positive integers that add up to epochs = {epochs}")
     return tuple(sum(cycle_epochs[: k + 1]) for k in range(len(cycle_epochs)))
 
 
 def cyclic_cosine(peaks: Sequence[float], ends: Sequence[int]) -> optax.Schedule:
-    """Cosine annealing to zero in every cycle, a warm restart between cycles.
+    """Cosine annealing to zero in every cycle, with a warm restart between cycles.
 
     Iteration i of a cycle of L iterations, i = 0..L-1, has the rate 0.5 * peak * (1 + cos(pi * i / L)). This is Snapshot
     Distillation's schedule (arXiv 1812.00123) with its 1-based iteration counted from 0, as in SGDR (arXiv 1608.03983): the first
-    iteration has the full peak, and none is spent at a rate of exactly zero (our choice).
+    iteration has the full peak rate, and none has a rate of exactly zero (our choice).
 
     Args:
       peaks: the first rate of each cycle.
@@ -46,17 +46,17 @@ def cyclic_cosine(peaks: Sequence[float], ends: Sequence[int]) -> optax.Schedule
 
 
 def step_decay(learning_rate: float, boundaries: Sequence[int], factor: float) -> optax.Schedule:
-    """The rate is multiplied by `factor` at each iteration of `boundaries`."""
+    """Multiplies the rate by `factor` at each iteration in `boundaries`."""
     return optax.piecewise_constant_schedule(learning_rate, {boundary: factor for boundary in boundaries})
 
 
 def with_warmup(schedule: optax.Schedule, steps: int) -> optax.Schedule:
-    """The rate of iteration i < steps is (i + 1) / steps of what `schedule` says (our choice of form; Goyal et al., arXiv 1706.02677)."""
+    """Scales the rate of iteration i < steps by (i + 1) / steps (our choice of form; Goyal et al., arXiv 1706.02677)."""
     return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / steps)
 
 
 def create(schedule, learning_rate: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    """The schedule that the fields `schedule.*` of a config describe (see default_config.py).
+    """Creates the schedule described by the config fields `schedule.*` (see default_config.py).
 
     Raises:
       ValueError: a field is out of range; the message begins with its name.
@@ -73,7 +73,7 @@ def _without_warmup(schedule, learning_rate: float, epochs: int, steps_per_epoch
         ends = cycle_ends(epochs, schedule.cycles, schedule.cycle_epochs)
         amplitudes = tuple(schedule.amplitudes) or (1.0,) * len(ends)
         if len(amplitudes) != len(ends):
-            raise ValueError(f"amplitudes has {len(amplitudes)} entries; it must have one for each cycle, {len(ends)}")
+            raise ValueError(f"amplitudes has {len(amplitudes)} entries; it must have {len(ends)}, one per cycle")
         return cyclic_cosine([learning_rate * a for a in amplitudes], [end * steps_per_epoch for end in ends])
     if schedule.name == "step":
         return step_decay(learning_rate, [round(part * epochs * steps_per_epoch) for part in schedule.boundaries], schedule.factor)

@@ -1,7 +1,7 @@
-"""Devices: the only file that knows meshes.
+"""Devices: the only file that deals with meshes.
 
-One mesh axis, "data", over all devices. Batches are split along it, parameters are replicated, and jit inserts the collectives: so
-BatchNorm's means are those of the whole batch, and the same program runs on one device, on eight, or on a pod.
+There is one mesh axis, "data", over all devices. Batches are split along it, parameters are replicated, and jit inserts the collectives.
+BatchNorm statistics are therefore those of the whole batch, and the same program runs on one device, on eight, or on a pod.
 """
 
 import os
@@ -20,17 +20,17 @@ def check_backend() -> None:
         jax.devices()
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), f"none of JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r}")
-        raise UserError(f"JAX finds no device: {reason}; look at JAX_PLATFORMS and JAX_NUM_CPU_DEVICES") from error
+        raise UserError(f"JAX finds no device: {reason}; check JAX_PLATFORMS and JAX_NUM_CPU_DEVICES") from error
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A one-axis mesh over `devices` (default: all of them)."""
+    """A one-axis mesh over `devices` (default: all)."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """A full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -40,7 +40,7 @@ def rows(mesh: Mesh) -> NamedSharding:
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Host arrays, the same on every process, as global device arrays."""
+    """Puts host arrays, identical on every process, on the devices as global arrays."""
 
     def put_array(array):
         array = np.asarray(array)
@@ -50,13 +50,13 @@ def put(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def own_rows(count: int, mesh: Mesh) -> np.ndarray:
-    """Which of `count` rows, split over all devices, belong to the devices of this process; ascending."""
+    """Indices, ascending, of the rows that belong to this process's devices when `count` rows are split over all devices."""
     slices = rows(mesh).addressable_devices_indices_map((count,)).values()
     return np.unique(np.concatenate([np.arange(count)[index] for index in slices]))
 
 
 def put_own_rows(tree: Any, count: int, mesh: Mesh) -> Any:
-    """Host arrays that hold the `own_rows` of each process, as global device arrays of `count` rows."""
+    """Builds global device arrays of `count` rows from host arrays with each process's `own_rows`."""
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(rows(mesh), array, (count, *array.shape[1:])), tree)
 
 

@@ -1,4 +1,4 @@
-"""What using a network takes besides its weights: architecture, normalisation, class names, vocabulary."""
+"""What you need besides the weights to use a network: architecture, normalisation, class names, vocabulary."""
 
 import functools
 import pathlib
@@ -16,17 +16,17 @@ from distill_jax.errors import UserError
 
 
 class Spec(NamedTuple):
-    """Fixed when the training of a network begins, and kept in its workdir as network.json."""
+    """Describes a network. Fixed when its training begins, and kept in its workdir as network.json."""
 
     model: dict[str, Any]  # name and options
     num_classes: int
     input_shape: tuple[int, ...]  # of one sample: (height, width, channels), or (tokens,)
     input_mean: tuple[float, ...] = ()  # of each channel, pixels in [0, 1]; () for text
     input_std: tuple[float, ...] = ()
-    classes: tuple[str, ...] = ()  # their names, where the data has them
+    classes: tuple[str, ...] = ()  # class names, if the data has them
     vocabulary_size: int = 0  # 0 for images
-    image_size: int = 0  # of networks trained on streamed images: they see central crops, of so many pixels a side
-    tokenizer: str = ""  # of sentences, as JSON; in a file of its own, tokenizer.json
+    image_size: int = 0  # side in pixels of the crops, for networks trained on streamed images; they are evaluated on central crops
+    tokenizer: str = ""  # for sentences, as JSON; stored separately as tokenizer.json
 
     def module(self, dtype: str = "float32") -> nn.Module:
         options = {name: value for name, value in self.model.items() if name != "name"}
@@ -34,9 +34,9 @@ class Spec(NamedTuple):
             return models.create(self.model["name"], self.num_classes, dtype, self.vocabulary_size, **options)
 
     def to_inputs(self, batch: dict[str, jax.Array]) -> jax.Array:
-        """Inputs of the module for a batch with "tokens" or "image", uint8 [B, H, W, C]: normalised as in training.
+        """The module's inputs for a batch with "tokens" or "image" (uint8 [B, H, W, C]), normalised as in training.
 
-        Images of another size are resized (bilinear), and the one channel of grey images is repeated, as the network needs them.
+        Images of a different size are resized (bilinear), and grey images are repeated over the channels, as the network needs.
         """
         if "tokens" in batch:
             return batch["tokens"]
@@ -53,14 +53,14 @@ class Spec(NamedTuple):
         """Shapes and dtypes of the variables: {"params": ..., "batch_stats": ...}.
 
         Raises:
-          UserError: the module cannot take such inputs.
+          UserError: the module cannot take inputs of this shape.
         """
         inputs = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.int32 if self.vocabulary_size else jnp.float32)
         try:
             shapes = jax.eval_shape(functools.partial(self.module(dtype).init, train=False), jax.random.key(0), inputs)
         except UserError:
             raise
-        except Exception as error:  # flax, or a network of the user's own: either may raise anything
+        except Exception as error:  # flax, or a user's own network, may raise anything
             reason = next(iter(str(error).splitlines()), "").strip()
             size = "x".join(map(str, self.input_shape))
             raise UserError(f"model.name {self.model['name']!r} cannot take inputs of {size}: {type(error).__name__}: {reason}") from error
@@ -79,7 +79,7 @@ def read(folder: pathlib.Path) -> Spec:
         path = folder / "summary.json"  # workdirs of schema 1 have no network.json
     facts, tokenizer = files.read_json(path), folder / "tokenizer.json"
     if path.name == "summary.json" and "schema" in facts:
-        raise UserError(f"{folder / 'network.json'} is missing; restore it, or train that network again")
+        raise UserError(f"{folder / 'network.json'} is missing; restore it, or retrain that network")
     try:
         spec = Spec(
             model=model,
@@ -91,39 +91,39 @@ def read(folder: pathlib.Path) -> Spec:
             image_size=facts.get("image_size", 0),
         )
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} does not say what its network takes ({error}); train that network again") from error
+        raise UserError(f"{path} does not describe its network completely (missing or invalid: {error}); retrain that network") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{tokenizer} cannot be read: {error}") from error
     return spec
 
 
 def facts(spec: Spec) -> dict[str, Any]:
-    """What network.json holds: the spec without the tokenizer, its tuples as lists."""
+    """The content of network.json: the spec without the tokenizer, with tuples as lists."""
     kept = {name: value for name, value in spec._asdict().items() if name != "tokenizer"}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
 
 def check_fits(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
-    """Raises UserError unless a trained network, `where`, can teach one of the spec `ours`: the same classes, inputs and words."""
+    """Raises UserError unless a trained network, `where`, can teach one with the spec `ours`: same classes, inputs and vocabulary."""
     check_classes(where, theirs, ours, data_name)
     if theirs.input_shape != ours.input_shape:
         raise UserError(f"{where} takes inputs of shape {theirs.input_shape}; those of {data_name} are {ours.input_shape}")
     if theirs.tokenizer != ours.tokenizer:
-        raise UserError(f"{where} has another vocabulary than {data_name} here; train both on the same data")
+        raise UserError(f"{where} has a different vocabulary from {data_name} here; train both on the same data")
 
 
 def check_classes(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
-    """Raises UserError unless both have the same classes: by number, and by name where both have names."""
+    """Raises UserError unless both have the same classes: equally many and, if both have names, the same names."""
     if theirs.num_classes != ours.num_classes:
-        raise UserError(f"{where} knows {theirs.num_classes} classes; {data_name} has {ours.num_classes}")
+        raise UserError(f"{where} has {theirs.num_classes} classes; {data_name} has {ours.num_classes}")
     if theirs.classes and ours.classes and theirs.classes != ours.classes:
         pairs = zip(theirs.classes, ours.classes, strict=True)
         number, (one, other) = next((number, pair) for number, pair in enumerate(pairs) if pair[0] != pair[1])
-        raise UserError(f"{where} has other classes than {data_name}: class {number} is {one!r} there and {other!r} here")
+        raise UserError(f"{where} has different classes from {data_name}: class {number} is {one!r} there and {other!r} here")
 
 
 def _resized(images: jax.Array, size: Sequence[int], centre: float | None) -> jax.Array:
-    """Images resized to `size`, pixels in [0, 1]: whole, or the central square alone whose side is `centre` of the shorter one."""
+    """Images resized to `size`, pixels in [0, 1]: whole, or only the central square whose side is `centre` times the shorter side."""
     if centre is not None:
         height, width = images.shape[1:3]
         side = max(round(min(height, width) * centre), 1)

@@ -1,4 +1,4 @@
-"""Where a run starts: from its newest checkpoint, from the weights of another run, or afresh."""
+"""Where a run starts: from its newest checkpoint, from another run's weights, or from scratch."""
 
 import functools
 import pathlib
@@ -13,11 +13,11 @@ from distill_jax.state import TrainMetrics, TrainState
 
 
 def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manager: Any) -> tuple[TrainState, TrainMetrics, int]:
-    """The state to begin with, the metrics of its epoch so far, and the number of finished steps.
+    """The initial state, the metrics of its epoch so far, and the number of finished steps.
 
-    1. An intact checkpoint, the newest one: the run resumes.
-    2. config.initial: the run begins from the weights of another run.
-    3. Neither: the run begins from a fresh state, a function of the key.
+    1. There is an intact checkpoint: resumes from the newest one.
+    2. config.initial is set: starts from the weights of another run.
+    3. Otherwise: starts from a fresh state, a function of the key.
     """
     given = load_given(exp, folder)
     step = checkpoints.latest_step(manager)
@@ -48,7 +48,7 @@ def restore(exp: Experiment, manager: Any, step: int) -> tuple[TrainState, Train
 
 
 def abstract_state(exp: Experiment, epochs_done: int) -> TrainState:
-    """Shapes, dtypes and shardings of the state after so many epochs, without the frozen networks of other runs."""
+    """Shapes, dtypes and shardings of the state after `epochs_done` epochs, without the frozen networks of other runs."""
     fresh = jax.eval_shape(exp.init, jax.random.key(0))
     teacher = fresh.teacher
     for epoch in range(1, epochs_done + 1):
@@ -57,10 +57,10 @@ def abstract_state(exp: Experiment, epochs_done: int) -> TrainState:
 
 
 def load_given(exp: Experiment, folder: pathlib.Path) -> tuple[Any, ...]:
-    """For TrainState.given: the networks of config.teachers, or, as tables [N, C], what they say of each training sample.
+    """For TrainState.given: the networks of config.teachers, or tables [N, C] of their logits for each training sample.
 
     Raises:
-      UserError: one of them has changed since the run in `folder` began, or its files are missing or damaged.
+      UserError: a teacher has changed since the run in `folder` began, or its files are missing or damaged.
     """
     runs = {name: trained.find(trained.resolve(name, folder)) for name in exp.config.teachers}
     if runs:
@@ -83,7 +83,7 @@ def _table(exp: Experiment, spec: specs.Spec, network: Any) -> jax.Array:
 
 
 def _of_schema_1(exp: Experiment, teacher: Any) -> Any:
-    """The teacher as checkpoints of schema 1 have it: with a None for each guide of densely_guided."""
+    """The teacher in the form of schema-1 checkpoints: with a None for each guide of densely_guided."""
     names, guides = exp.config.method.name.split("+"), (None,) * len(exp.config.teachers)
     if len(names) == 1:
         return guides if names == ["densely_guided"] else teacher
@@ -91,7 +91,7 @@ def _of_schema_1(exp: Experiment, teacher: Any) -> Any:
 
 
 def _with_shardings(tree: Any, prefix: Any) -> Any:
-    """Abstract arrays with the shardings that a prefix of their tree gives."""
+    """Abstract arrays with the shardings given by a tree prefix."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, jax.tree.broadcast(prefix, tree)
     )

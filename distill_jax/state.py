@@ -24,7 +24,7 @@ class TrainState(struct.PyTreeNode):
     batch_stats: Any  # float32 running means and variances; {} for a model without BatchNorm
     opt_state: optax.OptState
     teacher: Teacher = None  # the method's own
-    given: tuple[Any, ...] = ()  # a pytree for each of config.teachers; never in a checkpoint, since the runs that trained them have them
+    given: tuple[Any, ...] = ()  # a pytree for each of config.teachers; never in a checkpoint, since their own runs keep them
 
     @property
     def network(self) -> Network:
@@ -33,7 +33,7 @@ class TrainState(struct.PyTreeNode):
 
 @flax.struct.dataclass
 class TrainMetrics(metrics.Collection):
-    """Means over the steps since the epoch began. They accumulate on the device: the host fetches them when it logs."""
+    """Means over the steps since the start of the epoch. They accumulate on the device; the host fetches them to log."""
 
     loss: metrics.Average.from_output("loss")
     loss_ce: metrics.Average.from_output("loss_ce")
@@ -49,14 +49,14 @@ def init_state(model: nn.Module, optimizer: optax.GradientTransformation, inputs
 
 
 def layout(method: Method, mesh: Mesh) -> TrainState:
-    """How a state is laid out, as a prefix of its tree: a copy on every device; tables with a row a sample are split along it."""
+    """The layout of a state as a tree prefix: a copy on every device, except that tables with one row per sample are split by row."""
     whole, rows = sharding.replicated(mesh), sharding.rows(mesh)
     teacher = jax.tree.map(lambda by_sample: rows if by_sample else whole, method.by_sample)
     return TrainState(whole, whole, whole, whole, teacher, given=whole)
 
 
 def saved(state: TrainState, epoch_metrics: TrainMetrics) -> dict[str, Any]:
-    """What a checkpoint holds: the networks that other runs trained are left to those runs."""
+    """The content of a checkpoint, without networks trained by other runs: those runs keep them."""
     kept = {name: getattr(state, name) for name in ("step", "params", "batch_stats", "opt_state", "teacher")}
     return {"state": kept, "epoch_metrics": epoch_metrics}
 
@@ -66,7 +66,7 @@ def empty_metrics(mesh: Mesh) -> TrainMetrics:
 
 
 def check_finite(params: Any, step: int) -> None:
-    """Raises UserError: the last step of an epoch may have broken the parameters without a trace in its loss."""
+    """Raises UserError if a parameter is not finite: an epoch's last step may break the parameters without showing in its loss."""
     if not _all_finite(params):
         raise UserError(f"a parameter is not finite after step {step}; {logs.DIVERGED}")
 

@@ -23,14 +23,14 @@ def make_train_step(
 ) -> Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]:
     """Builds the pure function train_step(state, epoch_metrics, source, batch, key) -> (state, epoch_metrics, logits_BxC).
 
-    Jit it with its first argument donated. `key` is the run's key; the step's own randomness is a function of it and of state.step, so a
-    resumed run repeats it. The logits returned are those that the method observes.
+    Jit it with the first argument donated. `key` is the run's key; the step's randomness is a function of it and of state.step, so a
+    resumed run repeats it. The returned logits are those that the method observes.
 
     Args:
       model: flax module from inputs to float32 logits [B, C].
       method: the distillation method.
-      optimizer: turns gradients into updates; the learning-rate schedule is inside.
-      augment: (batch, key) -> batch, the samples as the student and its teachers see them.
+      optimizer: turns gradients into updates; includes the learning-rate schedule.
+      augment: (batch, key) -> batch, as the student and its teachers see the samples.
       to_inputs: batch -> inputs of the model: normalisation.
       teachers: for each entry of TrainState.given, (entry, augmented batch) -> logits [B, C].
     """

@@ -1,4 +1,4 @@
-"""A study: the runs that a config stands for, one for each of its stages and seeds, one after the other."""
+"""A study: the runs described by a config, one for each stage and seed, one after the other."""
 
 import contextlib
 import json
@@ -21,27 +21,26 @@ from distill_jax.results import summarise_seeds
 class Job(NamedTuple):
     """One run."""
 
-    stage: str  # "" for a run that is no stage of a family
-    seed: int  # of the study; the config of a stage may have another one
+    stage: str  # "" for a run that is not a stage of a family
+    seed: int  # of the study; a stage's config may have a different one
     folder: pathlib.Path
     config: ConfigDict
 
 
 class Study(NamedTuple):
-    """All runs of a config, checked: nothing has been written yet."""
+    """All runs of a config, checked; nothing has been written yet."""
 
     config: ConfigDict
     root: pathlib.Path
     jobs: list[Job]
-    experiments: dict[str, Experiment]  # of each stage
+    experiments: dict[str, Experiment]  # by stage
 
 
 def train(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
-    """Trains what a config describes; resumes it if it was begun in this workdir. Finished runs are not repeated.
+    """Trains the runs of a config, resuming those already begun in this workdir. Finished runs are not repeated.
 
-    With config.seeds > 1, each seed has a run of its own in root/seed_<seed>, all with the same compiled functions; more seeds can be
-    added later. A family of runs (config.stages.name) has a folder for each of its stages in there. All stages are checked before the
-    first one is trained.
+    With config.seeds > 1, each seed is a separate run in root/seed_<seed>, and all share the compiled functions; more seeds can be added
+    later. A family of runs (config.stages.name) has a sub-folder for each stage. All stages are checked before the first one is trained.
 
     Args:
       config: see default_config.py.
@@ -64,15 +63,15 @@ def train(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
             logs.say(f"[{number}/{len(study.jobs)}] {' '.join(filter(None, (job.stage, f'seed {job.seed}' if config.seeds > 1 else '')))}")
         summaries.append(run(study.experiments[job.stage], job))
         if number == len(study.jobs) or study.jobs[number].stage != job.stage:
-            del study.experiments[job.stage]  # and with it what was compiled
+            del study.experiments[job.stage]  # frees its compiled functions
     return conclude(study, summaries)
 
 
 def run(exp: Experiment, job: Job) -> dict[str, Any]:
-    """One run, unless it is finished: the content of its summary.json."""
+    """Trains one run unless it is finished; returns the content of its summary.json."""
     if is_finished(job):
         summary = workdir.load_summary(job.folder)
-        logs.say(f"{job.folder}: finished before, {accuracy(summary)}")
+        logs.say(f"{job.folder}: already finished, {accuracy(summary)}")
         return summary
     if not workdir.is_claimed(job.folder):
         workdir.claim(job.folder, configuration.resolved(job.config))
@@ -82,16 +81,16 @@ def run(exp: Experiment, job: Job) -> dict[str, Any]:
             workdir.write_text(job.folder / "tokenizer.json", exp.spec.tokenizer)
         workdir.write_json(job.folder / "network.json", specs.facts(exp.spec))
         summary = loop.train(exp, job.config.seed, job.folder)
-        processes.wait_for_all()  # what the first process wrote is there when the others go on
+        processes.wait_for_all()  # so that the others find what the first process wrote
     return summary
 
 
 def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of each run of a workdir on the test set.
+    """Evaluates the newest checkpoint of each run in a workdir on the test set.
 
     Returns:
-      The content of root/eval.json: the results of the run, or under "runs" those of all stages and seeds, and the mean accuracy of the
-      last stage.
+      The content of root/eval.json: the run's results or, for several stages or seeds, the results of each under "runs" and the mean
+      accuracy of the last stage.
 
     Raises:
       UserError: the workdir has no checkpoint, or belongs to another config.
@@ -110,7 +109,7 @@ def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
 
 
 def evaluate_run(exp: Experiment, job: Job) -> dict[str, Any]:
-    """The newest checkpoint of one run: its step and its test metrics."""
+    """Evaluates the newest checkpoint of one run: its step and its test metrics."""
     if not workdir.exists(job.folder / "checkpoints"):
         raise UserError(f"workdir {job.folder} has no checkpoint to evaluate; train first, with the same --config and --workdir")
     manager = checkpoints.open_manager(job.folder / "checkpoints")
@@ -125,7 +124,7 @@ def prepare(config: ConfigDict, root: pathlib.Path) -> Study:
     """Checks everything that can be checked before the first run: all fields of all stages, the workdirs, the data, the teachers.
 
     Raises:
-      UserError: something will not do.
+      UserError: a check failed.
     """
     checks.check(config)
     configuration.check_claim(root, config)
@@ -150,7 +149,7 @@ def prepare(config: ConfigDict, root: pathlib.Path) -> Study:
 
 @contextlib.contextmanager
 def naming_stage(stage: str) -> Iterator[None]:
-    """Lets a UserError begin with the stage that it is about."""
+    """Prefixes a UserError with its stage."""
     try:
         yield
     except UserError as error:
@@ -175,7 +174,7 @@ def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experimen
     for name, spec in teachers.items():
         specs.check_fits(f"teacher {name}", spec, exp.spec, data.dataset.name)
     if job.config.initial and not has_shapes_of(spec_of(job.config.initial, "initial"), exp.spec):
-        raise UserError(f"initial: {job.config.initial} holds another network than {exp.spec.model['name']}, which this run trains")
+        raise UserError(f"initial: {job.config.initial} holds a network that differs from {exp.spec.model['name']}, which this run trains")
     return exp
 
 
@@ -184,10 +183,10 @@ def has_shapes_of(one: specs.Spec, other: specs.Spec) -> bool:
 
 
 def make_jobs(config: ConfigDict, root: pathlib.Path) -> list[Job]:
-    """The runs of a config: stage by stage, and seed by seed within a stage, so that each stage is compiled once.
+    """The runs of a config, stage by stage, and seed by seed within a stage, so that each stage is compiled once.
 
     Raises:
-      UserError: a stage is not well defined.
+      UserError: a stage is invalid.
     """
     families = {}
     for seed in range(config.seed, config.seed + config.seeds):
@@ -199,25 +198,25 @@ def make_jobs(config: ConfigDict, root: pathlib.Path) -> list[Job]:
 
 
 def seed_folders(config: ConfigDict, root: pathlib.Path) -> dict[int, pathlib.Path]:
-    """Where each seed's files are."""
+    """The folder of each seed."""
     seeds = range(config.seed, config.seed + config.seeds)
     return {config.seed: root} if config.seeds == 1 else {seed: root / f"seed_{seed}" for seed in seeds}
 
 
 def config_of_seed(config: ConfigDict, seed: int) -> ConfigDict:
-    """The config under which one of several seeds is a run of its own."""
+    """The config of one of several seeds, as a separate run."""
     return ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1})
 
 
 def begun_in(job: Job, root: pathlib.Path) -> pathlib.Path:
-    """Where a run's files are now: a run of one seed, to which others are added, lies in the root itself until `claim` moves it."""
+    """Where a run's files are now: when seeds are added to a single-seed run, it stays in the root until `claim` moves it."""
     is_single = workdir.is_claimed(root) and configuration.of_workdir(root).seeds == 1
     is_moving = is_single and job.folder.is_relative_to(root / f"seed_{job.seed}")
     return root / job.stage if is_moving and not workdir.is_claimed(job.folder) else job.folder
 
 
 def claim(study: Study) -> None:
-    """Makes the folders above the runs those of the config."""
+    """Claims the folders above the runs for the config."""
     config, root = study.config, study.root
     if config.seeds > 1 and workdir.is_claimed(root) and configuration.of_workdir(root).seeds == 1:
         move_first_seed(config, root)
@@ -229,7 +228,7 @@ def claim(study: Study) -> None:
 
 
 def move_first_seed(config: ConfigDict, root: pathlib.Path) -> None:
-    """Makes the run of one seed in `root` the first one of several."""
+    """Turns the single-seed run in `root` into the first of several."""
     target = root / f"seed_{config.seed}"
     logs.say(f"{root}: the run of seed {config.seed} moves into {target.name}")
     processes.on_first(lambda: workdir.move_into(root, target))
@@ -237,7 +236,7 @@ def move_first_seed(config: ConfigDict, root: pathlib.Path) -> None:
 
 
 def finish_moving(config: ConfigDict, root: pathlib.Path) -> None:
-    """Finishes a `move_first_seed` that was interrupted, so that all files of the run are in one place."""
+    """Finishes an interrupted `move_first_seed`, so that all files of the run are in one place."""
     checks.check(config)
     configuration.check_claim(root, config)
     if workdir.is_claimed(root) and configuration.of_workdir(root).seeds == 1 and workdir.is_moving(root, root / f"seed_{config.seed}"):
@@ -250,7 +249,7 @@ def is_finished(job: Job) -> bool:
 
 
 def conclude(study: Study, summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Writes the summaries of the folders above the runs: the content of root/summary.json."""
+    """Writes the summaries of the folders above the runs; returns the content of root/summary.json."""
     config, root = study.config, study.root
     by_seed = {seed: [] for seed in seed_folders(config, root)}
     for job, summary in zip(study.jobs, summaries, strict=True):
@@ -262,7 +261,7 @@ def conclude(study: Study, summaries: list[dict[str, Any]]) -> dict[str, Any]:
         whole = list(families.values())
     else:
         whole = [runs[0] for runs in by_seed.values()]
-    summary = whole[0] if config.seeds == 1 else summarise_seeds(whole) | {"seeds": list(by_seed)}  # a stage may have a seed of its own
+    summary = whole[0] if config.seeds == 1 else summarise_seeds(whole) | {"seeds": list(by_seed)}  # a stage may have its own seed
     workdir.write_json(root / "summary.json", summary)
     if config.stages.name:
         table = stages.FAMILIES[config.stages.name].table(summary["stages"])
@@ -273,8 +272,8 @@ def conclude(study: Study, summaries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def accuracy(summary: dict[str, Any]) -> str:
-    """In words: of one run, or the mean of several seeds."""
+    """The accuracy of one run, or the mean of several seeds, as text."""
     name = f"{summary.get('evaluated_on', 'test')}_accuracy"
-    name = name if name in summary else "test_accuracy"  # summaries of schema 1 have that on validation data too
+    name = name if name in summary else "test_accuracy"  # schema-1 summaries use this name for validation data too
     seeds = f" (mean of {len(summary['seeds'])} seeds, standard deviation {summary[name + '_std']:.2%})" if "seeds" in summary else ""
     return f"{summary.get('evaluated_on', 'test')} accuracy {summary[name]:.2%}{seeds}"

@@ -1,4 +1,4 @@
-"""What a finished run says of itself."""
+"""Builds summary.json when a run finishes."""
 
 import functools
 import importlib.metadata
@@ -20,17 +20,17 @@ OF_THE_LAST_EPOCH = ("accuracy", "top5", "nll", "ece", "top_score", "secondary_s
 
 
 def write(exp: Experiment, seed: int, folder: pathlib.Path, state: TrainState, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Writes summary.json, and the network's weights if they are not there, and returns the content of summary.json.
+    """Writes summary.json and, if missing, the network's weights; returns the content of summary.json.
 
     Raises:
-      UserError: metrics.jsonl has lost the last epoch.
+      UserError: metrics.jsonl lacks the last epoch.
     """
     path = workdir.snapshot_path(folder, exp.plan.epochs)
     if not workdir.exists(path):
         checkpoints.save_weights(path, state.network)
     last = history[-1] if history else {}
     if last.get("step") != exp.plan.steps or f"{exp.plan.evaluated_on}_accuracy" not in last:
-        raise UserError(f"{folder / 'metrics.jsonl'} has lost the line of step {exp.plan.steps}; restore it, or choose another --workdir")
+        raise UserError(f"{folder / 'metrics.jsonl'} lacks the line of step {exp.plan.steps}; restore it, or choose another --workdir")
     summary = summarise(exp, seed, state, history)
     if len(exp.plan.cycle_ends) > 1:
         summary |= evaluate_snapshots(exp, folder, state)
@@ -39,7 +39,7 @@ def write(exp: Experiment, seed: int, folder: pathlib.Path, state: TrainState, h
 
 
 def summarise(exp: Experiment, seed: int, state: TrainState, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The result is that of the last epoch; the best one stands beside it, under its own name."""
+    """The result of the last epoch, with that of the best epoch beside it under its own name."""
     plan, spec, last = exp.plan, exp.spec, history[-1]
     epochs = [line for line in history if line["step"] % plan.steps_per_epoch == 0]
     split = plan.evaluated_on
@@ -74,14 +74,14 @@ def summarise(exp: Experiment, seed: int, state: TrainState, history: list[dict[
 
 
 def evaluate_snapshots(exp: Experiment, folder: pathlib.Path, state: TrainState) -> dict[str, Any]:
-    """The networks at the cycles' ends, each alone, and the mean of their probabilities; {} if one is missing or damaged."""
+    """Evaluates the snapshots at the ends of the cycles, each alone and as an ensemble; {} if one is missing or damaged."""
     labels, split, members = exp.data.dataset.test["label"], exp.plan.evaluated_on, []
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state.network)
     for epoch in exp.plan.cycle_ends:
         try:
             members.append(exp.predict(checkpoints.load_weights(workdir.snapshot_path(folder, epoch), like)))
         except UserError as error:
-            logs.say(f"no ensemble of the cycles' networks: {error}")
+            logs.say(f"no ensemble of snapshots: {error}")
             return {}
     accuracies = [evaluate.classification_metrics(logits, labels, split)[f"{split}_accuracy"] for logits in members]
     together = evaluate.classification_metrics(evaluate.ensemble(members), labels, split)
@@ -90,7 +90,7 @@ def evaluate_snapshots(exp: Experiment, folder: pathlib.Path, state: TrainState)
 
 @functools.cache
 def provenance() -> dict[str, Any]:
-    """What computed a result: the commit of this code ("-dirty" with changes, "" outside a git checkout), library versions, devices."""
+    """What produced a result: the commit of this code ("-dirty" with changes, "" outside a git checkout), library versions, devices."""
     here = pathlib.Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:

@@ -1,4 +1,4 @@
-"""Trained networks: load them from a run's workdir, let them predict, take their features."""
+"""Trained networks: load them from a workdir, predict, extract features."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ class Network:
       spec: its inputs and classes.
       module: the flax module.
       variables: {"params": ..., "batch_stats": ...}.
-      summary: what its run said of it.
+      summary: the summary of its run.
     """
 
     spec: Spec
@@ -46,35 +46,35 @@ class Network:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes in the order of the outputs; their numbers where the data had no names."""
+        """Class names in the order of the outputs; class numbers if the data has no names."""
         return self.spec.classes or tuple(map(str, range(self.spec.num_classes)))
 
     def predict(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
-        """Probabilities of the classes, float32 [N, C].
+        """Class probabilities, float32 [N, C].
 
         Args:
           inputs: uint8 images [N, H, W, C] of any size, RGB or grey; or a list of sentences, or of pairs of sentences.
-          batch_size: samples a step.
+          batch_size: samples per step.
 
         Raises:
-          UserError: the inputs are of another kind than the network's.
+          UserError: the inputs are not of the kind that the network takes.
         """
         return np.asarray(jax.nn.softmax(self.logits(self._rows(inputs), batch_size)))
 
     def features(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
-        """The inputs of the layer "head", float32 [N, F]; arguments and errors as of `predict`."""
+        """The inputs of the layer "head", float32 [N, F]. Arguments and errors as for `predict`."""
         return self.map(penultimate, self._rows(inputs), batch_size)
 
     def apply(self, inputs: Any) -> jax.Array:
-        """The module with its weights, in inference mode: inputs as `spec.to_inputs` makes them -> logits [B, C]."""
+        """Applies the module in inference mode: inputs, as returned by `spec.to_inputs`, -> logits [B, C]."""
         return self.module.apply(self.variables, inputs, train=False)
 
     def logits(self, rows: dict[str, Any], batch_size: int = 256) -> np.ndarray:
-        """Of a whole split of a data set, float32 [N, C]."""
+        """Logits for a whole split of a data set, float32 [N, C]."""
         return self.map(_logits, rows, batch_size)
 
     def map(self, function: Callable[..., jax.Array], rows: dict[str, Any], batch_size: int) -> np.ndarray:
-        """function(module, variables, inputs), jitted, over a whole split, batch by batch."""
+        """Applies function(module, variables, inputs), jitted, to a whole split, batch by batch."""
         self._check_kind(rows)
         count, batch_size = len(next(iter(rows.values()))), -(-batch_size // self.mesh.size) * self.mesh.size
         compiled = _compiled(function, self.module, self.spec._replace(model=()), self.mesh)
@@ -90,7 +90,7 @@ class Network:
         try:
             images = np.asarray(inputs)
         except ValueError as error:
-            raise UserError("this network takes images: give uint8 [N, H, W, C]; images of several sizes take a call each") from error
+            raise UserError("this network takes images: give uint8 [N, H, W, C], in one call for each image size") from error
         if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
             raise UserError(f"this network takes images: give uint8 [N, H, W, C], no axis empty, not {images.dtype} {list(images.shape)}")
         return {"image": images}
@@ -105,12 +105,12 @@ class Network:
 
 
 def load(path: str | os.PathLike, dtype: str = "float32", mesh: Mesh | None = None) -> Network:
-    """The network that a finished run left in its workdir.
+    """Loads the trained network of a finished run from its workdir.
 
     Args:
-      path: the workdir of a run; of a run of several stages or seeds, the folder of one of them.
-      dtype: in which it computes, "float32" or "bfloat16".
-      mesh: its devices; all by default.
+      path: the workdir of a run; if it has several stages or seeds, the folder of one of them.
+      dtype: computation dtype, "float32" or "bfloat16".
+      mesh: the devices to use; all by default.
 
     Raises:
       UserError: there is no finished run, or its files are damaged.
@@ -121,10 +121,10 @@ def load(path: str | os.PathLike, dtype: str = "float32", mesh: Mesh | None = No
 
 
 def find(folder: pathlib.Path) -> Run:
-    """A finished run by its workdir.
+    """The finished run in a workdir.
 
     Raises:
-      UserError: the run is not there, is not finished, or is several runs.
+      UserError: there is no run, it is unfinished, or there are several.
     """
     workdir.load_config(folder)
     summary = workdir.load_summary(folder)
@@ -135,7 +135,7 @@ def find(folder: pathlib.Path) -> Run:
 
 
 def below(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The folders of the stages of a finished family, or of the seeds of a finished run, in their order.
+    """The folders of a finished family's stages, or of a finished run's seeds, in order.
 
     Raises:
       UserError: there are none.
@@ -150,7 +150,7 @@ def below(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def resolve(name: str, folder: pathlib.Path) -> pathlib.Path:
-    """The folder that an entry of `teachers` or `initial` means: a workdir, or, as stage:NAME, a stage beside `folder`."""
+    """The folder for an entry of `teachers` or `initial`: a workdir or, for stage:NAME, a stage beside `folder`."""
     return folder.parent / name.removeprefix(STAGE) if name.startswith(STAGE) else pathlib.Path(name).expanduser()
 
 
@@ -158,7 +158,7 @@ def load_variables(run: Run, mesh: Mesh) -> dict[str, Any]:
     """The weights of a run's last epoch, on every device.
 
     Raises:
-      UserError: their files are missing, or are not those that the run left.
+      UserError: their files are missing, or are not those that the run wrote.
     """
     whole = sharding.replicated(mesh)
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), run.spec.abstract_network())
@@ -166,11 +166,11 @@ def load_variables(run: Run, mesh: Mesh) -> dict[str, Any]:
     try:
         variables = checkpoints.load_weights(path, like)
     except UserError as error:
-        advice = "run that run's command again, which writes it anew from its checkpoint"
+        advice = "repeat that run's command to write it again from its checkpoint"
         raise UserError(f"{error}; {'delete it and ' if path.exists() else ''}{advice}") from error
     for name, weights in (("weights_sha256", variables), ("params_sha256", variables["params"])):
         if name in run.summary and checkpoints.sha256(weights) != run.summary[name]:
-            raise UserError(f"{path}: not the weights that the run's summary.json tells of; train that network again")
+            raise UserError(f"{path}: not the weights recorded in the run's summary.json; retrain that network")
     return variables
 
 
@@ -190,7 +190,7 @@ def penultimate(module: nn.Module, variables: dict[str, Any], inputs: jax.Array)
     with nn.intercept_methods(catch):
         module.apply(variables, inputs, train=False)
     if not caught:
-        raise UserError(f"{type(module).__name__} has no layer named 'head', whose inputs the features are; name its last dense layer so")
+        raise UserError(f"{type(module).__name__} has no layer named 'head', whose inputs are the features; rename its last dense layer")
     return caught[0]
 
 

@@ -1,4 +1,4 @@
-"""What trained networks are good for: ensembles of them, their features, and a linear probe on those."""
+"""Uses of trained networks: ensembles, features, and linear probes."""
 
 import os
 import pathlib
@@ -17,19 +17,20 @@ from distill_jax.results import markdown, number, percents
 
 
 def ensemble(config: ConfigDict, root: str | os.PathLike, members: Sequence[str] = ()) -> dict[str, Any]:
-    """Evaluates finished runs one by one, and the mean of their probabilities, on the test set of `config`.
+    """Evaluates finished runs on the test set of `config`, one by one and by the mean of their probabilities.
 
     Args:
-      config: config.data says on what data; the rest does not matter.
-      root: where ensemble.json goes.
-      members: workdirs; by default the stages of `root`, or, without stages, its seeds. Of a family with several seeds each seed has an
-        ensemble of its own.
+      config: only config.data matters.
+      root: where to write ensemble.json.
+      members: workdirs; by default the stages of `root` or, without stages, its seeds. For a family with several seeds, each seed has
+        its own ensemble.
 
     Returns:
-      The content of ensemble.json: the metrics of the ensemble, and under "members" each member's; of several seeds a list under "runs".
+      The content of ensemble.json: the metrics of the ensemble, and each member's under "members"; for a family with several seeds, a
+      list of these under "runs".
 
     Raises:
-      UserError: a member is missing, unfinished, or knows other classes or inputs than this data.
+      UserError: a member is missing or unfinished, or its classes or inputs do not fit the data.
     """
     root = pathlib.Path(root).expanduser()
     folders = [pathlib.Path(member).expanduser() for member in members] or trained.below(root)
@@ -59,18 +60,18 @@ def ensemble(config: ConfigDict, root: str | os.PathLike, members: Sequence[str]
 
 
 def features(config: ConfigDict, root: str | os.PathLike) -> pathlib.Path:
-    """Writes the features of a data set, the inputs of a network's last dense layer, as features_<data set>.npz.
+    """Writes the features of a data set, the inputs of a network's last dense layer, to features_<data set>.npz.
 
     Args:
-      config: config.data says of what data set. Images of another size are resized (bilinear) and grey ones repeated over the channels, as
-        the network needs them; they are normalised as in its training, and sentences are encoded with its own tokenizer.
+      config: config.data names the data set. As the network needs, images are resized (bilinear) and grey ones repeated over the
+        channels; they are normalised as in its training, and sentences are encoded with its own tokenizer.
       root: workdir of a finished run.
 
     Returns:
       The path of the npz: train_features and test_features, float32 [N, F], train_labels and test_labels, int32 [N].
 
     Raises:
-      UserError: the run is not finished, the data set is of another kind than the network's, or the file cannot be written.
+      UserError: the run is unfinished, the network cannot take this kind of data, or the file cannot be written.
     """
     run = trained.find(pathlib.Path(root).expanduser())
     dataset, network, arrays = data_for(run, config), trained.load(run.folder), {}
@@ -84,7 +85,7 @@ def features(config: ConfigDict, root: str | os.PathLike) -> pathlib.Path:
 
 
 def linear_probe(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
-    """Fits a logistic regression on a network's features of a training set, and evaluates it on the test set.
+    """Fits a logistic regression on a network's features of the training set, and evaluates it on the test set.
 
     The features are standardised; the regression is scikit-learn's, with its default L2 penalty.
 
@@ -120,17 +121,17 @@ def data_for(run: trained.Run, config: ConfigDict) -> Dataset:
     """The data set of a config, encoded for a run's network.
 
     Raises:
-      UserError: it is the data set of the run, and has changed since.
+      UserError: it is the run's own data set, and has changed since.
     """
     dataset = load_config(config.data, tokenizer=run.spec.tokenizer)
-    is_own = configuration.of_workdir(run.folder).data.to_dict() == config.data.to_dict()  # in another data.dir there is another set
+    is_own = configuration.of_workdir(run.folder).data.to_dict() == config.data.to_dict()  # another data.dir holds other data
     if is_own and workdir.exists(run.folder / "data.json"):
         workdir.remember(run.folder / "data.json", fingerprint(dataset))
     return dataset
 
 
 def check_member(run: trained.Run, dataset: Dataset) -> None:
-    """Raises UserError unless a network's outputs stand for the classes of a data set, and its inputs are of that size."""
+    """Raises UserError unless a network's classes and input size are those of a data set."""
     where = f"member {run.folder}"
     specs.check_classes(where, run.spec, run.spec._replace(num_classes=dataset.num_classes, classes=dataset.classes), dataset.name)
     shape = next(column.shape[1:] for name, column in dataset.test.items() if name != "label")
@@ -139,12 +140,12 @@ def check_member(run: trained.Run, dataset: Dataset) -> None:
 
 
 def file_name(name: str) -> str:
-    """A data set's name as part of a file's name: all of it, since the files of many sets are called train.tsv."""
+    """A data set's name as part of a file name: the whole path, since many data sets have a train.tsv."""
     return re.sub(r"\W+", "_", name)[-100:].strip("_")
 
 
 def write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays whole or not at all.
+    """Writes arrays completely or not at all.
 
     Raises:
       UserError: they cannot be written.

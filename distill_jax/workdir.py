@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, who may write in it, and the files that it holds."""
+"""A run's folder: which config it belongs to, who may write in it, and its files."""
 
 import contextlib
 import fcntl
@@ -19,27 +19,27 @@ FILES = (  # what runs write, change or delete
     "metrics.jsonl", "summary.json", "checkpoints", "snapshots", "damaged", "data.json", "teachers.json", "tokenizer.json", "network.json",
     "eval.json", "ensemble.json", "table.md", "events.out.*", "features_*.npz", "linear_probe_*.json", "seed_*",
 )  # fmt: skip
-KINDS = {"model": str, "epochs": int, "params_sha256": str}  # of what is read from a summary
-AGAIN = "delete it and run the run's command again, which writes it anew"
+KINDS = {"model": str, "epochs": int, "params_sha256": str}  # types of what is read from a summary
+AGAIN = "delete it and repeat the run's command to write it again"
 
 
 def check_path(folder: pathlib.Path) -> None:
     """Raises UserError for a workdir that cannot be written or read back."""
     if re.match(r"\w+:/", str(folder)):
-        raise UserError(f"workdir {folder} is an object store; --workdir takes a folder of a mounted file system, such as gcsfuse gives")
+        raise UserError(f"workdir {folder} is in an object store; --workdir must be on a mounted file system, such as one from gcsfuse")
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError as error:
         name = str(folder).encode(errors="backslashreplace").decode()
-        raise UserError(f"workdir {name} has letters that this locale cannot tell; set a UTF-8 one, such as LC_ALL=C.UTF-8") from error
+        raise UserError(f"workdir {name} has characters that this locale cannot encode; set a UTF-8 one, such as LC_ALL=C.UTF-8") from error
     special = sorted(set(str(folder.absolute())) & set("*?[]\\"))
     if special:
         raise UserError(
-            f"workdir {folder.absolute()} has {' '.join(special)} in its path, which orbax takes for a pattern; choose another name"
+            f"workdir {folder.absolute()} has {' '.join(special)} in its path, which orbax treats as a pattern; choose another name"
         )
     found = processes.on_first_only(lambda: not (folder / "config.json").exists() and any(any(folder.glob(name)) for name in FILES))
     if found:
-        raise UserError(f"workdir {folder} has files of a run but no config.json; restore that, or choose another --workdir")
+        raise UserError(f"workdir {folder} has files of a run but no config.json; restore it, or choose another --workdir")
 
 
 def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -60,12 +60,12 @@ def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
 
 
 def is_claimed(folder: pathlib.Path) -> bool:
-    """Whether a folder is the workdir of a config. The first process looks, and tells the others."""
+    """Whether a folder is the workdir of a config. The first process decides for all."""
     return exists(folder / "config.json")
 
 
 def exists(path: pathlib.Path) -> bool:
-    """Whether a path exists for the first process, which tells the others: a shared file system may show it to them later."""
+    """Whether a path exists. The first process decides for all: a shared file system may show it to others later."""
     return bool(processes.on_first_only(path.exists))
 
 
@@ -91,7 +91,7 @@ def load_summary(folder: pathlib.Path) -> dict[str, Any]:
     """
     path = folder / "summary.json"
     if not path.exists():
-        raise UserError(f"{folder}: the run is not finished; run its command again, to its end, first")
+        raise UserError(f"{folder}: the run is not finished; repeat its command until it finishes")
     summary = read_json(path, AGAIN)
     if not is_summary(summary):
         raise UserError(f"{path} is damaged: it is not the summary of a run; {AGAIN}")
@@ -99,7 +99,7 @@ def load_summary(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def is_summary(content: Any) -> bool:
-    """Whether it has the form of a run's summary, or of that of several seeds or stages."""
+    """Whether it has the form of a summary: of one run, or of several seeds or stages."""
     if not isinstance(content, dict):
         return False
     if "runs" in content:
@@ -114,12 +114,12 @@ def are_summaries(content: Any) -> bool:
 
 
 def remember(path: pathlib.Path, facts: Mapping[str, Any], same: Callable[[str, Any], bool] | None = None) -> None:
-    """Writes what a run is built on into a new workdir; in an old one, checks that it has not changed.
+    """Records what a run depends on in a new workdir; in an existing one, checks that it has not changed.
 
     Args:
       path: the file.
       facts: by name.
-      same: (name, remembered value) -> whether it is still so; equality with the fact by default. Only names in the file are asked.
+      same: (name, recorded value) -> whether it still holds; by default, equality with the fact. Only names in the file are checked.
 
     Raises:
       UserError: something has changed since the run began.
@@ -141,14 +141,14 @@ def _shown(value: Any) -> str:
 
 
 def is_moving(folder: pathlib.Path, target: pathlib.Path) -> bool:
-    """Whether `move_into` has begun here, and its end is still to come."""
+    """Whether `move_into` has begun here and the caller has not yet completed it."""
     return exists(target) or exists(_unfinished(target))
 
 
 def move_into(folder: pathlib.Path, target: pathlib.Path) -> None:
-    """Moves a run, or a family of runs, into a new folder below its own, and leaves config.json here as well, for the caller to replace.
+    """Moves a run, or a family of runs, into a new sub-folder of its own folder; leaves a copy of config.json for the caller to replace.
 
-    One that was interrupted is finished by the next call.
+    If interrupted, the next call finishes the move.
 
     Raises:
       UserError: a run is training there.
@@ -173,7 +173,7 @@ def _unfinished(target: pathlib.Path) -> pathlib.Path:
 
 @contextlib.contextmanager
 def exclusive(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs from training in a workdir; the lock goes with the process (the first one of several), however that ends.
+    """Keeps other runs from training in a workdir. The lock is released when the (first) process ends, however it ends.
 
     Raises:
       UserError: another run is training there.
@@ -188,11 +188,11 @@ def _lock(folder: pathlib.Path, stack: contextlib.ExitStack) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserError(f"workdir {folder} is in use by another run; wait for its end, or choose another with --workdir") from error
+        raise UserError(f"workdir {folder} is in use by another run; wait until it ends, or choose another with --workdir") from error
 
 
 def snapshot_path(folder: pathlib.Path, epoch: int) -> pathlib.Path:
-    """Where the network of a cycle's end is kept."""
+    """The folder of the network at the end of a cycle."""
     return folder / "snapshots" / f"epoch_{epoch}"
 
 
@@ -201,7 +201,7 @@ def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
 
 
 def write_text(path: pathlib.Path, content: str) -> None:
-    """Writes a file whole or not at all; the first process does."""
+    """Writes a file completely or not at all, on the first process only."""
     if not processes.is_first():
         return
     temporary = path.with_name(path.name + ".tmp")

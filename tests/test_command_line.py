@@ -20,7 +20,7 @@ def call(*arguments):
         ("--config.data.flip=3", "--config.data.flip=3: "),
         ("--config=configs/nothing.py", "error: --config=configs/nothing.py: no such file"),
         ("--mode=fly", "--mode=fly: value should be one of <train|eval|ensemble|features|linear_probe>"),
-        ("stray", "error: unknown argument 'stray'; fields are given as --config.FIELD=VALUE"),
+        ("stray", "error: unknown argument 'stray'; set fields with --config.FIELD=VALUE"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(argument, message, tmp_path):

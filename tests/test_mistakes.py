@@ -73,7 +73,7 @@ def refusal(act, *arguments, **options):
         ("--config.data.crop_padding=9", "data.crop_padding is 9; the 8x8 images of digits allow 0 to 7"),
         ("--config.data.text.format=csv", "data.text.format is 'csv'"),
         ("--config.optimizer.learning_rate=nan", "optimizer.learning_rate is nan; it must be a finite number"),
-        ("--config.optimizer.learning_rate=1e30", "optimizer.learning_rate is 1e+30; 1,000,000 is the most"),
+        ("--config.optimizer.learning_rate=1e30", "optimizer.learning_rate is 1e+30; it must be at most 1,000,000"),
         ("--config.optimizer.weight_decay=nan", "optimizer.weight_decay is nan"),
         ("--config.optimizer.weight_decay=-1", "optimizer.weight_decay is -1.0; it must be at least 0"),
         ("--config.schedule.factor=nan", "schedule.factor is nan"),
@@ -178,7 +178,7 @@ def test_a_config_file_that_fails_is_told_with_its_line(tmp_path, lines, message
         ("model.name = None", "model.name is None; it must be a name"),
         ("data.text = None", "data.text is None; it must be a group of fields: data.text.format"),
         ("seed = True", "seed is True; it must be of type int"),
-        ("foo = 1", "foo is no field of a config"),
+        ("foo = 1", "foo is not a config field"),
         ("data.nam = 1", "data.nam is no field of a config; did you mean 'data.name'?"),
         ("method.foo = 1", "method.foo is no option of method 'snapshot'"),
         ("model.foo = 1", "model.foo is no option of network small_cnn"),
@@ -238,11 +238,11 @@ def test_a_run_that_cannot_begin_leaves_no_workdir(tmp_path):
 
 @pytest.mark.parametrize("name", ["lr=[0.1]", "a*b", "q?", "back\\slash", "[x]/y"])
 def test_paths_that_orbax_takes_for_patterns_are_refused(tmp_path, name):
-    assert "in its path, which orbax takes for a pattern" in refusal(prepare, workdir=tmp_path / name)
+    assert "in its path, which orbax treats as a pattern" in refusal(prepare, workdir=tmp_path / name)
 
 
 def test_an_object_store_is_refused():
-    assert "is an object store; --workdir takes a folder of a mounted file system" in refusal(prepare, workdir="gs://bucket/run")
+    assert "is in an object store; --workdir must be on a mounted file system" in refusal(prepare, workdir="gs://bucket/run")
 
 
 def test_a_workdir_that_the_locale_cannot_tell_is_refused(tmp_path):
@@ -318,7 +318,7 @@ def test_an_epoch_of_one_step_has_a_speed(tmp_path):
     [
         (MemoryError(), "out of memory: the data and the network do not fit; try a smaller batch_size or network"),
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), "out of memory: RESOURCE_EXHAUSTED: Out"),
-        (BrokenPipeError(32, "Broken pipe"), "nobody reads the output any more"),
+        (BrokenPipeError(32, "Broken pipe"), "the output was closed"),
         (PermissionError(13, "Permission denied", "/a/b"), "/a/b: Permission denied"),
     ],
 )
@@ -349,7 +349,7 @@ def call(*arguments, environment=None, **options):
         (["--mode=fly"], {}, "flag --mode=fly: value should be one of <train|eval|ensemble|features|linear_probe>"),
         (["stray"], {}, "unknown argument 'stray'; fields are given as --config.FIELD=VALUE"),
         (["--processes=2", "--process=1"], {}, "--processes and --process need --coordinator as well"),
-        ([], {"JAX_PLATFORMS": "cuda"}, "JAX finds no device: none of JAX_PLATFORMS='cuda'; look at JAX_PLATFORMS and"),
+        ([], {"JAX_PLATFORMS": "cuda"}, "JAX finds no device: none of JAX_PLATFORMS='cuda'; check JAX_PLATFORMS and"),
         ([], {"JAX_NUM_CPU_DEVICES": "0"}, "JAX finds no device: Unable to initialize backend 'cpu'"),
         ([], {"JAX_NUM_CPU_DEVICES": "x"}, 'JAX cannot be imported: Invalid value "x" for JAX flag jax_num_cpu_devices'),
     ],
@@ -374,7 +374,7 @@ def test_outputs_may_be_closed(tmp_path):
     assert train.returncode == 0
     assert trained.load(tmp_path / "run").summary["test_accuracy"] > 0.1, "all files of the run are whole"
     evaluate = subprocess.run(["bash", "-c", f"{program} --mode=eval | head -1; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
-    assert evaluate.stderr == "error: nobody reads the output any more; the same command resumes a run from its last checkpoint\n"
+    assert evaluate.stderr == "error: the output was closed; repeat the command to resume a run from its last checkpoint\n"
     assert evaluate.returncode == 1 and evaluate.stdout.startswith("digits: 200 train, 360 test")
 
 
@@ -405,7 +405,7 @@ def test_ctrl_c_ends_with_one_line_at_any_time(tmp_path, seconds, times):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert said == "error: interrupted; the same command resumes a run from its last checkpoint\n"
+    assert said == "error: interrupted; repeat the command to resume a run from its last checkpoint\n"
 
 
 def test_a_report_of_no_workdir(tmp_path):

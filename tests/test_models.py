@@ -103,7 +103,7 @@ def test_bfloat16_computes_and_float32_stays(name):
     [
         (("resnet21", 10), {}, "^name is 'resnet21'; known: .*resnet32.*small_cnn.*densenet"),
         (("densenet11_4", 10), {}, "^name is 'densenet11_4'"),
-        (("densenet10_4", 10), {"shortcut": "pad"}, "^shortcut is no option of network densenet10_4, which has: none$"),
+        (("densenet10_4", 10), {"shortcut": "pad"}, "^shortcut is not an option of network densenet10_4, which has: none$"),
         (("resnet20", 10), {"shortcut": "none"}, "^shortcut is 'none'; known: pad, projection$"),
         (("resnet20", 10, "float64"), {}, "^dtype is 'float64'; known: float32, bfloat16"),
     ],

@@ -156,7 +156,7 @@ def test_they_may_go_on_with_other_devices(two, killed, exp, tmp_path, capsys):
     run(exp, 0, folder)
     said = capsys.readouterr().out
     assert "the checkpoint was saved on 8 x cpu, processes: 2; this run continues on 1 x cpu, processes: 1, so its results" in said
-    assert "close to those of an undisturbed run, but not the same bit for bit" in said
+    assert "close to those of an uninterrupted run, but not bit-identical" in said
     for name in ("loss", "loss_teacher", "test_nll"):
         np.testing.assert_allclose(curve(two[0], name), curve(folder, name), rtol=0.02)
 
@@ -175,7 +175,7 @@ def test_one_that_never_joins():
     process = launch("nowhere", f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", "--process=0", "--join_timeout=2")
     (said,) = finish(process)
     assert process.returncode == 1 and time.monotonic() - start < 60
-    assert "for 2 s, and not all have joined; start them all, or allow more with --join_timeout" in said
+    assert "for 2 s, but not all joined; start them all, or wait longer with --join_timeout" in said
     assert len(said.splitlines()) == 1
 
 
@@ -184,11 +184,11 @@ def test_one_that_never_joins():
     [
         (
             ["--distributed"],
-            "error: --distributed: coordinator_address should be defined; give --coordinator (with a port that is free), --proc",
+            "error: --distributed: coordinator_address should be defined; set --coordinator (with a free port), --proc",
         ),
         (["--coordinator=here"], "error: --coordinator is 'here'; it must be the address and a free port of process 0, HOST:PORT"),
-        (["--processes=2", "--process=1"], "error: --processes and --process need --coordinator as well: the address and a free port"),
-        (["--distributed", "--mode=features"], "error: --mode=features is for one process"),
+        (["--processes=2", "--process=1"], "error: --processes and --process also need --coordinator: the address and a free port"),
+        (["--distributed", "--mode=features"], "error: --mode=features takes a single process"),
     ],
 )
 def test_bad_flags_are_told_in_one_line(arguments, message):

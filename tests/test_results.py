@@ -278,9 +278,9 @@ def test_a_studys_table(workdirs, tmp_path, capsys):
 @pytest.mark.parametrize(
     "columns, message",
     [
-        ({"a": "test_acuracy"}, "table 1: no run has anything for 'one'"),
+        ({"a": "test_acuracy"}, "table 1: no run has a value for 'one'"),
         ({"a": "seeds", "b": "test_acuracy"}, "table 1: no run has anything for 'b'"),
-        ({"a": "test_accuracy off plain"}, "does not read METRIC"),
+        ({"a": "test_accuracy off plain"}, "does not have the form METRIC"),
         ({"a": "test_accuracy minus nowhere"}, "no run to subtract"),
         ({"a": "test_accuracy minus apart"}, "seeds [0] cannot be paired with seeds [0, 1]"),
         ({"a": "params_sha256 of apart"}, "params_sha256 is 0e1234 for one seed"),

@@ -89,7 +89,7 @@ def test_points_after_the_last_checkpoint_vanish_on_resume(exp, tmp_path):
 
 @pytest.mark.parametrize("step", [7, 9, 14])
 def test_sigterm_saves_in_the_middle_of_an_epoch(finished, exp, tmp_path, step):
-    with pytest.raises(Interrupted, match=f"stopped by SIGTERM; saved after step {step + 1}. The same command resumes"):
+    with pytest.raises(Interrupted, match=f"stopped by SIGTERM; saved after step {step + 1}. Repeat the command to resume"):
         run(act_at(exp, step, lambda: os.kill(os.getpid(), signal.SIGTERM)), 0, tmp_path)
     seen = []
     summary = run(act_at(exp, step + 1, lambda: seen.append("resumed here")), 0, tmp_path)
@@ -150,7 +150,7 @@ def test_weights_of_another_epoch_are_noticed(finished, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     exp = build(make_config(optimizer__learning_rate=1e30))
-    with pytest.raises(UserError, match=r"loss is not finite: it went wrong in steps \d to \d; .* try a lower optimizer.learning_rate"):
+    with pytest.raises(UserError, match=r"loss is not finite; this began in steps \d to \d; .* try a lower optimizer.learning_rate"):
         run(exp, 0, tmp_path)
     assert not (tmp_path / "summary.json").exists()
 
@@ -267,6 +267,6 @@ def test_a_full_disk_costs_only_the_steps_since_the_last_checkpoint(finished, tm
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr == (
-        f"error: {tmp_path}/checkpoints/5 cannot be saved: File too large. The same command continues from the checkpoint before it\n"
+        f"error: {tmp_path}/checkpoints/5 cannot be saved: File too large. Repeat the command to continue from the previous checkpoint\n"
     )
     assert study.train(make_config(), tmp_path)["params_sha256"] == finished[1]["params_sha256"]

@@ -21,7 +21,7 @@ def test_cycles_are_as_equal_as_whole_epochs_allow():
     [
         ((10, 0), "^cycles is 0; it must lie in 1..epochs = 10$"),
         ((3, 4), "^cycles is 4; it must lie in 1..epochs = 3$"),
-        ((10, 1, (3, 6)), r"^cycle_epochs is \(3, 6\); it must be positive integers with the sum epochs = 10$"),
+        ((10, 1, (3, 6)), r"^cycle_epochs is \(3, 6\); it must be positive integers that add up to epochs = 10$"),
         ((10, 1, (0, 10)), r"^cycle_epochs is \(0, 10\); it must be positive"),
         ((10, 1, (2.5, 7.5)), r"^cycle_epochs is \(2.5, 7.5\); it must be positive integers"),
     ],
@@ -97,7 +97,7 @@ def test_unknown_optimizer():
     [
         ({"warmup_epochs": 11.0}, "^warmup_epochs is 11.0; it must lie in 0..epochs = 10$"),
         ({"name": "linear"}, "^name is 'linear'; known: cosine, step$"),
-        ({"amplitudes": (1.0, 1.0)}, "^amplitudes has 2 entries; it must have one for each cycle, 1$"),
+        ({"amplitudes": (1.0, 1.0)}, "^amplitudes has 2 entries; it must have 1, one per cycle$"),
     ],
 )
 def test_bad_schedule(fields, message):

@@ -115,7 +115,7 @@ def test_logits_from_the_table_are_those_of_the_forward(finished_family, tmp_pat
     assert min(curves[0]) > 0
     np.testing.assert_allclose(*curves, rtol=1e-3)
     table.data.crop_padding = 1
-    with pytest.raises(UserError, match="method.guide_logits is 'table', which takes data.crop_padding=0 and data.flip=False"):
+    with pytest.raises(UserError, match="method.guide_logits is 'table', which needs data.crop_padding=0, data.flip=False, and images in memory"):
         build(table)
 
 
@@ -126,7 +126,7 @@ def test_a_student_may_inherit_its_weights(finished_family, tmp_path):
     assert int(state.step) == 0
     assert checkpoints.sha256(state.network) == finished_family[1]["stages"][0]["weights_sha256"]
     config.model.name = "resnet8"
-    with pytest.raises(UserError, match="^initial: .*generation_0 holds another network than resnet8, which this run trains"):
+    with pytest.raises(UserError, match="^initial: .*generation_0 holds a network that differs from resnet8, which this run trains"):
         study.train(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -170,7 +170,7 @@ def test_a_teacher_with_the_weights_of_another_is_refused(finished_family, tmp_p
     exchanged = shutil.copytree(finished_family[0] / "generation_0", tmp_path / "exchanged")
     shutil.rmtree(exchanged / "snapshots")
     shutil.copytree(finished_family[0] / "generation_1" / "snapshots", exchanged / "snapshots")
-    with pytest.raises(UserError, match="not the weights that the run's summary.json tells of"):
+    with pytest.raises(UserError, match="not the weights recorded in the run's summary.json"):
         study.train(student_config(exchanged), tmp_path / "student")
 
 
@@ -185,7 +185,7 @@ def test_a_teacher_of_other_classes_is_refused(finished_colours, tmp_path, names
     """As many classes, but other ones, or in another order: a folder was renamed."""
     teacher = finished_colours[0]
     config = colours_config(tmp_path / "renamed.npz", names=names, teachers=(str(teacher),), method={"name": "distillation"})
-    with pytest.raises(UserError, match=f"teacher {teacher} has other classes than npz:.*renamed.npz: {said}"):
+    with pytest.raises(UserError, match=f"teacher {teacher} has different classes from npz:.*renamed.npz: {said}"):
         study.train(config, tmp_path / "student")
 
 

@@ -36,7 +36,7 @@ def test_snapshots_and_teachers_of_sentences(sentences, finished_text, tmp_path)
     student = with_fields(student, method=ConfigDict({"name": "distillation"}), teachers=(str(folder),))
     assert study.train(student, tmp_path / "student")["teacher_agreement"] > 0.3
     student.data.text.vocabulary_size = 12
-    with pytest.raises(UserError, match="has another vocabulary than text:train here"):
+    with pytest.raises(UserError, match="has a different vocabulary from text:train here"):
         study.train(student, tmp_path / "other_words")
     assert not (tmp_path / "other_words").exists()
 

@@ -88,7 +88,7 @@ def test_classes_without_names_are_numbers(finished):
         ([], r"float64 \[0\]"),
         (None, r"object \[\]"),
         (["a cat"], r"<U5 \[1\]"),
-        ([np.zeros((8, 8, 1), np.uint8), np.zeros((9, 9, 1), np.uint8)], "images of several sizes"),
+        ([np.zeros((8, 8, 1), np.uint8), np.zeros((9, 9, 1), np.uint8)], "one call for each image size"),
     ],
 )
 def test_what_are_no_images_is_told(finished, inputs, said):
@@ -117,7 +117,7 @@ def test_a_network_without_a_head_has_no_features(headless):
     network = distill_jax.load(headless)
     images = np.zeros((2, 8, 8, 1), np.uint8)
     assert network.predict(images).shape == (2, 10)
-    with pytest.raises(UserError, match="Headless has no layer named 'head', whose inputs the features are; name its last dense layer so"):
+    with pytest.raises(UserError, match="Headless has no layer named 'head', whose inputs are the features; rename its last dense layer"):
         network.features(images)
 
 
@@ -137,7 +137,7 @@ def test_networks_that_are_not_there(finished_family, tmp_path):
         distill_jax.load(finished_family[0])
     unfinished = shutil.copytree(finished_family[0] / "generation_0", tmp_path / "unfinished")
     (unfinished / "summary.json").unlink()
-    with pytest.raises(UserError, match="unfinished: the run is not finished; run its command again, to its end, first"):
+    with pytest.raises(UserError, match="unfinished: the run is not finished; repeat its command until it finishes"):
         distill_jax.load(unfinished)
     with pytest.raises(UserError, match="unfinished holds no finished run of several stages or seeds; name the workdirs with --members"):
         trained.below(unfinished)
@@ -146,10 +146,10 @@ def test_networks_that_are_not_there(finished_family, tmp_path):
 def test_weights_of_another_run_are_noticed(finished_family, tmp_path):
     folder = shutil.copytree(finished_family[0] / "generation_0", tmp_path / "exchanged")
     shutil.rmtree(folder / "snapshots")
-    with pytest.raises(UserError, match="snapshots/epoch_2 is missing; run that run's command again"):
+    with pytest.raises(UserError, match="snapshots/epoch_2 is missing; repeat that run's command"):
         distill_jax.load(folder)
     shutil.copytree(finished_family[0] / "generation_1" / "snapshots", folder / "snapshots")
-    with pytest.raises(UserError, match="epoch_2: not the weights that the run's summary.json tells of; train that network again"):
+    with pytest.raises(UserError, match="epoch_2: not the weights recorded in the run's summary.json; retrain that network"):
         distill_jax.load(folder)
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_record_is_named(finished, tmp_path, name):
     facts = files.read_json(folder / "network.json")
     del facts[name]
     workdir.write_json(folder / "network.json", facts)
-    with pytest.raises(UserError, match=f"network.json does not say what its network takes .'{name}'.; train that network again"):
+    with pytest.raises(UserError, match=f"network.json does not describe its network completely .missing or invalid: '{name}'.; retrain that network"):
         distill_jax.load(folder)
 
 

@@ -114,7 +114,7 @@ def test_a_damaged_summary_of_seeds_is_written_again(two_seeds, tmp_path, damage
     folder = pathlib.Path(shutil.copytree(two_seeds[0], tmp_path / "copy"))
     DAMAGES[damage](folder / "summary.json")
     message = refusal(do, "ensemble", folder)
-    assert message.startswith(f"{folder}/summary.json") and "delete it and run the run's command again" in message
+    assert message.startswith(f"{folder}/summary.json") and "delete it and repeat the run's command" in message
     assert again(folder, seeds=2)["runs"] == two_seeds[1]["runs"]
 
 
@@ -153,7 +153,7 @@ def test_an_earlier_epoch_is_not_reported_as_the_last(copy, kept):
     (copy / "summary.json").unlink()
     lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
     (copy / "metrics.jsonl").write_text("".join(lines[:kept]))
-    assert f"metrics.jsonl has lost the line of step {STEPS}" in refusal(again, copy)
+    assert f"metrics.jsonl lacks the line of step {STEPS}" in refusal(again, copy)
     assert not (copy / "summary.json").exists()
 
 
@@ -174,7 +174,7 @@ def test_a_folder_with_files_of_ones_own_is_not_taken(tmp_path):
 def test_a_workdir_without_its_config_is_not_taken_over(copy):
     (copy / "config.json").unlink()
     before = facts(copy)
-    assert "restore that, or choose another --workdir" in refusal(again, copy, epochs=2)
+    assert "restore it, or choose another --workdir" in refusal(again, copy, epochs=2)
     assert facts(copy) == before
     assert f"{copy}/config.json does not exist" in refusal(do, "eval", copy)
 
