@@ -34,8 +34,8 @@ def test_a_default_of_no_plain_type_takes_anything(value):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"rat": 1.0}, "rat is no option of example, which has: rate, steps, name, flip, sizes, rates; did you mean 'rate'?"),
-        ({"zzz": 1.0}, "zzz is no option of example, which has: rate, steps, name, flip, sizes, rates"),
+        ({"rat": 1.0}, "rat is not an option of example, which has: rate, steps, name, flip, sizes, rates; did you mean 'rate'?"),
+        ({"zzz": 1.0}, "zzz is not an option of example, which has: rate, steps, name, flip, sizes, rates"),
         ({"rate": "0.1"}, "rate is '0.1'; it must be of type float, such as 0.1"),
         ({"rate": True}, "rate is True; it must be of type float, such as 0.1"),
         ({"rate": math.nan}, "rate is nan; it must be a finite number"),
@@ -58,7 +58,7 @@ def test_what_is_no_option_or_of_another_type_is_refused(given, message):
 
 
 def test_who_has_no_options_says_so():
-    with pytest.raises(ValueError, match="^rate is no option of plain, which has: none$"):
+    with pytest.raises(ValueError, match="^rate is not an option of plain, which has: none$"):
         fields.check("plain", {}, {"rate": 1})
 
 

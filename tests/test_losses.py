@@ -119,5 +119,5 @@ def test_unknown_method_and_option_are_named():
     setting = methods.Setting(apply=None, cycle_ends=(1,), num_examples=B, num_classes=C)
     with pytest.raises(ValueError, match="^name is 'snapshto'; known: .*snapshot.*did you mean 'snapshot'[?]$"):
         methods.create("snapshto", setting)
-    with pytest.raises(ValueError, match="^temperature is no option of method 'supervised', which has: label_smoothing$"):
+    with pytest.raises(ValueError, match="^temperature is not an option of method 'supervised', which has: label_smoothing$"):
         methods.create("supervised", setting, temperature=2.0)

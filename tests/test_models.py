@@ -172,7 +172,7 @@ def test_an_option_takes_its_defaults_type():
         ("transformer", {"max_length": -1}, r"max_length is -1; it must lie in \[0, 65535\]"),
         ("transformer", {"heads": 5}, "heads is 5; it must divide width, 128"),
         ("transformer", {"heads": 4, "width": 18}, "heads is 4; it must divide width, 18"),
-        ("transformer", {"head": 2}, "head is no option of network transformer, which has: .*; did you mean 'heads'[?]"),
+        ("transformer", {"head": 2}, "head is not an option of network transformer, which has: .*; did you mean 'heads'[?]"),
         ("text_cnn", {"dropout": 1}, r"dropout is 1.0; it must lie in \[0, 1\)"),
         ("text_cnn", {"dropout": float("nan")}, "dropout is nan; it must be a finite number"),
         ("text_cnn", {"dropout": "0.5"}, "dropout is '0.5'; it must be of type float"),
@@ -180,8 +180,8 @@ def test_an_option_takes_its_defaults_type():
         ("small_cnn", {"filters": (16, 32)}, r"filters is \(16, 32\); it must be three numbers"),
         ("small_cnn", {"filters": (16, 32, 0)}, r"filters\[2\] is 0; it must lie in \[1, 65535\]"),
         ("small_cnn", {"filters": (16, 32, 6.4)}, r"filters\[2\] is 6.4; it must be of type int"),
-        ("resnet8", {"depth": 14}, "depth is no option of network resnet8, which has: shortcut$"),
-        ("plain2", {"layout": "plain4"}, "layout is no option of network plain2, which has: none$"),
+        ("resnet8", {"depth": 14}, "depth is not an option of network resnet8, which has: shortcut$"),
+        ("plain2", {"layout": "plain4"}, "layout is not an option of network plain2, which has: none$"),
     ],
 )
 def test_bad_options(name, options, message):
@@ -314,7 +314,7 @@ def test_a_users_own_network_for_text(my_nets):
         ("my_nets:Fixed", {}, "name is 'my_nets:Fixed'; the class must have a field num_classes"),
         ("my_nets:Deep", {}, "name is 'my_nets:Deep'; its field depth must have a default"),
         ("my_nets:Odd", {"width": 3}, "name is 'my_nets:Odd'; building it failed: RuntimeError: width must be even"),
-        ("my_nets:Tiny", {"widht": 3}, "widht is no option of network my_nets:Tiny, which has: width, rates; did you mean 'width'[?]"),
+        ("my_nets:Tiny", {"widht": 3}, "widht is not an option of network my_nets:Tiny, which has: width, rates; did you mean 'width'[?]"),
         ("my_nets:Tiny", {"rates": ("a",)}, r"rates\[0\] is 'a'; it must be of type float, such as 0.1"),
         ("my_nets:Tiny", {"dtype": "bfloat16"}, "dtype is 'bfloat16', but my_nets:Tiny has no field dtype"),
         ("my_nets:Tiny", {"vocabulary_size": 9}, "name is 'my_nets:Tiny', a network for images, but the inputs are text"),

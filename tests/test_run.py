@@ -250,7 +250,7 @@ def test_bfloat16_learns(tmp_path):
         ({"optimizer__momentum": 1.5}, "^optimizer.momentum is 1.5"),
         ({"schedule__cycles": 9}, "^schedule.cycles is 9"),
         ({"model__name": "resnet21"}, "^model.name is 'resnet21'; known: "),
-        ({"model__shortcut": "pad"}, "^model.shortcut is no option of network small_cnn, which has: filters"),
+        ({"model__shortcut": "pad"}, "^model.shortcut is not an option of network small_cnn, which has: filters"),
         ({"dtype": "float16"}, "^dtype is 'float16'; known: float32, bfloat16"),
         ({"data__name": "cifar"}, "^data.name 'cifar' is not known"),
     ],

@@ -115,7 +115,7 @@ def test_logits_from_the_table_are_those_of_the_forward(finished_family, tmp_pat
     assert min(curves[0]) > 0
     np.testing.assert_allclose(*curves, rtol=1e-3)
     table.data.crop_padding = 1
-    with pytest.raises(UserError, match="method.guide_logits is 'table', which needs data.crop_padding=0, data.flip=False, and images in memory"):
+    with pytest.raises(UserError, match="method.guide_logits is 'table', which needs data.crop_padding=0, data.flip=False, and images"):
         build(table)
 
 

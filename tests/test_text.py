@@ -595,7 +595,7 @@ def test_default_sizes():
         (
             "text_cnn",
             {"vocabulary_size": 9, "pooling": "cls"},
-            "^pooling is no option of network text_cnn, which has: width, feature_maps, dropout$",
+            "^pooling is not an option of network text_cnn, which has: width, feature_maps, dropout$",
         ),
         ("transformer", {"vocabulary_size": 9, "pooling": "max"}, "^pooling is 'max'; known: mean, cls$"),
         ("transformer", {"vocabulary_size": 9, "layers": -1}, r"^layers is -1; it must lie in \[1, 65535\]$"),

@@ -176,7 +176,7 @@ def test_a_damaged_record_is_named(finished, tmp_path, name):
     facts = files.read_json(folder / "network.json")
     del facts[name]
     workdir.write_json(folder / "network.json", facts)
-    with pytest.raises(UserError, match=f"network.json does not describe its network completely .missing or invalid: '{name}'.; retrain that network"):
+    with pytest.raises(UserError, match=f"network.json does not describe its network completely .missing or invalid: '{name}'"):
         distill_jax.load(folder)
 
 

@@ -131,7 +131,7 @@ def test_what_is_missing_is_told_or_made_again(copy, finished, capsys):
     assert "snapshots/epoch_4 is missing; run that run's command again" in refusal(do, "features", copy)
     capsys.readouterr()
     assert again(copy)["params_sha256"] == finished[1]["params_sha256"]
-    assert "no ensemble of the cycles' networks" in capsys.readouterr().out
+    assert "no ensemble of snapshots" in capsys.readouterr().out
     assert do("features", copy).exists()
 
 
@@ -144,7 +144,7 @@ def test_a_flipped_byte_of_the_weights_is_noticed(copy, finished, capsys):
     assert "snapshots/epoch_4 is damaged; delete it and run that run's command again" in refusal(do, "features", copy)
     shutil.rmtree(copy / "snapshots" / "epoch_4")
     summary = again(copy)
-    assert "no ensemble of the cycles' networks" in capsys.readouterr().out and "snapshot_ensemble" not in summary
+    assert "no ensemble of snapshots" in capsys.readouterr().out and "snapshot_ensemble" not in summary
     assert summary["weights_sha256"] == finished[1]["weights_sha256"]
 
 
@@ -289,8 +289,8 @@ def test_a_move_that_is_killed_at_any_file_loses_nothing(request, finished, fami
                 break
             except Crash:
                 pass
-        assert "was given more seeds, which was interrupted" in refusal(again, folder, **fields)
-        assert "was given more seeds, which was interrupted" in refusal(do, "eval", folder)
+        assert "adding seeds was interrupted" in refusal(again, folder, **fields)
+        assert "adding seeds was interrupted" in refusal(do, "eval", folder)
         assert "belongs to another config" in refusal(again, folder, **fields, seeds=2, batch_size=20)
         study.finish_moving(config, folder)
         assert facts(folder / "seed_0") == files
