@@ -111,7 +111,7 @@ def test_bad_class_names(tmp_path):
     meta = write_folder(tmp_path, "cifar100", PYTHON) / "meta"
     for contents in ({"fine_label_names": ["a"] * 99}, {"fine_label_names": [1] * 100}, {}):
         meta.write_bytes(pickle.dumps(contents, 2))
-        loading_fails("cifar-100-python/meta: must hold the names of 100 classes; mend or remove it", "cifar100", str(tmp_path))
+        loading_fails("cifar-100-python/meta: must hold the names of 100 classes; repair or remove it", "cifar100", str(tmp_path))
     meta.write_bytes(pickle.dumps({"fine_label_names": Malicious(tmp_path / "owned")}))
     loading_fails(r"cifar-100-python/meta: the pickle asks for \w+\.mkdir", "cifar100", str(tmp_path))
 
@@ -161,7 +161,7 @@ BAD_PICKLES = {
     "empty": (b"", "truncated or damaged"),
     "truncated": (as_python("cifar100", PIXELS, [0, 1])[:-100], "truncated or damaged"),
     "garbage": (b"\x80\x02garbage", "truncated or damaged"),
-    "list": (pickle.dumps([1], 2), "holds no dictionary"),
+    "list": (pickle.dumps([1], 2), "does not hold a dictionary"),
     "no data": (pickle.dumps({"fine_labels": [0]}, 2), r"data must be a uint8 array \[N, 3072\]"),
     "shape": (as_python("cifar100", PIXELS[:, 1:], [0, 1]), "data must be"),
     "dtype": (as_python("cifar100", PIXELS.astype(float), [0, 1]), "data must be"),

@@ -279,7 +279,7 @@ def test_a_studys_table(workdirs, tmp_path, capsys):
     "columns, message",
     [
         ({"a": "test_acuracy"}, "table 1: no run has a value for 'one'"),
-        ({"a": "seeds", "b": "test_acuracy"}, "table 1: no run has anything for 'b'"),
+        ({"a": "seeds", "b": "test_acuracy"}, "table 1: no run has a value for 'b'"),
         ({"a": "test_accuracy off plain"}, "does not have the form METRIC"),
         ({"a": "test_accuracy minus nowhere"}, "no run to subtract"),
         ({"a": "test_accuracy minus apart"}, "seeds [0] cannot be paired with seeds [0, 1]"),

@@ -166,7 +166,7 @@ def test_tfds_array_record(tmp_path, tiny_images, without_tensorflow):
 @pytest.mark.parametrize(
     "attribute, value, message",
     [
-        ("SIZES", (4, 5), r"tfds:tiny_images train: images must be of one size"),
+        ("SIZES", (4, 5), r"tfds:tiny_images train: images must all have the same size"),
         ("SPLITS", {"train": 2}, r"data.name tfds:tiny_images: needs the splits train and test"),
         ("FEATURES", ("image",), r"data.name tfds:tiny_images: needs the features image and label, has \['image'\]"),
     ],
@@ -252,7 +252,7 @@ def test_folder_of_two_sizes_names_both_files(tmp_path):
     write_images(tmp_path / "train", {"a": 2})
     write_image(tmp_path / "test" / "a" / "odd.png", size=(7, 5))
     loading_fails(
-        r"one size: .*train/a/000.png is 6x4, .*test/a/odd.png is 7x5.*; or set data.image_size, and data.crop_padding to 0",
+        r"the same size: .*train/a/000.png is 6x4, .*test/a/odd.png is 7x5.*; or set data.image_size, and data.crop_padding to 0",
         f"folder:{tmp_path}",
     )
 
@@ -311,19 +311,19 @@ def test_hidden_files_and_folders_are_ignored(tmp_path):
 def test_images_below_a_class_are_not_read_in_silence(tmp_path):
     write_images(tmp_path, {"a": 5, "b": 5, "b/more/left": 2})
     (tmp_path / "a" / "empty").mkdir()
-    with pytest.warns(UserWarning, match="/b: images in folders below, such as .*/b/more, are not read") as caught:
+    with pytest.warns(UserWarning, match="/b: images in sub-folders, such as .*/b/more, are not read") as caught:
         assert len(load(f"folder:{tmp_path}").train["label"]) == 8
     assert len(caught) == 1
     write_images(tmp_path / "whole", {"Training/a": 5, "Training/b": 5})
     loading_fails(
-        "/whole/Training: has images only in folders below, such as .*Training/[ab]; the layout must be PATH/<class>",
+        "/whole/Training: has images only in sub-folders, such as .*Training/[ab]; the layout must be PATH/<class>",
         f"folder:{tmp_path}/whole",
     )
 
 
 def test_one_class_is_refused(tmp_path):
     write_images(tmp_path, {"a": 5})
-    loading_fails(f"folder:{tmp_path}: has one class; classification needs two or more", f"folder:{tmp_path}")
+    loading_fails(f"folder:{tmp_path}: has only one class; classification needs two or more", f"folder:{tmp_path}")
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
@@ -353,7 +353,7 @@ def test_an_image_larger_than_pillow_reads(tmp_path, monkeypatch):
     write_images(tmp_path, {"a": 5, "b": 5})
     write_image(tmp_path / "a" / "004.png", size=(2001, 1000))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)
-    loading_fails("a/004.png: too large, Pillow reads up to 2 megapixels; scale it down", f"folder:{tmp_path}")
+    loading_fails("a/004.png: too large; Pillow reads up to 2 megapixels; scale it down", f"folder:{tmp_path}")
 
 
 @pytest.mark.parametrize("name, directory", [("here", "below"), ("in_below", "below"), ("in_below", "~/below"), ("below/in_below", "")])
@@ -372,12 +372,12 @@ def test_what_to_do_about_a_damaged_image():
     """Both ways out change the data, which a run that has begun refuses: see data.json."""
     with pytest.raises(UserError) as caught:
         streaming.read_crop(streaming.Record("x.png", b"damaged", 0), 4, None)
-    way_out = "remove it, or leave all such out with --config.data.damaged=skip (if the run has begun, both take a new --workdir)"
+    way_out = "remove it, or leave out all such images with --config.data.damaged=skip (if the run has begun, both need a new --workdir)"
     assert str(caught.value) == f"x.png: not a readable image; {way_out}"
 
 
 def test_bad_folders(tmp_path):
-    loading_fails("folder:.*nowhere is no directory", f"folder:{tmp_path / 'nowhere'}")
+    loading_fails("folder:.*nowhere is not a directory", f"folder:{tmp_path / 'nowhere'}")
     loading_fails("has no class directories", f"folder:{tmp_path}")
     (tmp_path / "a").mkdir()
     loading_fails("/a: has no images", f"folder:{tmp_path}")
@@ -439,7 +439,7 @@ def test_npz_without_channels(tmp_path):
             r"images are empty, of shape \(0, 0",
         ),
         ({"train_labels": np.zeros(6, int), "test_labels": np.zeros(3, int)}, "has one class; classification needs two or more"),
-        ({"class_names": np.array(["a", "b"])}, "class_names must be 3 strings, one a class, is <U1"),
+        ({"class_names": np.array(["a", "b"])}, "class_names must be 3 strings, one per class, is <U1"),
         ({"class_names": np.arange(3)}, "class_names must be 3 strings"),
         ({"class_names": np.array(["a", "b", None])}, "not a readable .npz of plain arrays"),
     ],

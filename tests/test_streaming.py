@@ -157,7 +157,7 @@ def damage(target):
 def test_a_damaged_image_is_named(tmp_path):
     cut, _ = damage(tmp_path / "images")
     config = streaming_config(tmp_path / "images", batch_size=4)
-    with pytest.raises(UserError, match=f"{cut}: not a readable image; remove it, or leave all such out with --config.data.damaged=skip"):
+    with pytest.raises(UserError, match=f"{cut}: not a readable image; remove it, or leave out all such images with"):
         study.train(config, tmp_path / "run")
 
 
@@ -165,7 +165,7 @@ def test_damaged_images_are_left_out_and_counted(tmp_path, capsys):
     cut, empty = damage(tmp_path)
     data = load(f"folder:{tmp_path}", image_size=16, damaged="skip")
     said = capsys.readouterr().out
-    assert f"left out 1 of 16 images that cannot be read: {cut}" in said and f"left out 1 of 6 images that cannot be read: {empty}" in said
+    assert f"left out 1 unreadable of 16 images: {cut}" in said and f"left out 1 unreadable of 6 images: {empty}" in said
     assert data.train["image"].shape == (15, 16, 16, 3) and data.test["image"].shape == (5, 16, 16, 3)
     assert data.train["label"].tolist() == [0] * 7 + [1] * 8 and data.test["label"].tolist() == [0, 0, 0, 1, 1]
     assert [data.train["image"].records[row].file for row in data.train["image"].rows[1:3]] == [
@@ -212,7 +212,7 @@ def test_tfds_examples_are_streamed_undecoded(tmp_path, tiny_images, monkeypatch
     ("fields", "message"),
     [
         ({"data__crop_padding": 4}, "data.crop_padding is 4, but streamed images are random crops already"),
-        ({"data__name": "digits"}, "data.image_size is 16, but digits is not streamed; folder:PATH and tfds:NAME are"),
+        ({"data__name": "digits"}, "data.image_size is 16, but digits is not streamed; only folder:PATH and tfds:NAME are"),
         ({"data__damaged": "ignore"}, "data.damaged is 'ignore'; known: refuse, skip"),
         ({"data__image_size": -1}, "data.image_size is -1"),
     ],

@@ -23,7 +23,7 @@ from distill_jax.models.transformer import Transformer
 SENTENCES = ["0 The cat sat .", "1 a dog , a dog !", "0 the Cat", "1 dog"]
 TEST = "1 the dog\n0 a bird sat\n"
 # Most files here are so small that they give such warnings.
-pytestmark = pytest.mark.filterwarnings("ignore:.*a single row for", "ignore:.*no test examples")
+pytestmark = pytest.mark.filterwarnings("ignore:.*have a single row", "ignore:.*no test examples")
 REAL = Path(os.environ.get("DISTILL_JAX_DATA_DIR", "")) / "nlp"
 
 
@@ -191,7 +191,7 @@ def test_bad_sentences(small):
     for bad, message in [
         ("{", "not a readable tokenizer"),
         ("", "not a readable tokenizer"),
-        (unpadded.to_str(), "states no length of the rows"),
+        (unpadded.to_str(), "has no fixed row length"),
     ]:
         with pytest.raises(UserError, match=f"tokenizer.json: {message}"):
             text.encode_sentences(bad, ["a"])
@@ -251,7 +251,7 @@ def test_rows_that_only_look_like_headers(tmp_path):
 
 def test_a_label_with_a_single_row_is_pointed_out(tmp_path):
     write(tmp_path, train="etiket metin\npos a\nneg b\npos c\nneg d\npso e\n", test="pos a\nneg b")
-    with pytest.warns(UserWarning, match="train: a single row for 2 of 4 labels: line 1 'etiket', line 6 'pso'"):
+    with pytest.warns(UserWarning, match="train: 2 of 4 labels have a single row: line 1 'etiket', line 6 'pso'"):
         read_text(tmp_path)
 
 
@@ -366,22 +366,22 @@ def test_short_rows_of_qqp_are_left_out(tmp_path):
         ("trec", "0 a\n  \t\n1 b\n", "train:2: blank line"),
         ("trec", "0 a\n b\n", "train:2: no label"),
         ("trec", "0 a\n:x b\n", "train:2: no label"),
-        ("trec", "0 a\n1 b\nDESC c\n", "train:3: label 'DESC' is no integer, as the first row's is"),
+        ("trec", "0 a\n1 b\nDESC c\n", "train:3: label 'DESC' is not an integer, but the first row's is"),
         ("trec", "0 a\n2 b\n", r"train: integer labels must be all of 0\.\.C-1 or 1\.\.C, are 0, 2"),
         ("trec", "-1 a\n1 b\n", r"train: integer labels must be .*, are -1, 1"),
         ("trec", "0\n1\n", "train: no row has a sentence"),
         ("trec", "", "train: the file is empty"),
         ("trec", "\n\n", "train: the file is empty"),
-        ("trec", "0 a\0\n", "train: not a text file in UTF-8 or Latin-1"),
+        ("trec", "0 a\0\n", "train: not a UTF-8 or Latin-1 text file"),
         ("trec", "0 a\n2 b\n1 c", "test:2: label '3' is not in the training file, which has 0, 1, 2"),
-        ("tsv", "sentence\tlabel\na\t0\nb\t1\tx\n", "train:3: 3 columns split at tabs, must be 2"),
-        ("tsv", "sentence\tlabel\na\t0\nb\n", "train:3: 1 columns split at tabs, must be 2"),
+        ("tsv", "sentence\tlabel\na\t0\nb\t1\tx\n", "train:3: 3 tab-separated columns, must be 2"),
+        ("tsv", "sentence\tlabel\na\t0\nb\n", "train:3: 1 tab-separated columns, must be 2"),
         ("tsv", "sentence\tlabel\na\t0\nb\t\n", "train:3: no label"),
         ("tsv", "0\ta\n1 b\n", "train:2: 1 columns"),
-        ("tsv", "0,a\n1,b\n", "train:1: 1 columns split at tabs, must be label<TAB>sentence; or name the columns `label` and `sentence`"),
-        ("tsv", "id\ttext\tcategory\n1\ta\tb", "train:1: 3 columns split at tabs, must be label<TAB>sentence; or name the columns"),
+        ("tsv", "0,a\n1,b\n", "train:1: 1 tab-separated columns, must be label<TAB>sentence; or name the columns `label` and `sentence`"),
+        ("tsv", "id\ttext\tcategory\n1\ta\tb", "train:1: 3 tab-separated columns, must be label<TAB>sentence; or name the columns"),
         ("tsv", "x\tlabel\na\t0\n", "train:1: the header must have the columns label, sentence, sentence2; .*; has x, label"),
-        ("tsv", "sentence\tsentence2\tlabel\na\tb\tp\na\tb\tn\n", "test: rows of 1 sentences; .*train has 2"),
+        ("tsv", "sentence\tsentence2\tlabel\na\tb\tp\na\tb\tn\n", "test: 1 sentences per row; .*train has 2"),
         ("csv", "", "data.text.format is 'csv'; known: trec, tsv, glue"),
     ],
 )
@@ -396,7 +396,7 @@ def test_bad_files(tmp_path, format, train, message):
 @pytest.mark.parametrize(
     "train, message",
     [
-        ("index\tsentence1\tsentence2\tscore\n0\ta\tb\t3.2\n", "train.tsv: scores, not classes .STS-B is regression."),
+        ("index\tsentence1\tsentence2\tscore\n0\ta\tb\t3.2\n", "train.tsv: has scores, not classes .STS-B is regression."),
         ("index\tsentence\n0\ta\n", "train.tsv:1: the header must have the columns gold_label, .*; has index, sentence"),
         ("sentence\tlabel\na\t0\nb\n", "train.tsv:3: 1 columns"),
     ],
@@ -410,10 +410,10 @@ def test_bad_glue(tmp_path, train, message):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"max_length": 2}, "data.text.max_length is 2; must be at least 3"),
-        ({"vocabulary_size": 3}, "data.text.vocabulary_size is 3; must be more than"),
+        ({"max_length": 2}, "data.text.max_length is 2; it must be at least 3"),
+        ({"vocabulary_size": 3}, "data.text.vocabulary_size is 3; it must be greater than 3"),
         ({"test": "nowhere"}, "nowhere: No such file"),
-        ({"test": ""}, "train: no class has the 10 rows that it takes to hold out one; set data.text.test"),
+        ({"test": ""}, "train: no class has the 10 rows needed to hold out one; set data.text.test"),
     ],
 )
 def test_bad_fields(small, changes, message):

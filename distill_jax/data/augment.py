@@ -8,7 +8,7 @@ import numpy as np
 
 
 def random_crop(images_BxHxWxC: jax.Array, key: jax.Array, padding: int) -> jax.Array:
-    """Zero-pads by `padding` pixels on each side, then crops each image to its old size at a place of its own."""
+    """Zero-pads by `padding` pixels on each side, then crops each image to its original size at a random position."""
     batch, height, width, channels = images_BxHxWxC.shape
     padded = jnp.pad(images_BxHxWxC, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     corners_Bx2 = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
@@ -26,7 +26,7 @@ def random_flip(images_BxHxWxC: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def channel_statistics(images_NxHxWxC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel over a data set of uint8 images, in the units of [0, 1] pixels: float32 [C] both."""
+    """Mean and standard deviation of each channel over a data set of uint8 images, scaled to [0, 1]: two float32 [C]."""
     values = np.arange(256) / 255
     counts_Cx256 = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images_NxHxWxC, -1, 0)])
     weights_Cx256 = counts_Cx256 / counts_Cx256.sum(axis=1, keepdims=True)
@@ -39,12 +39,12 @@ def make_augment(crop_padding: int, flip: bool) -> Callable[[dict, jax.Array], d
     """Builds the pure function augment(batch, key) -> batch.
 
     Args:
-      crop_padding: pixels of zero padding of the random crop; 0 for no crop.
+      crop_padding: pixels of zero padding for the random crop; 0 for no crop.
       flip: mirror left to right at random.
 
     Returns:
-      A function that changes `batch["image"]`, uint8 [B, H, W, C], and leaves other data as they are. The padding is black, the pixel
-      value 0, as in the usual recipe.
+      A function that augments `batch["image"]`, uint8 [B, H, W, C], and leaves other data unchanged. The padding is black (pixel value 0),
+      as in the usual recipe.
     """
 
     def augment(batch, key):

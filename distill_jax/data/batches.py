@@ -1,4 +1,4 @@
-"""The order of the samples, and the batches of a step."""
+"""The order of the samples, and the batches made from them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,12 +12,12 @@ from distill_jax.data import streaming
 
 
 def epoch_order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
-    """Ids of the samples in each training batch of an epoch: a function of (seed, epoch) alone.
+    """Sample ids of each training batch of an epoch: a function of (seed, epoch) alone.
 
-    NumPy guarantees PCG64's bits for a given seed, but not what `permutation` makes of them; a test pins that.
+    NumPy guarantees PCG64's bits for a given seed, but not how `permutation` uses them; a test pins that.
 
     Returns:
-      int32 [num_examples // batch_size, batch_size], no id twice. The samples left over sit this epoch out.
+      int32 [num_examples // batch_size, batch_size], without repeated ids. Leftover samples are not used in this epoch.
     """
     order = np.random.Generator(np.random.PCG64((seed, epoch))).permutation(num_examples).astype(np.int32)
     steps = num_examples // batch_size
@@ -25,7 +25,7 @@ def epoch_order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np
 
 
 def evaluation_order(num_examples: int, batch_size: int) -> np.ndarray:
-    """All ids in order, int32 [ceil(num_examples / batch_size), batch_size]; the last row is filled up with id 0, to be cut off later."""
+    """All ids in order, int32 [ceil(num_examples / batch_size), batch_size]; the last row is padded with id 0, to be cut off later."""
     steps = -(-num_examples // batch_size)
     order = np.zeros(steps * batch_size, np.int32)
     order[:num_examples] = np.arange(num_examples)
@@ -38,14 +38,14 @@ def is_streamed(rows: dict[str, Any]) -> bool:
 
 
 def source(rows: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-    """The part of a split that every device holds: all of it, or nothing if it is streamed."""
+    """The part of a split held on every device: all of it, or nothing if it is streamed."""
     return {} if is_streamed(rows) else sharding.put(rows, sharding.replicated(mesh))
 
 
 def gather(source: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Adds to a batch the rows of `source`, arrays [N, ...] on the device, that `batch["id"]` names.
+    """Adds to a batch the rows of `source` (arrays [N, ...] on the device) given by `batch["id"]`.
 
-    A streamed batch brings its data along, and its source is empty.
+    A streamed batch already contains its data, and its source is empty.
     """
     return batch | {name: array.at[batch["id"]].get(mode="promise_in_bounds") for name, array in source.items()}
 
@@ -55,15 +55,15 @@ def training_batches(
 ) -> Iterator[dict[str, jax.Array]]:
     """The batches of an epoch from batch `first` on, sharded over the devices.
 
-    A batch holds the ids of its samples, "id" [B], and for streamed images also "image" and "label". Each process reads the rows of
-    its own devices only.
+    A batch holds the ids of its samples, "id" [B], and for streamed images also "image" and "label". Each process reads only the rows
+    of its own devices.
     """
     order = epoch_order(seed, epoch, len(rows["label"]), batch_size)[first:]
     return _batches(rows, order, (seed, epoch), mesh)
 
 
 def evaluation_batches(rows: dict[str, Any], batch_size: int, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
-    """The batches of a whole split in order, of the same form as in training; see `evaluation_order` for the last one."""
+    """The batches of a whole split in order, in the same form as in training; see `evaluation_order` for the last one."""
     return _batches(rows, evaluation_order(len(rows["label"]), batch_size), None, mesh)
 
 
@@ -79,7 +79,7 @@ def _batches(rows: dict[str, Any], order_SxB: np.ndarray, crop_seed: tuple[int, 
 
 
 def in_order(rows: dict[str, Any], count: int, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-    """The samples of a whole split on the host, [batch_size, ...] each; row 0 fills the last batch, to be cut off afterwards."""
+    """The samples of a whole split on the host, in batches [batch_size, ...]; the last is padded with row 0, to be cut off later."""
     order = evaluation_order(count, batch_size)
     if is_streamed(rows):
         return iter(streaming.batches(rows["image"], order, None))

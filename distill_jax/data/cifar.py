@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from the official files, unpacked or in their archive, in the python or the binary form."""
+"""CIFAR-10 and CIFAR-100 from the official files, unpacked or in their archive, in the python or the binary version."""
 
 import hashlib
 import io
@@ -33,14 +33,14 @@ MD5 = {
 
 
 def read(name: str, directory: str) -> Dataset:
-    """Reads `name`, cifar10 or cifar100 (fine labels), from the first form found in `directory`, else from TFDS.
+    """Reads `name`, cifar10 or cifar100 (fine labels), from the first version found in `directory`, otherwise from TFDS.
 
     `directory` holds the unpacked folder or the .tar.gz, or is the unpacked folder; archives are read in place. A file whose md5 is
-    not the official one is read with a warning. Rows keep the order of the files, which is not the order of TFDS. The classes have
-    names if the official file of names lies beside the images.
+    not the official one is read with a warning. Rows keep the order of the files, which differs from that of TFDS. The classes have
+    names if the official file of names is next to the images.
 
     Raises:
-      UserError: a file is missing or damaged, or the set is neither in `directory` nor in TFDS.
+      UserError: a file is missing or damaged, or the data set is neither in `directory` nor in TFDS.
     """
     num_classes, forms = SETS[name]
     found = _find(Path(directory).expanduser(), forms) if directory else None
@@ -56,7 +56,7 @@ def read(name: str, directory: str) -> Dataset:
 
 
 class Form(NamedTuple):
-    """One of the forms in which a set is published."""
+    """One of the published versions of a data set."""
 
     folder: str
     archive: str
@@ -135,7 +135,7 @@ def _class_names(raw: bytes, form: Form, source: str, num_classes: int) -> tuple
     else:
         names = raw.split()
     if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(name, (str, bytes)) for name in names):
-        raise UserError(f"{source}: must hold the names of {num_classes} classes; mend or remove it")
+        raise UserError(f"{source}: must hold the names of {num_classes} classes; repair or remove it")
     return tuple(name if isinstance(name, str) else name.decode("utf-8", "replace") for name in names)
 
 
@@ -167,7 +167,7 @@ def _unpickle(raw: bytes, source: str) -> dict[Any, Any]:
     except Exception as error:  # damaged bytes can make a pickle raise nearly anything
         raise UserError(f"{source}: not a readable CIFAR file (truncated or damaged)") from error
     if not isinstance(batch, dict):
-        raise UserError(f"{source}: holds no dictionary")
+        raise UserError(f"{source}: does not hold a dictionary")
     return batch
 
 

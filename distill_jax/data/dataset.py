@@ -1,4 +1,4 @@
-"""What every reader returns: its checks, its description in words and by hash, and class-balanced choices of its rows."""
+"""The data set that every reader returns: its checks, description and fingerprint, and class-balanced selections of its rows."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from distill_jax.errors import UserError
 
 
 class Dataset(NamedTuple):
-    """A classification set.
+    """A classification data set.
 
     `train` and `test` hold "image" (uint8 [N, H, W, C]) or "tokens" (int32 [N, L]), and "label" (int32 [N], 0..num_classes-1).
     The id of a sample is its row in `train`. For images streamed from disk, "image" is a `streaming.StreamedImages`.
@@ -25,9 +25,9 @@ class Dataset(NamedTuple):
     num_classes: int
     train: dict[str, np.ndarray]
     test: dict[str, np.ndarray]
-    tokenizer: str = ""  # of a text set: its tokenizer as JSON, vocabulary included
-    classes: tuple[str, ...] = ()  # names of the classes, in the order of the labels; () if the data has none
-    evaluated_on: str = "test"  # what `test` holds: test, or validation if it was cut from the training set
+    tokenizer: str = ""  # of a text data set: its tokenizer as JSON, including the vocabulary
+    classes: tuple[str, ...] = ()  # class names in the order of the labels; () if the data has none
+    evaluated_on: str = "test"  # what `test` holds: test, or validation if it was held out from the training set
 
     @property
     def vocabulary_size(self) -> int:
@@ -46,7 +46,7 @@ def take(rows: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarra
 
 
 def class_ranks(labels: np.ndarray) -> np.ndarray:
-    """Each row's place (int [N], from 0) in a shuffled list of its own class.
+    """Each row's position (int [N], from 0) in a shuffled list of its class.
 
     The shuffle is the same in every run: RandomState's stream never changes between numpy releases.
     """
@@ -62,19 +62,19 @@ def class_ranks(labels: np.ndarray) -> np.ndarray:
 def balanced_rows(labels: np.ndarray, count: int) -> np.ndarray:
     """Indices of `count` rows, ascending, taken from the classes in turn.
 
-    If `count` is no multiple of the number of classes, the first ones get one row more. A class that runs out leaves the rest to the
-    others.
+    If `count` is not a multiple of the number of classes, the first classes get one row more. If a class runs out, the others make up for
+    it.
     """
     return np.sort(np.lexsort((labels, class_ranks(labels)))[:count])
 
 
 def held_out_rows(labels: np.ndarray, one_in: int) -> np.ndarray:
-    """Which rows (bool [N]) to hold out for test: one in `one_in` of each class, rounded down, and the same in every run."""
+    """Which rows (bool [N]) to hold out for test: one in `one_in` of each class, rounded down, the same in every run."""
     return class_ranks(labels) < (np.bincount(labels) // one_in)[labels]
 
 
 def describe(dataset: Dataset) -> str:
-    """One line for people, such as "600 train, 180 test, 3 classes: Platelets, RBC, WBC"."""
+    """One human-readable line, such as "600 train, 180 test, 3 classes: Platelets, RBC, WBC"."""
     train, test = (len(rows["label"]) for rows in (dataset.train, dataset.test))
     names = ": " + shown(dataset.classes) if dataset.classes else ""
     return f"{train} train, {test} {dataset.evaluated_on}, {dataset.num_classes} classes{names}"
@@ -82,14 +82,14 @@ def describe(dataset: Dataset) -> str:
 
 def shown(words: Sequence[str]) -> str:
     """The first ten words, each on one line and cut at 40 characters."""
-    lines = [" ".join(word.encode(errors="replace").decode().split()) for word in words[:10]]  # names of folders may be no UTF-8
+    lines = [" ".join(word.encode(errors="replace").decode().split()) for word in words[:10]]  # folder names may not be UTF-8
     return ", ".join(line if len(line) <= 40 else f"{line[:37]}..." for line in lines) + (", ..." if len(words) > 10 else "")
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
     """Identifies the data, so that a resumed run can detect changes.
 
-    Streamed images are identified by which records they are (for a folder: the names of the files), not by their content.
+    Streamed images are identified by their records (for a folder: the file names), not by their content.
 
     Returns:
       train_examples, test_examples; train_sha256, test_sha256; and classes, a list, if the classes have names.
@@ -105,7 +105,7 @@ def _sha256(rows: dict[str, Any]) -> str:
     for key, column in sorted(rows.items()):
         if isinstance(column, np.ndarray):
             digest.update(key.encode())
-            digest.update(np.ascontiguousarray(column).data)  # by itself: added to the key it would be copied
+            digest.update(np.ascontiguousarray(column).data)  # separately: appending it to the key would copy it
         elif isinstance(column, StreamedImages):
             files = "\n".join(getattr(column.records, "files", ()))
             digest.update(key.encode() + column.rows.tobytes() + files.encode(errors="surrogateescape"))
@@ -113,10 +113,10 @@ def _sha256(rows: dict[str, Any]) -> str:
 
 
 def check(dataset: Dataset) -> None:
-    """Refuses what no run can use, and warns of classes that are never tested.
+    """Rejects data that no run can use, and warns of classes without test examples.
 
     Raises:
-      UserError: a split is empty, there is one class only, a label is out of range, images have no pixels, or the inputs of train and
+      UserError: a split is empty, there is only one class, a label is out of range, images have no pixels, or the inputs of train and
         test differ in shape.
     """
     for key, rows in (("train", dataset.train), ("test", dataset.test)):
@@ -126,7 +126,7 @@ def check(dataset: Dataset) -> None:
         if isinstance(labels, np.ndarray) and (labels.min() < 0 or labels.max() >= dataset.num_classes):
             raise UserError(f"{dataset.name}: {key} labels must be 0..{dataset.num_classes - 1}, found {labels.min()}..{labels.max()}")
     if dataset.num_classes < 2:
-        raise UserError(f"{dataset.name}: has one class; classification needs two or more")
+        raise UserError(f"{dataset.name}: has only one class; classification needs two or more")
     for key in dataset.train.keys() - {"label"}:
         train_shape, test_shape = dataset.train[key].shape[1:], dataset.test[key].shape[1:]
         if train_shape != test_shape:
@@ -139,7 +139,7 @@ def check(dataset: Dataset) -> None:
 def _warn_of_untested_classes(dataset: Dataset) -> None:
     labels = dataset.test["label"]
     if not isinstance(labels, np.ndarray):
-        return  # those of a streamed TFDS set, which take a pass over all its records
+        return  # a streamed TFDS data set: reading its labels takes a pass over all records
     missing = np.setdiff1d(np.arange(dataset.num_classes), labels)
     if missing.size:
         names = [dataset.classes[label] if dataset.classes else str(label) for label in missing]
@@ -147,7 +147,7 @@ def _warn_of_untested_classes(dataset: Dataset) -> None:
 
 
 def check_crop(dataset: Dataset, crop_padding: int) -> None:
-    """Raises UserError if the images cannot be cropped at random after padding them by `crop_padding` pixels (data.crop_padding)."""
+    """Raises UserError if `crop_padding` (data.crop_padding, in pixels) does not suit the images."""
     images = dataset.train.get("image")
     if images is None:
         return
@@ -162,6 +162,6 @@ def check_crop(dataset: Dataset, crop_padding: int) -> None:
 
 
 def locate(path: str, directory: str) -> Path:
-    """The file or folder `path` of a data.name; a relative one that does not exist here is looked for in `directory` (data.dir)."""
+    """The file or folder `path` of a data.name. A relative path that does not exist here is resolved against `directory` (data.dir)."""
     place = Path(path).expanduser()
     return place if os.path.exists(place) else Path(directory).expanduser() / place

@@ -1,4 +1,4 @@
-"""Image files in one directory a class, as ImageNet's are."""
+"""Image files in one directory per class, as in ImageNet."""
 
 import os
 import warnings
@@ -25,22 +25,22 @@ class Listing(NamedTuple):
 def read(path: str, directory: str = "", image_size: int = 0) -> Dataset:
     """Reads PATH/train/<class>/* and PATH/test/<class>/* (or val) as RGB; classes are sorted by name.
 
-    Without a train directory it reads PATH/<class>/* and holds out the same fifth of every class in every run. Hidden files and
-    files without the suffix of an image are ignored. 16-bit grey images are scaled to 8 bits; transparency is dropped.
+    Without a train directory, reads PATH/<class>/* and holds out the same fifth of every class in every run. Hidden files and files
+    without an image suffix are ignored. 16-bit grey images are scaled to 8 bits; transparency is dropped.
 
     Args:
-      path: the folder (data.name folder:PATH); a relative path that does not exist here is looked for in `directory`.
+      path: the folder (data.name folder:PATH). A relative path that does not exist here is resolved against `directory`.
       directory: data.dir, or "".
-      image_size: 0 to read all images, which must be of one size, into memory; else they are streamed, and cropped to so many pixels
-        a side.
+      image_size: 0 to read all images, which must have the same size, into memory; otherwise they are streamed, in square crops of this
+        side in pixels.
 
     Raises:
-      UserError: a missing directory, a class without images or one that train lacks, and in memory a damaged image or images of two
-        sizes.
+      UserError: a directory is missing, or a class has no images or is not in train; for images in memory, one is damaged or their sizes
+        differ.
     """
     root, name = locate(path, directory), f"folder:{path}"
     if not os.path.isdir(root):
-        raise UserError(f"data.name {name}: {root} is no directory")
+        raise UserError(f"data.name {name}: {root} is not a directory")
     classes, train, test = _listings(root)
     if image_size:
         splits = [streaming.columns(streaming.FileRecords(*listing), listing.labels, image_size) for listing in (train, test)]
@@ -66,7 +66,7 @@ def _without_splits(root: Path) -> tuple[list[str], Listing, Listing]:
     files, labels = _files(root, classes)
     is_test = held_out_rows(labels, 5)
     if not is_test.any():
-        raise UserError(f"{root}: no class has the 5 images that it takes to hold out one for test")
+        raise UserError(f"{root}: no class has the 5 images needed to hold out one for test")
     rows = {"file": np.array(files), "label": labels}
     train, test = take(rows, ~is_test), take(rows, is_test)
     return classes, Listing(train["file"].tolist(), train["label"]), Listing(test["file"].tolist(), test["label"])
@@ -91,22 +91,22 @@ def _files(root: Path, classes: Sequence[str]) -> Listing:
 
 
 def _class_files(folder: Path) -> list[str]:
-    """The images of a class. Those in folders below are not read, which is said."""
+    """The images of a class. Warns of images in sub-folders, which are not read."""
     entries = _entries(folder)
     nested = next((entry.path for entry in entries if entry.is_dir() and _holds_images(entry.path)), None)
     found = sorted(entry.path for entry in entries if _is_image(entry.name) and entry.is_file())
     if not found and nested:
         layout = "PATH/<class>/* or PATH/train/<class>/* and PATH/test/<class>/*"
-        raise UserError(f"{folder}: has images only in folders below, such as {nested}; the layout must be {layout}")
+        raise UserError(f"{folder}: has images only in sub-folders, such as {nested}; the layout must be {layout}")
     if not found:
         raise UserError(f"{folder}: has no images ({', '.join(SUFFIXES)})")
     if nested:
-        warnings.warn(f"{folder}: images in folders below, such as {nested}, are not read; move them up", stacklevel=2)
+        warnings.warn(f"{folder}: images in sub-folders, such as {nested}, are not read; move them up", stacklevel=2)
     return found
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
-    """All but the hidden ones, such as .DS_Store, the ._x.png that macOS leaves, or .ipynb_checkpoints."""
+    """All entries except hidden ones, such as .DS_Store, the ._x.png files of macOS, or .ipynb_checkpoints."""
     try:
         return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except OSError as error:
@@ -129,7 +129,7 @@ def _read_all(files: Sequence[str]) -> np.ndarray:
         image = _read_image(file)
         if image.shape != first.shape:
             raise UserError(
-                f"images must be of one size: {files[0]} is {_size(first)}, {file} is {_size(image)} (width x height); "
+                f"images must all have the same size: {files[0]} is {_size(first)}, {file} is {_size(image)} (width x height); "
                 "or set data.image_size, and data.crop_padding to 0, to stream and crop them"
             )
         pixels[row] = image

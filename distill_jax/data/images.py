@@ -1,4 +1,4 @@
-"""Image files as Pillow decodes them, or one line that says why it cannot."""
+"""Decodes image files with Pillow, or reports in one line why it cannot."""
 
 import contextlib
 import io
@@ -12,15 +12,15 @@ from distill_jax.errors import UserError
 
 @contextlib.contextmanager
 def opened(name: str, file: str | bytes, advice: str) -> Iterator[Image.Image]:
-    """Opens an image file to decode it in the body of a with statement, whose errors become one line as well.
+    """Opens an image file, to be decoded in the body of a with statement; errors there also become one line.
 
     Args:
-      name: what to call the image in an error.
+      name: the image's name in error messages.
       file: a path, or the content.
       advice: what to do about a damaged image.
 
     Raises:
-      UserError: the file cannot be read, is too large, or is no image that Pillow can decode.
+      UserError: the file cannot be read, is too large, or is not an image that Pillow can decode.
     """
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
@@ -29,17 +29,17 @@ def opened(name: str, file: str | bytes, advice: str) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError as error:
         limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6
-        raise UserError(f"{name}: too large, Pillow reads up to {limit} megapixels; scale it down") from error
+        raise UserError(f"{name}: too large; Pillow reads up to {limit} megapixels; scale it down") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        reason = getattr(error, "strerror", None)  # of the operating system, if it refused
+        reason = getattr(error, "strerror", None)  # the operating system's, if it refused
         raise UserError(f"{name}: {reason or f'not a readable image; {advice}'}") from error
 
 
 def to_rgb(name: str, image: Image.Image) -> Image.Image:
-    """Converts an image of any mode to RGB, 8 bits a channel.
+    """Converts an image of any mode to RGB with 8 bits per channel.
 
-    16-bit grey values are divided by 257, so that 65535 becomes 255. Transparency is dropped: the colours are those stored, as
-    torchvision and TensorFlow read them.
+    16-bit grey values are divided by 257, so that 65535 becomes 255. Transparency is dropped and the stored colours are kept, as in
+    torchvision and TensorFlow.
 
     Raises:
       UserError: the pixels are 32-bit integers or floats, whose range is unknown.
@@ -48,6 +48,6 @@ def to_rgb(name: str, image: Image.Image) -> Image.Image:
         raise UserError(f"{name}: its pixels are 32-bit {'floats' if image.mode == 'F' else 'integers'}; save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):  # Pillow's own conversion clips these at 255
         image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    if isinstance(image.info.get("transparency"), bytes):  # of a palette; Pillow warns if it is not converted first
+    if isinstance(image.info.get("transparency"), bytes):  # of a palette; Pillow warns unless it is converted first
         image = image.convert("RGBA")
     return image.convert("RGB")

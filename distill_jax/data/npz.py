@@ -16,7 +16,7 @@ def read(path: str, directory: str = "") -> Dataset:
     """Reads uint8 images [N, H, W] or [N, H, W, C] and integer labels [N]; train_labels must use all of 0..C-1.
 
     Args:
-      path: of the file (data.name npz:PATH); a relative path that does not exist here is looked for in `directory`.
+      path: of the file (data.name npz:PATH). A relative path that does not exist here is resolved against `directory`.
       directory: data.dir, or "".
 
     Raises:
@@ -47,7 +47,7 @@ def _split(file: Path, arrays: dict[str, np.ndarray], part: str) -> dict[str, np
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise UserError(f"{file}: {part}_images must be uint8 [N, H, W] or [N, H, W, C], is {images.dtype} {images.shape}")
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        raise UserError(f"{file}: {part}_labels must be {len(images)} integers, one an image, is {labels.dtype} {labels.shape}")
+        raise UserError(f"{file}: {part}_labels must be {len(images)} integers, one per image, is {labels.dtype} {labels.shape}")
     return split(images if images.ndim == 4 else images[..., None], labels)
 
 
@@ -56,5 +56,5 @@ def _class_names(file: Path, arrays: dict[str, np.ndarray], num_classes: int) ->
         return ()
     names = arrays["class_names"]
     if names.dtype.kind != "U" or names.shape != (num_classes,):
-        raise UserError(f"{file}: class_names must be {num_classes} strings, one a class, is {names.dtype} {names.shape}")
+        raise UserError(f"{file}: class_names must be {num_classes} strings, one per class, is {names.dtype} {names.shape}")
     return tuple(names.tolist())

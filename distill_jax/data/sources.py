@@ -26,31 +26,30 @@ def load(
     """Reads the data set `name`, one of KNOWN.
 
     Args:
-      name: what to read (data.name).
-      directory: the folder of CIFAR's files or archives, TFDS's data directory, or the folder to which other paths are relative
-        (data.dir).
+      name: the data set (data.name).
+      directory: the folder of CIFAR's files or archives, TFDS's data directory, or the folder that other paths are relative to (data.dir).
       train_examples: 0 for all, or the size of a class-balanced subset of `train` (data.train_examples).
-      validation_examples: 0, or the size of a class-balanced subset that is cut from `train` first and replaces `test`, for tuning
+      validation_examples: 0, or the size of a class-balanced subset that is first held out from `train` and replaces `test`, for tuning
         (data.validation_examples).
-      text_fields: how to read a text set (data.text); see `text.read`. None for the defaults.
-      image_size: 0 to read all images into memory; else images of any size are read from disk when they are needed, and cropped to so
-        many pixels a side (data.image_size).
-      damaged: what to do about a streamed image that cannot be read: "refuse" stops the run there; "skip" first reads every image
-        once and leaves out the damaged ones (data.damaged).
-      tokenizer: of a text set: the JSON of a trained run's tokenizer.json, to encode the sentences with the ids and the length that the
-        run's network knows; "" to fit a new tokenizer to the training set.
+      text_fields: how to read a text data set (data.text); see `text.read`. None for the defaults.
+      image_size: 0 to read all images into memory; otherwise images of any size are read from disk as needed, in square crops of this
+        side in pixels (data.image_size).
+      damaged: what to do about an unreadable streamed image: "refuse" stops the run there; "skip" first reads every image once and
+        leaves out the damaged ones (data.damaged).
+      tokenizer: for a text data set, the content of a trained run's tokenizer.json, to encode the sentences with the ids and the length
+        that the run's network knows; "" to fit a new tokenizer to the training set.
 
-    Every choice of rows is the same in every run. Nothing but damaged images is ever left out of the real `test`.
+    Every selection of rows is the same in every run. Nothing but damaged images is ever left out of the real `test`.
 
     Raises:
-      UserError: an unknown name, a missing or damaged file, or too many examples; the one line names the culprit.
+      UserError: the name is unknown, a file is missing or damaged, or there are too few examples; the message names the cause.
     """
     if damaged not in ("refuse", "skip"):
         raise UserError(f"data.damaged is {damaged!r}; known: refuse, skip")
     dataset = _read(name, directory, text_fields, image_size, tokenizer)
     check(dataset)
     if tokenizer and not dataset.tokenizer:
-        raise UserError(f"data.name {name} has no sentences, which the tokenizer is for")
+        raise UserError(f"data.name {name} has no sentences, but a tokenizer is given")
     if damaged == "skip" and image_size:
         dataset = dataset._replace(train=without_damaged(dataset.train), test=without_damaged(dataset.test))
     if validation_examples:
@@ -65,7 +64,7 @@ def load(
 
 
 def load_config(fields: Any, tokenizer: str = "") -> Dataset:
-    """Reads what config.data asks for; see `load`. A field that it lacks, as those of older runs do, has the default of `load`."""
+    """Reads the data set of config.data; see `load`. Missing fields, as in older runs, have the defaults of `load`."""
     known = ("dir", "train_examples", "validation_examples", "text", "image_size", "damaged")
     arguments = {"dir": "directory", "text": "text_fields"}
     given = {arguments.get(field, field): getattr(fields, field) for field in known if hasattr(fields, field)}
@@ -73,14 +72,14 @@ def load_config(fields: Any, tokenizer: str = "") -> Dataset:
 
 
 def without_damaged(rows: dict[str, Any]) -> dict[str, Any]:
-    """Leaves the images that cannot be read out of a streamed split. The first process reads them all and tells the others."""
+    """Leaves unreadable images out of a streamed split. The first process reads them all and decides for the others."""
     images, readable = rows["image"], np.ones(len(rows["label"]), bool)
     if processes.is_first():
         readable = streaming.are_readable(images)
     readable = processes.from_first(readable)
     damaged = [images.records[int(row)].name for row in images.rows[~readable]]
     if damaged:
-        logs.say(f"left out {len(damaged)} of {len(readable)} images that cannot be read: {', '.join(damaged)}")
+        logs.say(f"left out {len(damaged)} unreadable of {len(readable)} images: {', '.join(damaged)}")
     if not readable.any():
         raise UserError(f"none of the {len(readable)} images of a split can be read")
     return take(rows, readable)
@@ -94,9 +93,9 @@ def check_count(name: str, field: str, count: int, available: int) -> None:
 def _read(name: str, directory: str, fields: Any, image_size: int, tokenizer: str) -> Dataset:
     kind, _, rest = name.partition(":")
     if image_size < 0:
-        raise UserError(f"data.image_size is {image_size}; must be 0 or more")
+        raise UserError(f"data.image_size is {image_size}; it must be at least 0")
     if image_size and kind not in ("folder", "tfds"):
-        raise UserError(f"data.image_size is {image_size}, but {name} is not streamed; folder:PATH and tfds:NAME are. Set it to 0")
+        raise UserError(f"data.image_size is {image_size}, but {name} is not streamed; only folder:PATH and tfds:NAME are. Set it to 0")
     if name == "digits":
         return _digits()
     if name in cifar.SETS:

@@ -1,7 +1,7 @@
-"""Images read from disk when they are needed: sets of any length, images of any size.
+"""Images read from disk as needed: data sets of any length, images of any size.
 
 Each process reads its own share of a batch; grain's threads decode it a few batches ahead of the step. The order of the samples is a
-function of (seed, epoch), as for data in memory, and a crop one of (seed, epoch, id): a run resumes within an epoch with nothing stored.
+function of (seed, epoch), as for data in memory, and each crop of (seed, epoch, id), so a run resumes mid-epoch without stored state.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ from PIL import Image
 from distill_jax.data import images as image_files
 from distill_jax.errors import UserError
 
-BATCHES_AHEAD = 4  # decoded before they are asked for
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet's channels, pixels in [0, 1], as everyone has them
+BATCHES_AHEAD = 4  # decoded before they are requested
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet's channels, pixels in [0, 1]; the usual constants
 STD = np.array([0.229, 0.224, 0.225], np.float32)
-AREA = (0.08, 1.0)  # of a training crop, as a fraction of its image
+AREA = (0.08, 1.0)  # of a training crop, as a fraction of the image's
 ASPECT = (3 / 4, 4 / 3)  # width / height of a training crop
-CENTRE = 224 / 256  # side of the evaluation crop, as a fraction of the image's shorter one
-ADVICE = "remove it, or leave all such out with --config.data.damaged=skip (if the run has begun, both take a new --workdir)"
+CENTRE = 224 / 256  # side of the evaluation crop, as a fraction of the image's shorter side
+ADVICE = "remove it, or leave out all such images with --config.data.damaged=skip (if the run has begun, both need a new --workdir)"
 
 
 class Record(NamedTuple):
-    """One sample as it is stored."""
+    """One sample as stored."""
 
-    name: str  # for people
+    name: str  # for messages
     file: str | bytes  # a path, or the content
     label: int
 
@@ -57,11 +57,11 @@ class FileRecords:
 
 @dataclasses.dataclass(frozen=True)
 class StreamedImages:
-    """The column "image" of a split that is not in memory. Its length and indexing are an array's: of rows."""
+    """The column "image" of a split that is not in memory. Has the length of an array of rows, and is indexed like one."""
 
     records: Records
     rows: np.ndarray  # int [N]: the records of this split
-    size: int  # pixels a side of the crops
+    size: int  # side of the crops, in pixels
 
     dtype = np.dtype(np.uint8)
 
@@ -77,7 +77,7 @@ class StreamedImages:
 
 
 def columns(records: Records, labels: Any, size: int) -> dict[str, Any]:
-    """The split of all `records`: its images, streamed, and its labels (int32 [N], or an object that acts like it)."""
+    """The split of all `records`: streamed images, and labels (int32 [N], or an object that acts like it)."""
     return {"image": StreamedImages(records, np.arange(len(records)), size), "label": labels}
 
 
@@ -86,7 +86,7 @@ def batches(images: StreamedImages, ids_SxB: np.ndarray, crop_seed: tuple[int, i
 
     Args:
       images: the split.
-      ids_SxB: ids of the samples, one batch a row.
+      ids_SxB: ids of the samples, one batch per row.
       crop_seed: (seed, epoch) of random crops; None for central ones.
 
     Returns:
@@ -105,7 +105,7 @@ def batches(images: StreamedImages, ids_SxB: np.ndarray, crop_seed: tuple[int, i
 
 
 def are_readable(images: StreamedImages) -> np.ndarray:
-    """Which images of a split can be decoded, bool [N]. Reads them all."""
+    """Which images of a split can be decoded, bool [N]. Reads all of them."""
 
     def is_readable(row):
         try:
@@ -119,14 +119,14 @@ def are_readable(images: StreamedImages) -> np.ndarray:
 
 def in_threads(samples: np.ndarray, load: Any, batch_size: int) -> Iterator[Any]:
     """Calls load(sample) in threads and stacks the results into batches, in order."""
-    import grain  # here, since its import takes seconds, which only streaming should cost
+    import grain  # here, since its import takes seconds and only streaming needs it
 
     options = grain.ReadOptions(num_threads=os.cpu_count(), prefetch_buffer_size=BATCHES_AHEAD * batch_size)
     return iter(grain.MapDataset.source(samples).map(load).to_iter_dataset(options).batch(batch_size))
 
 
 def read_crop(record: Record, size: int, rng: np.random.Generator | None) -> np.ndarray:
-    """Decodes an image and resizes a part of it: a random one, or without `rng` the central one.
+    """Decodes an image and resizes a crop of it: a random one or, without `rng`, the central one.
 
     Returns:
       uint8 [size, size, 3].
@@ -137,7 +137,7 @@ def read_crop(record: Record, size: int, rng: np.random.Generator | None) -> np.
     with image_files.opened(record.name, record.file, ADVICE) as image:
         width, height = image.size
         left, top, right, bottom = central_box(width, height) if rng is None else random_box(width, height, rng)
-        scale = 2 * size / min(right - left, bottom - top)  # a JPEG may be decoded smaller, at twice the resolution that is needed
+        scale = 2 * size / min(right - left, bottom - top)  # a JPEG may be decoded smaller, at twice the resolution needed
         image.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
         x, y = image.size[0] / width, image.size[1] / height
         box = (left * x, top * y, right * x, bottom * y)
@@ -145,9 +145,9 @@ def read_crop(record: Record, size: int, rng: np.random.Generator | None) -> np.
 
 
 def random_box(width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of a training crop: random area, aspect ratio and place (Szegedy et al., arXiv 1409.4842).
+    """(left, top, right, bottom) of a training crop: random area, aspect ratio and position (Szegedy et al., arXiv 1409.4842).
 
-    NumPy guarantees PCG64's bits for a given seed, but not what `uniform` and `integers` make of them; a test pins that.
+    NumPy guarantees PCG64's bits for a given seed, but not how `uniform` and `integers` use them; a test pins that.
     """
     for _ in range(10):
         area = width * height * rng.uniform(*AREA)
@@ -160,6 +160,6 @@ def random_box(width: int, height: int, rng: np.random.Generator) -> tuple[float
 
 
 def central_box(width: int, height: int, fraction: float = CENTRE) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of the central square whose side is `fraction` of the shorter one."""
+    """(left, top, right, bottom) of the central square whose side is `fraction` of the image's shorter side."""
     half = min(width, height) * fraction / 2
     return width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half

@@ -1,6 +1,6 @@
-"""Image and sentence classification sets of TensorFlow Datasets (TFDS).
+"""Image and sentence classification data sets from TensorFlow Datasets (TFDS).
 
-Sets prepared as array_record are read without TensorFlow; all others need it.
+Data sets prepared as array_record are read without TensorFlow; all others need it.
 """
 
 import functools
@@ -17,7 +17,7 @@ from distill_jax.data.dataset import Dataset, split
 from distill_jax.errors import UserError
 
 INSTALL = "install the tfds extra (pip install 'distill_jax[tfds]') or put the archives into data.dir"
-SENTENCES = (  # features that hold a pair or a sentence; the first that a set has are read
+SENTENCES = (  # features that hold a pair or a sentence; the first entry that a data set has is read
     ("sentence1", "sentence2"),
     ("question1", "question2"),
     ("premise", "hypothesis"),
@@ -30,7 +30,7 @@ SENTENCES = (  # features that hold a pair or a sentence; the first that a set h
 
 
 class Examples:
-    """A split prepared as array_record, its images not decoded: `streaming.Records`."""
+    """A split prepared as array_record, with images not decoded. Implements `streaming.Records`."""
 
     def __init__(self, name: str, source: Sequence[dict[str, Any]]):
         self.name, self.source = name, source
@@ -44,7 +44,7 @@ class Examples:
 
 
 class Labels:
-    """The column "label" of a split of `Examples`. Reading it takes a pass over the split, made when the labels are first needed."""
+    """The column "label" of a split of `Examples`. Reading it takes a pass over the split, when the labels are first needed."""
 
     def __init__(self, examples: Examples):
         self.examples = examples
@@ -65,21 +65,21 @@ class Labels:
 
 
 def read(name: str, directory: str, fields: Any = None, image_size: int = 0, tokenizer: str = "") -> Dataset:
-    """Reads the TFDS set `name` from `directory`, or with TensorFlow installed downloads it to there.
+    """Reads the TFDS data set `name` from `directory` or, with TensorFlow installed, downloads it there.
 
-    The set needs the features "label", and "image" (uint8, all of one size) or one of SENTENCES. The first of test, validation and
-    validation_matched that has labels is the test set (GLUE's test has none).
+    The data set needs the features "label", and "image" (uint8, all of the same size) or one of SENTENCES. The first of test, validation
+    and validation_matched that has labels is the test set (GLUE's test has none).
 
     Args:
-      name: of the set (data.name tfds:NAME).
+      name: of the data set (data.name tfds:NAME).
       directory: data.dir; "" for TFDS's own.
-      fields: data.text, of which a set of sentences uses max_length and vocabulary_size; its splits are as in `text.read`.
-      image_size: 0, or the side in pixels of the crops of streamed images, which may be of any size; that takes a set prepared as
-        array_record, whose examples can be read in any order.
+      fields: data.text; sentences use max_length and vocabulary_size. The splits are as in `text.read`.
+      image_size: 0, or the side in pixels of the crops of streamed images, which may have any size. Streaming needs a data set prepared
+        as array_record, whose examples can be read in any order.
       tokenizer: as in `text.read`.
 
     Raises:
-      UserError: there is no such set, it is of another kind, or it cannot be read without TensorFlow.
+      UserError: there is no such data set, it is of an unsupported kind, or it cannot be read without TensorFlow.
     """
     full_name = f"tfds:{name}"
     builder = _builder(name, directory)
@@ -104,7 +104,7 @@ def read(name: str, directory: str, fields: Any = None, image_size: int = 0, tok
 
 
 def _sentences(features: dict[str, Any], full_name: str) -> tuple[str, ...]:
-    """Names of the features that hold sentences; () for a set of images."""
+    """Names of the features that hold sentences; () for images."""
     sentences = next((keys for keys in SENTENCES if set(keys) <= set(features)), ())
     if not ("image" in features or sentences) or not hasattr(features.get("label"), "num_classes"):
         known = "; ".join(", ".join(keys) for keys in SENTENCES)
@@ -113,7 +113,7 @@ def _sentences(features: dict[str, Any], full_name: str) -> tuple[str, ...]:
 
 
 def _split_names(builder: Any, rows: Callable[[str], Iterable[dict[str, Any]]], full_name: str) -> tuple[str, str]:
-    """train, and the first split with labels to test on."""
+    """train, and the first test or validation split with labels."""
     splits = builder.info.splits
     candidates = [key for key in ("test", "validation", "validation_matched") if key in splits]
     held_out = next((key for key in candidates if not _is_unlabelled(rows(key))), None)
@@ -123,7 +123,7 @@ def _split_names(builder: Any, rows: Callable[[str], Iterable[dict[str, Any]]], 
 
 
 def _class_names(label: Any) -> tuple[str, ...]:
-    """Names of a ClassLabel; () for those that TFDS makes up: 0, 1, ..."""
+    """Names of a ClassLabel; () for the names that TFDS makes up: 0, 1, ..."""
     names = tuple(label.names or ())
     return () if names == tuple(str(number) for number in range(len(names))) else names
 
@@ -135,7 +135,7 @@ def _builder(name: str, directory: str) -> Any:
         return tfds.builder(name, data_dir=Path(directory).expanduser() if directory else None)
     except ImportError as error:
         raise UserError(f"data.name tfds:{name}: {_first_line(error)}; {INSTALL}") from error
-    except Exception as error:  # TFDS looks in many places, each of which fails in its own way
+    except Exception as error:  # TFDS looks in many places, and each fails in its own way
         raise UserError(f"data.name tfds:{name}: {_first_line(error)}") from error
 
 
@@ -152,7 +152,7 @@ def _row_reader(builder: Any, full_name: str) -> Callable[[str], Iterable[dict[s
 
     try:
         builder.download_and_prepare()
-    except Exception as error:  # the network, the disk, the set's own code
+    except Exception as error:  # the network, the disk, the data set's own code
         raise UserError(f"data.name {full_name}: TFDS could not prepare it: {_first_line(error)}") from error
     one_shard_at_a_time = tfds.ReadConfig(interleave_cycle_length=1)
     return lambda key: tfds.as_numpy(builder.as_dataset(split=key, read_config=one_shard_at_a_time))
@@ -181,7 +181,7 @@ def _stack(examples: Iterable[dict[str, Any]], where: str) -> dict[str, np.ndarr
             raise UserError(f"{where}: images must be uint8, are {image.dtype}")
         if images and image.shape != images[0].shape:
             raise UserError(
-                f"{where}: images must be of one size, found {images[0].shape} and {image.shape} (H, W, C); "
+                f"{where}: images must all have the same size, found {images[0].shape} and {image.shape} (H, W, C); "
                 "or set data.image_size, and data.crop_padding to 0, to stream and crop them"
             )
         images.append(image)

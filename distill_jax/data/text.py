@@ -1,4 +1,4 @@
-"""Sentences, or pairs of sentences, to classify: files of labels and text, and the tasks of GLUE as published."""
+"""Sentences, or pairs of sentences, to classify: files of labels and text, and the GLUE tasks as published."""
 
 import collections
 import itertools
@@ -14,7 +14,7 @@ from distill_jax.data.dataset import Dataset, held_out_rows, shown
 from distill_jax.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[SEP]")  # ids 0, 1, 2: padding, an unknown word, the separator between a pair's sentences
-# The columns of a known layout: the label's, then the sentences'.
+# The columns of each known layout: label first, then sentences.
 TSV = (("label", "sentence", "sentence2"), ("label", "text", "sentence2"), ("label", "sentence"), ("label", "text"))
 GLUE = {
     "MNLI": ("gold_label", "sentence1", "sentence2"),
@@ -24,7 +24,7 @@ GLUE = {
     "MRPC": ("Quality", "#1 String", "#2 String"),
     "SST-2": ("label", "sentence"),
 }
-# Words that a header is made of. A line of nothing else, whose label no other line has, is taken for one.
+# Words found in headers. A line of only such words, whose label no other line has, is taken to be a header.
 HEADER_WORDS = set(
     "label labels class classes category categories target y tag topic intent emotion sentiment rating score gold output "
     "text texts sentence sentences question questions premise hypothesis title description review comment message tweet "
@@ -34,7 +34,7 @@ COLUMNS = "name the columns `label` and `sentence` (and `sentence2` for pairs) i
 
 
 class Settings(NamedTuple):
-    """How a text set is read (data.text); see `read`."""
+    """How to read a text data set (data.text); see `read`."""
 
     format: str = "tsv"
     test: str = ""
@@ -43,7 +43,7 @@ class Settings(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A sentence or a pair, its label as written, and the number of its line, from 1."""
+    """A sentence or a pair, its label as written, and its line number, from 1."""
 
     line: int
     label: str
@@ -57,36 +57,37 @@ def read(path: str, directory: str, fields: Any = None, tokenizer: str = "") -> 
     """Reads labelled sentences from a file, or from the folder of a GLUE task.
 
     The formats (fields.format):
-      trec: `label sentence` a line, split at the first blank. Of TREC's own `DESC:manner` the coarse class, DESC, is the label.
+      trec: lines of `label sentence`, split at the first blank. For TREC's own labels, such as `DESC:manner`, only the coarse class (DESC)
+        is used.
       tsv: columns split at tabs, without quoting. If a cell of the first line is `label`, that line is a header, whose other columns
-        must include `sentence` or `text`, and in a set of pairs `sentence2`; upper and lower case are the same. Without a header each
-        line is `label<TAB>sentence`.
+        must include `sentence` or `text` and, for pairs, `sentence2`; case does not matter. Without a header, each line is
+        `label<TAB>sentence`.
       glue: PATH is a task's folder with train.tsv and dev.tsv (MNLI: dev_matched.tsv). The dev set is the test set, since GLUE's
         test.tsv has no labels. CoLA, SST-2, MRPC, RTE, WNLI, QNLI, QQP and MNLI are recognised by their columns.
 
-    Files are UTF-8, or Latin-1 if they are not valid UTF-8. If the first training label is an integer, all labels must be, and must
-    use all of 0..C-1 or of 1..C; else labels are names, and the classes are sorted by name. A row with a label but no sentence is left
-    out with a warning that gives its line: published sets (MPQA, CR, QQP) have a few. So are rows of QQP that lack columns. A label
-    with a single training row is kept, also with a warning: it is often a header or a typing error.
+    Files are UTF-8, or Latin-1 if they are not valid UTF-8. If the first training label is an integer, all labels must be integers and
+    use all of 0..C-1 or of 1..C; otherwise labels are names, and the classes are sorted by name. A row with a label but no sentence is
+    left out, with a warning that gives its line: published data sets (MPQA, CR, QQP) have a few. So are rows of QQP that lack columns. A
+    label with a single training row is kept, also with a warning: it is often a header or a typo.
 
     Args:
       path: of the training file or the task's folder (data.name text:PATH), relative to `directory` if that is set.
       directory: data.dir, or "".
       fields: data.text, or None for the defaults:
         format: trec, tsv or glue.
-        test: the test file, relative to `directory`, for glue to the task's folder. "": GLUE's dev set, or for the other formats the
-          same tenth of every class in every run, taken from the training file.
-        max_length: in tokens; longer rows are cut, the longer sentence of a pair first.
-        vocabulary_size: the most token ids: three special ones and the most frequent words of the training split.
-      tokenizer: the JSON of a trained run's tokenizer, which then decides the ids and the length of the rows; "" to fit a new one.
+        test: the test file, relative to `directory` or, for glue, to the task's folder. "": GLUE's dev set or, for the other formats, a
+          tenth of every class in the training file, the same in every run.
+        max_length: in tokens; longer rows are truncated, the longer sentence of a pair first.
+        vocabulary_size: maximum number of token ids: three special ones and the most frequent words of the training split.
+      tokenizer: the JSON of a trained run's tokenizer, which then determines the ids and the length of the rows; "" to fit a new one.
 
     Returns:
-      A set whose splits hold "tokens" (int32 [N, L]; 0 is padding, 1 a word not in the vocabulary, 2 separates the sentences of a
-      pair) and "label" (int32 [N]). L is the length of the longest training row, at most max_length.
+      A data set whose splits hold "tokens" (int32 [N, L]; 0 is padding, 1 an unknown word, 2 separates the sentences of a pair) and
+      "label" (int32 [N]). L is the length of the longest training row, at most max_length.
 
     Raises:
-      UserError: a missing file, an unknown layout, a blank line, a row without a label, with one that train lacks or with too
-        few or too many columns, or a field out of range.
+      UserError: a file is missing, the layout is unknown, there is a blank line, a row has no label, a label not in train, or too few or
+        too many columns, or a field is out of range.
     """
     settings = _settings(fields)
     if settings.format not in PARSERS:
@@ -104,7 +105,7 @@ def read(path: str, directory: str, fields: Any = None, tokenizer: str = "") -> 
 
 
 def encode(name: str, num_classes: int, train: Split, test: Split, fields: Any = None, tokenizer: str = "") -> Dataset:
-    """The data set of two splits whose sentences are not empty; see `read`. A new vocabulary is fitted on `train` alone."""
+    """Encodes two splits of non-empty sentences as a data set; see `read`. A new vocabulary is fitted on `train` alone."""
     words = _load(tokenizer) if tokenizer else _fit(train[0], _settings(fields))
     train_tokens = _tokens(words, _sentences(train[0]))
     length = train_tokens.shape[1]
@@ -119,14 +120,14 @@ def encode_sentences(tokenizer: str, sentences: Sequence[str | Sequence[str]]) -
     """Encodes sentences for a trained network.
 
     Args:
-      tokenizer: the JSON of the run's tokenizer.json.
-      sentences: strings, or for a network of pairs pairs of strings.
+      tokenizer: the content of the run's tokenizer.json.
+      sentences: strings or, for a network trained on pairs, pairs of strings.
 
     Returns:
-      int32 [N, L], as long as the network's training rows; longer sentences are cut, as in training.
+      int32 [N, L], as long as the network's training rows; longer sentences are truncated, as in training.
 
     Raises:
-      UserError: a sentence is empty or is neither a string nor a pair, or the tokenizer is not one that a run saved.
+      UserError: a sentence is empty or is neither a string nor a pair, or the tokenizer was not saved by a run.
     """
     words = _load(tokenizer)
     if isinstance(sentences, str):
@@ -148,7 +149,7 @@ def _settings(fields: Any) -> Settings:
 
 
 def drop_empty(where: str, rows: list[Row]) -> list[Row]:
-    """The rows whose sentences all have text. Warns of the others, giving their lines; raises UserError if none is left."""
+    """The rows without empty sentences. Warns of the others, giving their lines; raises UserError if no row is left."""
     kept = [row for row in rows if all(row.sentences)]
     if not kept:
         raise UserError(f"{where}: no row has a sentence")
@@ -174,7 +175,7 @@ def _test_split(file: Path, format: str, classes: dict[str, int], train_file: Pa
     rows = _rows(file, format)
     labels = _labels(file, rows, classes)
     if len(rows[0].sentences) != len(train[0].sentences):
-        raise UserError(f"{file}: rows of {len(rows[0].sentences)} sentences; {train_file} has {len(train[0].sentences)}")
+        raise UserError(f"{file}: {len(rows[0].sentences)} sentences per row; {train_file} has {len(train[0].sentences)}")
     return rows, labels
 
 
@@ -182,7 +183,7 @@ def _hold_out(file: Path, rows: list[Row], labels: np.ndarray) -> tuple[Split, S
     """The training and the test split of a single file."""
     is_test = held_out_rows(labels, 10)
     if not is_test.any():
-        raise UserError(f"{file}: no class has the 10 rows that it takes to hold out one; set data.text.test")
+        raise UserError(f"{file}: no class has the 10 rows needed to hold out one; set data.text.test")
     train, test = ((list(itertools.compress(rows, chosen)), labels[chosen]) for chosen in (~is_test, is_test))
     return train, test
 
@@ -200,13 +201,13 @@ def _rows(file: Path, format: str) -> list[Row]:
 
 
 def _lines(file: Path) -> list[str]:
-    """Splits at line feeds only: Latin-1's 0x85, an ellipsis in some of these sets, is a line break to str.splitlines."""
+    """Splits at line feeds only: Latin-1's 0x85, an ellipsis in some of these data sets, is a line break to str.splitlines."""
     try:
         raw = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from error
     if b"\0" in raw:
-        raise UserError(f"{file}: not a text file in UTF-8 or Latin-1 (it has zero bytes)")
+        raise UserError(f"{file}: not a UTF-8 or Latin-1 text file (it has zero bytes)")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -230,14 +231,14 @@ def _parse_tsv(file: Path, lines: list[str]) -> Iterator[Row]:
     if "label" in header:
         return _parse_columns(file, lines, 1, len(header), _columns(file, header, TSV))
     if len(header) != 2:
-        raise UserError(f"{file}:1: {len(header)} columns split at tabs, must be label<TAB>sentence; or {COLUMNS}")
+        raise UserError(f"{file}:1: {len(header)} tab-separated columns, must be label<TAB>sentence; or {COLUMNS}")
     return _parse_columns(file, lines, 0, 2, (0, 1))
 
 
 def _parse_glue(file: Path, lines: list[str]) -> Iterator[Row]:
     header = lines[0].split("\t")
     if "score" in header:
-        raise UserError(f"{file}: scores, not classes (STS-B is regression); use one of the classification tasks")
+        raise UserError(f"{file}: has scores, not classes (STS-B is regression); use one of the classification tasks")
     if len(header) == 4 and header[1] in ("0", "1"):  # CoLA: source, label, the author's mark, sentence
         return _parse_columns(file, lines, 0, 4, (1, 3))
     is_qqp = set(GLUE["QQP"]) <= set(header)
@@ -260,7 +261,7 @@ def _parse_columns(
         if len(cells) < width and short_is_empty:
             yield Row(number, "?", ("",) * (len(columns) - 1))
         elif len(cells) != width:
-            raise UserError(f"{file}:{number}: {len(cells)} columns split at tabs, must be {width}")
+            raise UserError(f"{file}:{number}: {len(cells)} tab-separated columns, must be {width}")
         else:
             label, *sentences = (cells[column] for column in columns)
             yield Row(number, label, tuple(sentences))
@@ -278,7 +279,7 @@ def _classes(file: Path, rows: list[Row]) -> dict[str, int]:
     if _is_integer(rows[0].label):
         for row in rows:
             if not _is_integer(row.label):
-                raise UserError(f"{file}:{row.line}: label {row.label!r} is no integer, as the first row's is")
+                raise UserError(f"{file}:{row.line}: label {row.label!r} is not an integer, but the first row's is")
         labels = sorted(labels, key=int)
         if [int(label) for label in labels] not in (list(range(len(labels))), list(range(1, len(labels) + 1))):
             raise UserError(f"{file}: integer labels must be all of 0..C-1 or 1..C, are {shown(labels)}")
@@ -293,18 +294,18 @@ def _labels(file: Path, rows: list[Row], classes: dict[str, int]) -> np.ndarray:
 
 
 def _check_labels(file: Path, rows: list[Row]) -> None:
-    """Refuses a header that would become a class, and warns of labels with a single row, where any other header is found."""
+    """Rejects a header that would become a class, and warns of labels with a single row, which reveals any other header."""
     counts = collections.Counter(row.label for row in rows)
     single = [row for row in rows if counts[row.label] == 1]
     if single and single[0].line == 1 and _is_header(rows):
-        raise UserError(f"{file}:1: looks like a header; {COLUMNS} (data.text.format=tsv), or remove that line")
+        raise UserError(f"{file}:1: looks like a header; {COLUMNS} (data.text.format=tsv), or remove this line")
     if single:
         lines = [f"line {row.line} {row.label!r}" for row in single]
-        warnings.warn(f"{file}: a single row for {len(single)} of {len(counts)} labels: {shown(lines)}", stacklevel=2)
+        warnings.warn(f"{file}: {len(single)} of {len(counts)} labels have a single row: {shown(lines)}", stacklevel=2)
 
 
 def _is_header(rows: list[Row]) -> bool:
-    """Whether the first row has a name for its label, and either all others have integers or it consists of a header's words."""
+    """Whether the first row's label is not an integer, and either all other labels are or the row consists of header words."""
     if _is_integer(rows[0].label):
         return False
     words = re.findall(r"[^\W\d_]+", " ".join((rows[0].label, *rows[0].sentences)).lower())
@@ -324,9 +325,9 @@ def _fit(rows: list[Row], settings: Any) -> Any:
 
     size, max_length = settings.vocabulary_size, settings.max_length
     if max_length < 3:
-        raise UserError(f"data.text.max_length is {max_length}; must be at least 3: a word, the separator, a word")
+        raise UserError(f"data.text.max_length is {max_length}; it must be at least 3: a word, the separator, a word")
     if size <= len(SPECIAL):
-        raise UserError(f"data.text.vocabulary_size is {size}; must be more than the {len(SPECIAL)} special ids")
+        raise UserError(f"data.text.vocabulary_size is {size}; it must be greater than {len(SPECIAL)}, the number of special ids")
 
     def build(words):
         tokenizer = Tokenizer(models.WordLevel(words, unk_token=SPECIAL[1]))
@@ -337,7 +338,7 @@ def _fit(rows: list[Row], settings: Any) -> Any:
     trained = build({})
     trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
     trained.train_from_iterator(itertools.chain.from_iterable(row.sentences for row in rows), trainer)
-    tokenizer = build(trained.get_vocab())  # to it "[PAD]" in a text is three words, not the special token
+    tokenizer = build(trained.get_vocab())  # reads "[PAD]" in a text as three words, not as the special token
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A", pair=f"$A {SPECIAL[2]} $B", special_tokens=[(SPECIAL[2], SPECIAL.index(SPECIAL[2]))]
     )
@@ -354,7 +355,7 @@ def _load(tokenizer: str) -> Any:
     except Exception as error:  # the library raises nothing more specific
         raise UserError("tokenizer.json: not a readable tokenizer (damaged, or not saved by a run)") from error
     if not words.padding or not words.padding["length"] or not words.truncation:
-        raise UserError("tokenizer.json: states no length of the rows; use one that a run saved")
+        raise UserError("tokenizer.json: has no fixed row length; use one saved by a run")
     return words
 
 
