@@ -337,7 +337,7 @@ def test_a_table_says_what_the_guides_would(family):
     assert summary["test_nll"] == pytest.approx(whole["test_nll"], rel=1e-3)
     assert "teacher_agreement" in whole and "teacher_agreement" not in summary
     config.data.crop_padding = 1
-    with pytest.raises(UserError, match="method.guide_logits is 'table', which takes data.crop_padding=0"):
+    with pytest.raises(UserError, match="method.guide_logits is 'table', which needs data.crop_padding=0"):
         build(config, folder / "table")
 
 

@@ -130,10 +130,10 @@ def test_damaged_weights_of_a_finished_run_are_noticed(finished, exp, tmp_path, 
     folder = shutil.copytree(finished[0], tmp_path / "copy")
     weights = folder / "snapshots" / "epoch_4"
     damage(weights, how)
-    with pytest.raises(UserError, match=f"^{weights} is damaged; delete it and run that run's command again"):
+    with pytest.raises(UserError, match=f"^{weights} is damaged; delete it and repeat that run's command"):
         trained.load(folder)
     shutil.rmtree(weights)
-    with pytest.raises(UserError, match=f"^{weights} is missing; run that run's command again"):
+    with pytest.raises(UserError, match=f"^{weights} is missing; repeat that run's command"):
         trained.load(folder)
     run(act_at(exp, 0, crash), 0, folder)  # as both messages say; it writes them anew without another step
     assert checkpoints.sha256(trained.load(folder).variables) == finished[1]["weights_sha256"]
@@ -144,7 +144,7 @@ def test_weights_of_another_epoch_are_noticed(finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "copy")
     shutil.rmtree(folder / "snapshots" / "epoch_4")
     shutil.copytree(folder / "snapshots" / "epoch_2", folder / "snapshots" / "epoch_4")
-    with pytest.raises(UserError, match="epoch_4: not the weights that the run's summary.json tells of; train that network again"):
+    with pytest.raises(UserError, match="epoch_4: not the weights recorded in the run's summary.json; retrain that network"):
         trained.load(folder)
 
 

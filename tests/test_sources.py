@@ -438,7 +438,7 @@ def test_npz_without_channels(tmp_path):
             {"train_images": np.zeros((6, 0, 0), np.uint8), "test_images": np.zeros((3, 0, 0), np.uint8)},
             r"images are empty, of shape \(0, 0",
         ),
-        ({"train_labels": np.zeros(6, int), "test_labels": np.zeros(3, int)}, "has one class; classification needs two or more"),
+        ({"train_labels": np.zeros(6, int), "test_labels": np.zeros(3, int)}, "has only one class; classification needs two or more"),
         ({"class_names": np.array(["a", "b"])}, "class_names must be 3 strings, one per class, is <U1"),
         ({"class_names": np.arange(3)}, "class_names must be 3 strings"),
         ({"class_names": np.array(["a", "b", None])}, "not a readable .npz of plain arrays"),

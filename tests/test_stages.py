@@ -31,7 +31,7 @@ def bad_lists():
     cycle = {"a": a | {"teachers": ("stage:b",)}, "b": a | {"teachers": ("stage:c",)}, "c": {"initial": "stage:a"}}
     return [
         (cycle, "stages.list has stages that need each other: (?=.*a)(?=.*b)(?=.*c)"),
-        ({"big": a | {"teachers": ("stage:none",)}}, "stage big: stage:none is no earlier stage; those are: none"),
+        ({"big": a | {"teachers": ("stage:none",)}}, "stage big: stage:none is not an earlier stage; earlier stages: none"),
         ({"one": {"batchsize": 3}}, "stage one.*batchsize"),
         ({"one": {"batch_size": "many"}}, "stage one.*batch_size"),
         ({}, "stages.list has no stage"),
@@ -51,8 +51,8 @@ def test_a_bad_list_is_told(runs, message, tmp_path):
         ({"method": {"name": "distillation", "temperature": 0.0}, "teachers": ("stage:a",)}, "method.temperature is 0.0"),
         ({"method": {"name": "distillation"}, "teachers": ("stage:a",), "model": {"name": "text_cnn"}}, "model.name is 'text_cnn'"),
         ({"method": {"name": "distillation", "guide_logits": "table"}, "teachers": ("stage:a",)}, "method.guide_logits is 'table'"),
-        ({"method": {"name": "distillation"}}, "teachers: num_teachers is 0; distillation takes one"),
-        ({"initial": "stage:a", "model": {"name": "resnet8"}}, "initial: stage:a holds another network than resnet8"),
+        ({"method": {"name": "distillation"}}, "teachers: num_teachers is 0; distillation takes exactly one"),
+        ({"initial": "stage:a", "model": {"name": "resnet8"}}, "initial: stage:a holds a network that differs from resnet8"),
         ({"data": {"validation_examples": 2000}}, "data.validation_examples is 2000"),
         ({"epochs": 0}, "epochs is 0"),
     ],
@@ -69,7 +69,7 @@ def test_an_unknown_kind_of_family_is_told(tmp_path):
 
 
 def test_a_method_beside_a_family_that_sets_it_is_refused(tmp_path):
-    with pytest.raises(UserError, match="method.name is 'snapshot', but stages 'generations' set each stage's method; remove one"):
+    with pytest.raises(UserError, match="method.name is 'snapshot', but stages 'generations' sets each stage's method; remove one"):
         study.train(family_config(method__name="snapshot"), tmp_path)
 
 

@@ -158,7 +158,7 @@ def test_other_batch_statistics_are_noticed(finished_family, tmp_path):
     network = distill_jax.load(folder)
     statistics = jax.tree.map(lambda leaf: leaf + 1, network.variables["batch_stats"])
     checkpoints.save_weights(folder / "snapshots" / "epoch_2", network.variables | {"batch_stats": statistics})
-    with pytest.raises(UserError, match="not the weights that the run's summary.json tells of"):
+    with pytest.raises(UserError, match="not the weights recorded in the run's summary.json"):
         distill_jax.load(folder)
     summary = workdir.load_summary(folder)
     del summary["weights_sha256"]  # summaries of schema 1 tell of the parameters alone
@@ -166,7 +166,7 @@ def test_other_batch_statistics_are_noticed(finished_family, tmp_path):
     distill_jax.load(folder)
     summary["params_sha256"] = "0"
     workdir.write_json(folder / "summary.json", summary)
-    with pytest.raises(UserError, match="not the weights that the run's summary.json tells of"):
+    with pytest.raises(UserError, match="not the weights recorded in the run's summary.json"):
         distill_jax.load(folder)
 
 

@@ -56,7 +56,7 @@ def test_members_that_do_not_fit_are_told(finished_family, finished_colours, tmp
     with pytest.raises(UserError, match=r"member .*generation_0 takes inputs of shape \(8, 8, 1\); those of npz:.* are \(9, 9, 1\)"):
         transfer.ensemble(config, tmp_path / "new", [str(finished_family[0] / "generation_0")])
     renamed = colours_config(tmp_path / "renamed.npz", names=("green", "red", "blue"))
-    with pytest.raises(UserError, match="member .* has other classes than npz:.*: class 0 is 'red' there and 'green' here"):
+    with pytest.raises(UserError, match="member .* has different classes from npz:.*: class 0 is 'red' there and 'green' here"):
         transfer.ensemble(renamed, tmp_path / "new", [str(finished_colours[0])])
     assert not (tmp_path / "new").exists()
 

@@ -124,11 +124,11 @@ def test_what_is_missing_is_told_or_made_again(copy, finished, capsys):
     (copy / "gone").rename(copy / "network.json")
 
     (copy / "summary.json").unlink()
-    assert f"{copy}: the run is not finished; run its command again" in refusal(do, "features", copy)
+    assert f"{copy}: the run is not finished; repeat its command" in refusal(do, "features", copy)
     assert again(copy)["params_sha256"] == finished[1]["params_sha256"]
 
     shutil.rmtree(copy / "snapshots")
-    assert "snapshots/epoch_4 is missing; run that run's command again" in refusal(do, "features", copy)
+    assert "snapshots/epoch_4 is missing; repeat that run's command" in refusal(do, "features", copy)
     capsys.readouterr()
     assert again(copy)["params_sha256"] == finished[1]["params_sha256"]
     assert "no ensemble of snapshots" in capsys.readouterr().out
@@ -141,7 +141,7 @@ def test_a_flipped_byte_of_the_weights_is_noticed(copy, finished, capsys):
         content = bytearray(largest.read_bytes())
         content[200] ^= 1
         largest.write_bytes(content)
-    assert "snapshots/epoch_4 is damaged; delete it and run that run's command again" in refusal(do, "features", copy)
+    assert "snapshots/epoch_4 is damaged; delete it and repeat that run's command" in refusal(do, "features", copy)
     shutil.rmtree(copy / "snapshots" / "epoch_4")
     summary = again(copy)
     assert "no ensemble of snapshots" in capsys.readouterr().out and "snapshot_ensemble" not in summary

@@ -1,9 +1,9 @@
-"""The distillation methods, one a file, and the registry.
+"""The distillation methods, one per file, and the registry.
 
-A method is a function of its options that returns a `Method`, see base.py. It takes what it needs of the run, too: an argument with
-the name of a field of `Setting` is filled in. A method of your own needs no change here:
+A method is a function that takes options and returns a `Method` (see base.py). Arguments named like a field of `Setting` are filled in by
+the run. Your own method needs no change here:
 
-    # my_methods.py, in the folder from which you start run.py:
+    # my_methods.py, in the folder where you start run.py:
     #   def label_noise(num_classes, rate=0.1):
     #       ...
     #       return Method(signal, loss)
@@ -29,7 +29,7 @@ __all__ = [
     "options", "patriarch", "snapshot_distillation", "supervised", "wants_table",
 ]  # fmt: skip
 
-GUIDE_LOGITS = ("forward", "table")  # how the run asks frozen teachers: see `options`
+GUIDE_LOGITS = ("forward", "table")  # how the run gets the logits of frozen teachers: see `options`
 METHODS = {
     "densely_guided": densely_guided,
     "distillation": distillation,
@@ -41,12 +41,12 @@ METHODS = {
 
 
 def create(name: str, setting: Setting, **given: Any) -> Method:
-    """The method `name` for a run.
+    """Creates the method `name` for a run.
 
     Args:
-      name: one of `METHODS`, an import path "module:function", or several with + between them: their teachers add up (`combine`).
+      name: one of `METHODS`, an import path "module:function", or several of these joined by +, whose teacher terms add up (`combine`).
       setting: the run.
-      **given: the method's options; of several methods a dict each, by name.
+      **given: the method's options; for several methods, a dict for each, by name.
 
     Raises:
       ValueError: the method, or one of its options, is unknown or out of range. The message begins with the option's name.
@@ -66,10 +66,10 @@ def create(name: str, setting: Setting, **given: Any) -> Method:
 
 
 def options(name: str) -> dict[str, Any]:
-    """The options of a method and their defaults; of several methods a dict each, by name.
+    """The options of a method and their defaults; for several methods, a dict for each, by name.
 
-    Every method that frozen networks of other runs teach has the option guide_logits, which is the run's to act on: "forward" runs
-    these networks on each batch; "table" runs them once on the training set, before the training, where augmentation is off.
+    Every method taught by frozen networks of other runs has the option guide_logits, which the run implements: "forward" runs these
+    networks on each batch; "table" runs them once on the training set, before training, and requires augmentation off.
     """
     if "+" in name:
         members = name.split("+")
@@ -81,21 +81,21 @@ def options(name: str) -> dict[str, Any]:
 
 
 def wants_table(name: str, **given: Any) -> bool:
-    """Whether option guide_logits asks for a table."""
+    """Whether the option guide_logits asks for a table."""
     members = [given.get(member, {}) for member in name.split("+")] if "+" in name else [given]
     return any(member.get("guide_logits") == "table" for member in members)
 
 
 def is_guided(name: str) -> bool:
-    """Whether a method, or one of several, is taught by frozen networks of other runs."""
+    """Whether a method, or any one of several, is taught by frozen networks of other runs."""
     return any("num_teachers" in _arguments(find(member)) for member in name.split("+"))
 
 
 def find(name: str) -> Callable[..., Method]:
-    """The function behind a name.
+    """The function with the given name.
 
     Raises:
-      ValueError: there is none.
+      ValueError: there is no such method.
     """
     if ":" in name:
         try:
@@ -110,7 +110,7 @@ def find(name: str) -> Callable[..., Method]:
 
 
 def _create_member(name: str, setting: Setting, given: dict[str, Any]) -> Method:
-    """One of several methods; an error names its options as NAME.OPTION."""
+    """Creates one of several methods; errors name its options as NAME.OPTION."""
     try:
         return create(name, setting if is_guided(name) else setting._replace(num_teachers=0), **given)
     except ValueError as error:
@@ -118,7 +118,7 @@ def _create_member(name: str, setting: Setting, given: dict[str, Any]) -> Method
 
 
 def _own(name: str, function: Callable[..., Method], arguments: dict[str, Any]) -> Method:
-    """A user's own method, whose function may raise anything."""
+    """Creates a user's own method, whose function may raise anything."""
     try:
         method = function(**arguments)
     except Exception as error:

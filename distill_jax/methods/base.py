@@ -1,15 +1,15 @@
-"""What a distillation method is: a record of pure functions, in the spirit of optax's GradientTransformation.
+"""The definition of a distillation method: a record of pure functions, in the spirit of optax's GradientTransformation.
 
     teacher = method.init(network)
     for epoch in range(1, epochs + 1):
         for batch in batches:
-            signal = method.signal(teacher, batch, key)         # outside the function that is differentiated
+            signal = method.signal(teacher, batch, key)         # outside the differentiated function
             loss = method.loss(logits, labels, signal).loss     # inside it
             if method.observe:
                 teacher = method.observe(teacher, batch.ids, logits)
         teacher = method.end_epoch(teacher, network, epoch)
 
-A network is what flax's `apply` takes: {"params": ..., "batch_stats": ...}. `examples/own_loop.py` is such a loop.
+A network is what flax's `apply` takes: {"params": ..., "batch_stats": ...}. `examples/own_loop.py` is a complete loop of this form.
 """
 
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-Teacher = Any  # a pytree of arrays; None where there is no teacher (yet)
-Signal = Any  # what the teacher says of one batch: a pytree of arrays, or None
+Teacher = Any  # a pytree of arrays; None if there is no teacher (yet)
+Signal = Any  # the teacher's output for one batch: a pytree of arrays, or None
 Network = Any  # {"params": ..., "batch_stats": ...}
 
 
 class Batch(NamedTuple):
-    """What a teacher may look at."""
+    """What a teacher sees."""
 
-    inputs: Any  # as the student gets them, augmented and normalised: [B, ...]
+    inputs: Any  # the same as the student's, augmented and normalised: [B, ...]
     ids: jax.Array  # int32 [B]: each sample's row in the training set
-    # of each frozen network of another run, a function without arguments: its logits of this batch, [B, C], computed when called
+    # one function without arguments for each frozen network of another run: its logits for this batch, [B, C], computed when called
     teachers: tuple[Callable[[], jax.Array], ...] = ()
 
 
@@ -36,7 +36,7 @@ class Losses(NamedTuple):
 
     loss: jax.Array  # what is minimised
     ce: jax.Array  # cross-entropy with the labels, unweighted
-    teacher: jax.Array  # what the teacher adds, weighted as in `loss`; 0 without a teacher
+    teacher: jax.Array  # the teacher's term, weighted as in `loss`; 0 without a teacher
 
 
 class InitFn(Protocol):
@@ -46,27 +46,27 @@ class InitFn(Protocol):
 
 class SignalFn(Protocol):
     def __call__(self, teacher: Teacher, batch: Batch, key: jax.Array) -> Signal:
-        """What the teacher says of a batch. Traced into the step, outside the differentiated function: no gradient reaches the teacher."""
+        """The teacher's output for a batch. Traced into the step outside the differentiated function: no gradient reaches the teacher."""
 
 
 class LossFn(Protocol):
     def __call__(self, logits_BxC: jax.Array, labels_B: jax.Array, signal: Signal) -> Losses:
-        """The loss of a batch, given the student's logits, float32 [B, C], and the labels, int32 [B]."""
+        """The loss of a batch, given the student's logits (float32 [B, C]) and the labels (int32 [B])."""
 
 
 class ObserveFn(Protocol):
     def __call__(self, teacher: Teacher, ids_B: jax.Array, logits_BxC: jax.Array) -> Teacher:
-        """What the teacher learns of a batch after its step. A jitted call of its own, with the teacher donated."""
+        """Updates the teacher with a batch after its step. A separate jitted call, with the teacher donated."""
 
 
 class EndEpochFn(Protocol):
     def __call__(self, teacher: Teacher, network: Network, epochs_done: int) -> Teacher:
-        """The teacher of the next epoch. It must copy what it keeps of `network`: the step donates the student's buffers."""
+        """The teacher for the next epoch. Must copy what it keeps of `network`: the step donates the student's buffers."""
 
 
 class PredictFn(Protocol):
     def __call__(self, teacher: Teacher, inputs: Any) -> jax.Array:
-        """The teacher's logits, [B, C], of inputs it has never seen. For evaluation only."""
+        """The teacher's logits, [B, C], for inputs it has never seen. For evaluation only."""
 
 
 def no_teacher(network: Network) -> Teacher:
@@ -75,32 +75,32 @@ def no_teacher(network: Network) -> Teacher:
 
 
 def keep_teacher(teacher: Teacher, network: Network, epochs_done: int) -> Teacher:
-    """An `end_epoch` for methods whose teacher changes nowhere but in `observe`."""
+    """An `end_epoch` for methods whose teacher changes only in `observe`, if at all."""
     del network, epochs_done
     return teacher
 
 
 class Method(NamedTuple):
-    """A distillation method: `signal` and `loss`, and what else it needs."""
+    """A distillation method: `signal`, `loss`, and whatever else it needs."""
 
     signal: SignalFn
     loss: LossFn
     init: InitFn = no_teacher
     end_epoch: EndEpochFn = keep_teacher
-    # A call of its own, since a table that is read and written within one compiled program is copied as a whole, twice a step.
+    # A separate call, since reading and writing a table within one compiled program copies the whole table, twice per step.
     observe: ObserveFn | None = None
-    observes: str = "step"  # the logits that `observe` gets: "step", those of the step; "clean", of the sample without augmentation
-    by_sample: Any = False  # whether the teacher is a table with a row a sample, which is split over the devices; of several: a tuple
+    observes: str = "step"  # logits passed to `observe`: "step", those of the step; "clean", those of the unaugmented samples
+    by_sample: Any = False  # whether the teacher is a table with one row per sample, split over the devices; a tuple if there are several
     predict: PredictFn | None = None
 
 
 class Setting(NamedTuple):
-    """What a run knows. A method takes what it needs of this as arguments of the same names."""
+    """What a run provides. A method takes what it needs as arguments of the same names."""
 
     apply: Callable[[Network, Any], jax.Array]  # (network, inputs) -> logits [B, C], in inference mode: the student's architecture
     cycle_ends: tuple[int, ...]  # finished epochs at which each learning-rate cycle ends; the last is the run's length
-    num_examples: int  # of the training set; ids are below it
+    num_examples: int  # in the training set; ids are smaller
     num_classes: int
     num_devices: int = 1
     num_teachers: int = 0  # frozen networks of other runs
-    epochs: int = 0  # length of the run; 0 if that is not known
+    epochs: int = 0  # length of the run; 0 if unknown

@@ -1,4 +1,4 @@
-"""Several methods at once: each keeps its own teacher and adds what that teacher says to one cross-entropy."""
+"""Several methods at once: each keeps its own teacher and adds that teacher's term to a single cross-entropy."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ def combine(members: Sequence[Method]) -> Method:
       members: the methods.
 
     Returns:
-      A Method whose teacher is the tuple of theirs.
+      A Method whose teacher is the tuple of the members' teachers.
     """
 
     def init(network):

@@ -6,10 +6,10 @@ Son, Na, Choi, Hwang, "Densely Guided Knowledge Distillation Using Multiple Teac
     paper:   L_S = (n + 1) (1 - lambda) CE + lambda * sum_{i=0..n} b_i KD_i        guide 0 is the teacher, 1..n the assistants
     code:    L_S =         (1 - lambda) CE + lambda * sum_{i=0..n} b_i KD_i / C    github.com/wonchulSon/DGKD, train.py
 
-b_i = 1 in plain DGKD. Stochastic teaching draws b_i anew for each minibatch: from Bernoulli(p) (the paper), or so that exactly `drop`
-guides are 0 (the code). The code averages its KL over the C classes as well. With one guide, form "paper" is the distillation of Hinton
-et al. (arXiv 1503.02531) with weight_ce = 1 - lambda. The baselines are settings of it: KD has the teacher as its only guide, TAKD
-(Mirzadeh et al., AAAI 2020, arXiv 1902.03393) the next larger network.
+b_i = 1 in plain DGKD. Stochastic DGKD redraws b_i for each minibatch: from Bernoulli(p) (the paper), or so that exactly `drop` guides are
+0 (the code). The code also averages its KL over the C classes. With one guide, form "paper" is the distillation of Hinton et al. (arXiv
+1503.02531) with weight_ce = 1 - lambda. The baselines are special cases: in KD the only guide is the teacher, in TAKD (Mirzadeh et al.,
+AAAI 2020, arXiv 1902.03393) the next larger network.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from distill_jax.methods.base import Losses, Method
 
 
 class Guidance(NamedTuple):
-    """What the guides say of one batch."""
+    """The guides' output for one batch."""
 
     logits_GxBxC: jax.Array  # float32, the largest guide first; 0 for a dropped one
     weights_G: jax.Array  # b: float32, 1 for a guide that teaches this batch, 0 for a dropped one
@@ -38,23 +38,24 @@ def densely_guided(
     drop: int = 0,
     teacher_may_drop: bool = True,
 ) -> Method:
-    """A student of several frozen guides, of any architectures, the largest first.
+    """A student of several frozen guides of any architecture, the largest first.
 
-    The forward of a dropped guide is left out. Measured on a CPU, four plain8 guides of a plain2 on 32x32 images: a step takes 0.80
-    times as long as with all forwards at p = 0.75, 0.53 at p = 0.25, and no longer at p = 1.
+    The forward pass of a dropped guide is skipped. Measured on a CPU with four plain8 guides of a plain2 on 32x32 images, relative to all
+    forward passes, a step takes 0.80 times as long at p = 0.75, 0.53 times at p = 0.25, and no longer at p = 1.
 
     Args:
       num_teachers: number of guides, n + 1.
-      form: "paper" or "code": which of the losses above. (n + 1) counts all guides of the run, dropped ones too, as the formula reads.
-      weight_teacher: lambda, in [0, 1]; the code's default is 1, which leaves the labels out.
+      form: "paper" or "code": which of the losses above to use. (n + 1) counts all guides of the run, including dropped ones, as in the
+        formula.
+      weight_teacher: lambda, in [0, 1]; the code's default is 1, which ignores the labels.
       temperature: T > 0, softens guides and student; 5 is the code's default.
-      survival: p, in [0, 1]: the probability that a guide teaches a minibatch; the paper's best is 0.75. 1 for no such draw.
-      drop: number of guides that are dropped from each minibatch, instead of `survival`; the code's default is 1. 0 for none.
-      teacher_may_drop: whether guide 0 is in the draw. True as in the abstract and the code; in the paper's formula it always teaches.
+      survival: p, in [0, 1]: the probability that a guide teaches a minibatch; the paper's best is 0.75. 1 drops no guide this way.
+      drop: number of guides to drop from each minibatch, instead of `survival`; the code's default is 1. 0 for none.
+      teacher_may_drop: whether guide 0 may be dropped. True as in the abstract and the code; in the paper's formula it always teaches.
 
     Returns:
-      A Method that asks `Batch.teachers`; it has no teacher of its own. Where all guides are dropped, the weighted cross-entropy is left:
-      nothing if lambda = 1, so that momentum and weight decay alone move the student.
+      A Method that uses `Batch.teachers`; it has no teacher of its own. If all guides are dropped, only the weighted cross-entropy remains:
+      zero if lambda = 1, so that only momentum and weight decay move the student.
 
     Raises:
       ValueError: an argument is out of range.
@@ -92,7 +93,7 @@ def densely_guided(
 
 
 def draw_survivors(key: jax.Array, guides: int, survival: float, drop: int, teacher_may_drop: bool) -> jax.Array:
-    """Which guides teach a minibatch: b, float32 [G] of 0 and 1, a function of the key alone. See `densely_guided` for the fields."""
+    """Which guides teach a minibatch: b, float32 [G] of 0 and 1, a function of the key alone. See `densely_guided` for the arguments."""
     drawn = guides if teacher_may_drop else guides - 1
     if drop:
         survives = jax.random.permutation(key, drawn) >= drop

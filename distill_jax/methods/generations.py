@@ -1,4 +1,4 @@
-"""Tolerant teachers: training in generations, each taught by the one before, the first one kept from being too strict.
+"""Tolerant teachers: training in generations, each taught by the previous one; the first is regularised so as not to be too strict.
 
 Yang, Xie, Qiao, Yuille, "Training Deep Neural Networks in Generations: A More Tolerant Teacher Educates Better Students", AAAI 2019
 (arXiv 1805.05551).
@@ -6,8 +6,8 @@ Yang, Xie, Qiao, Yuille, "Training Deep Neural Networks in Generations: A More T
     generation 0, the patriarch:  eta * CE + (1 - eta) * [ f_(1) - mean(f_(2), ..., f_(K)) ]
     generation m >= 1:            lambda * CE + (1 - lambda) * KL( f_{m-1} || f_m )
 
-f_(k) is the k-th largest softmax probability. Keeping the top score close to the next ones lets a few secondary classes show in the
-teacher's signal. eta = 1 gives born-again networks (Furlanello et al., arXiv 1805.04770). The student's loss, with a temperature, is that
+f_(k) is the k-th largest softmax probability. Keeping the top score close to the next ones preserves a few secondary classes in the
+teacher's signal. eta = 1 gives born-again networks (Furlanello et al., arXiv 1805.04770). With a temperature, the student's loss is that
 of Hinton et al. (arXiv 1503.02531).
 """
 
@@ -29,7 +29,7 @@ def patriarch(num_classes: int, regularizer: str = "top_score_difference", eta: 
         the cross-entropy with labels smoothed by 1 - eta; or "confidence_penalty", the negative entropy, so that the sum is eta times
         CE - beta * H with beta = (1 - eta) / eta.
       eta: in (0, 1]; 1 is the strict patriarch.
-      k: of the top-score difference: number of classes, the top one included, in 2..C.
+      k: number of classes in the top-score difference, including the top one, in 2..C.
 
     Returns:
       A Method whose teacher is None.
@@ -65,16 +65,16 @@ def distillation(num_teachers: int = 1, weight_ce: float = 0.6, temperature: flo
     Args:
       num_teachers: 1.
       weight_ce: lambda, in [0, 1].
-      temperature: T > 0, softens both; 1 in the paper of the generations, 4 is usual for a large teacher and a small student.
+      temperature: T > 0, softens both; 1 in the generations paper; 4 is usual for a large teacher and a small student.
 
     Returns:
-      A Method that asks `Batch.teachers`; it has no teacher of its own.
+      A Method that uses `Batch.teachers`; it has no teacher of its own.
 
     Raises:
       ValueError: an argument is out of range.
     """
     if num_teachers != 1:
-        raise ValueError(f"num_teachers is {num_teachers}; distillation takes one")
+        raise ValueError(f"num_teachers is {num_teachers}; distillation takes exactly one")
     check_range("weight_ce", weight_ce, 0, 1)
     check_range("temperature", temperature, 0.01, 100)
 

@@ -1,15 +1,15 @@
-"""Long Short-Term Sample Distillation: every sample is taught by what the network said of it before.
+"""Long Short-Term Sample Distillation: every sample is taught by the network's earlier predictions for it.
 
 Jiang et al., "Long Short-Term Sample Distillation", AAAI 2020 (arXiv 2003.00739).
 
-The abstract fixes the idea: one generation, no forward of a teacher; each sample's signal has a long-term part, from several epochs ago,
-and a short-term part, more up to date; the teachers of each sample are its own. The formula is our choice, of the family that fits:
+The abstract fixes the idea: one generation, no teacher forward pass; each sample has its own teachers, and its signal has a long-term
+part, from several epochs ago, and a more up-to-date short-term part. The formula is our choice from those that fit this description:
 
     L_n = CE(y_n, z_n) + weight_short * KD(short_n, z_n) + weight_long * KD(long_n, z_n)
     KD(t, z) = T^2 * KL( softmax(t / T) || softmax(z / T) )
 
-short_n are the logits of sample n at its last visit, stored as it is trained on. long_n are those of the last epoch of the previous
-mini-generation, a fixed number of epochs, and do not change within one. A term is absent for a sample until its signal exists.
+short_n are the logits of sample n at its last visit, stored during training. long_n are those of the last epoch of the previous
+mini-generation (a fixed number of epochs), and do not change within one. A term is absent for a sample until its signal exists.
 """
 
 import math
@@ -22,7 +22,7 @@ from distill_jax import losses
 from distill_jax.fields import check_choice, check_range
 from distill_jax.methods.base import Losses, Method
 
-ROW_MULTIPLE = 1024  # tables have a multiple of so many rows: they split evenly over any usual number of devices, and move between them
+ROW_MULTIPLE = 1024  # tables are padded to a multiple of this, to split evenly over, and move between, any usual number of devices
 
 
 class SampleTable(struct.PyTreeNode):
@@ -44,7 +44,7 @@ class SampleSignal(struct.PyTreeNode):
 
 
 def write_rows(table: SampleTable, ids_B: jax.Array, logits_BxC: jax.Array) -> SampleTable:
-    """Stores what the network said of a batch; no id may occur twice in `ids_B`."""
+    """Stores the network's logits for a batch; no id may occur twice in `ids_B`."""
     options = {"mode": "promise_in_bounds", "unique_indices": True}
     return table.replace(
         short=table.short.at[ids_B].set(logits_BxC.astype(table.short.dtype), **options),
@@ -53,7 +53,7 @@ def write_rows(table: SampleTable, ids_B: jax.Array, logits_BxC: jax.Array) -> S
 
 
 def read_rows(table: SampleTable, ids_B: jax.Array) -> SampleSignal:
-    """What is known of a batch, in float32."""
+    """Reads the rows of a batch, in float32."""
     rows = jax.tree.map(lambda column: column.at[ids_B].get(mode="promise_in_bounds", unique_indices=True), table)
     return SampleSignal(rows.short.astype(jnp.float32), rows.long.astype(jnp.float32), rows.has_short, rows.has_long)
 
@@ -76,18 +76,18 @@ def long_short_term(
     Args:
       num_examples: N, size of the training set; ids lie in [0, N).
       num_classes: C.
-      num_devices: over which the tables are split.
-      epochs: length of the run, if it is known: for a check of generation_epochs.
+      num_devices: number of devices that the tables are split over.
+      epochs: length of the run, if known, to check generation_epochs.
       temperature: T > 0.
-      weight_long: of the long-term term; 0 leaves it out.
-      weight_short: of the short-term term; 0 leaves it out.
+      weight_long: weight of the long-term term; 0 leaves it out.
+      weight_short: weight of the short-term term; 0 leaves it out.
       generation_epochs: length of a mini-generation, in epochs.
-      symmetric: soften teacher and student and multiply by T^2; False softens the teacher alone, without the factor, as Snapshot
-        Distillation does.
-      view: which logits are stored. "training": those of the step itself, with augmentation and dropout, at no cost. "clean": those of
-        the same weights in inference mode on the sample as it is, one more forward a step.
-      table_dtype: "float32", or "bfloat16" for half the memory; on accelerators, since XLA's scatter on a CPU converts the whole table at
-        each step.
+      symmetric: soften teacher and student and multiply by T^2; False softens the teacher alone, without the factor, as in Snapshot
+        Distillation.
+      view: which logits to store. "training": those of the step itself, with augmentation and dropout, at no cost. "clean": those of the
+        same weights in inference mode on the unaugmented sample, at one more forward pass per step.
+      table_dtype: "float32", or "bfloat16" for half the memory. Use bfloat16 on accelerators only: on a CPU, XLA's scatter converts the
+        whole table at each step.
 
     Returns:
       A Method whose teacher is a `SampleTable`.
@@ -102,7 +102,7 @@ def long_short_term(
     if weight_long and 0 < epochs <= generation_epochs:
         raise ValueError(
             f"generation_epochs is {generation_epochs}, but epochs is {epochs}: there would be no long-term signal; "
-            "choose fewer, or set weight_long to 0"
+            "choose a smaller value, or set weight_long to 0"
         )
     check_choice("view", view, ("training", "clean"))
     check_choice("table_dtype", table_dtype, ("float32", "bfloat16"))

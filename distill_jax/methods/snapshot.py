@@ -2,13 +2,13 @@
 
 Yang, Xie, Su, Yuille, "Snapshot Distillation: Teacher-Student Optimization in One Generation", CVPR 2019 (arXiv 1812.00123).
 
-A run has K cycles of a cosine learning rate. In the first, the network learns from the labels alone. At the end of each cycle a copy of
-the network, weights and BatchNorm statistics, is frozen; it is the teacher during the whole of the next cycle:
+A run has K cycles of a cosine learning rate. In the first, the network learns from the labels alone. At the end of each cycle, a copy of
+the network (weights and BatchNorm statistics) is frozen; it is the teacher for the whole of the next cycle:
 
     L = (1 + 1/T) * CE(y, softmax(z_student)) + KL( softmax(z_teacher / T) || softmax(z_student) )
 
 Only the teacher is softened, by T > 1, and there is no factor T^2. The student keeps its momentum: only the learning rate restarts. The
-cost is one inference forward a step, from the second cycle on.
+cost is one forward pass in inference mode per step, from the second cycle on.
 """
 
 from collections.abc import Callable
@@ -28,21 +28,21 @@ def snapshot_distillation(
     """Snapshot Distillation.
 
     Args:
-      apply: (network, inputs) -> logits [B, C] in inference mode, of the student's architecture.
+      apply: (network, inputs) -> logits [B, C] in inference mode, with the student's architecture.
       cycle_ends: the numbers of finished epochs at which the learning-rate cycles end, increasing; two or more.
       temperature: T > 0, softens the teacher. The paper uses 2 or 3.
-      symmetric: soften the student as well, and multiply the KL by T^2 (arXiv 1503.02531): our addition.
+      symmetric: also soften the student, and multiply the KL by T^2 (arXiv 1503.02531); our addition.
 
     Returns:
-      A Method whose teacher is None in the first cycle and a copy of the network afterwards. jit specialises the step on that, so the
-      first cycle pays for no teacher.
+      A Method whose teacher is None in the first cycle and a copy of the network afterwards. jit specialises the step on this, so a
+      teacher costs nothing in the first cycle.
 
     Raises:
       ValueError: an argument is out of range.
     """
     check_range("temperature", temperature, 0.01, 100)
     if len(cycle_ends) < 2:
-        raise ValueError(f"cycle_ends is {cycle_ends}; there is a teacher from the second cycle on, so there must be two or more")
+        raise ValueError(f"cycle_ends is {cycle_ends}; it must have two or more entries: there is a teacher only from the second cycle on")
 
     def signal(teacher, batch, key):
         del key

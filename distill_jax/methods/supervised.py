@@ -1,4 +1,4 @@
-"""Training on the labels alone: the baseline that stands beside every method."""
+"""Training on the labels alone: the baseline for every method."""
 
 import jax.numpy as jnp
 

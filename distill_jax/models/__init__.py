@@ -1,10 +1,10 @@
-"""Networks by name. A new one is a new file here and a line in `MODELS`, or in `SIZED` if its name ends in two numbers.
+"""Networks by name. To add one, add a file here and a line in `MODELS`, or in `SIZED` if its name ends in two numbers.
 
-A network of your own needs neither: its name is its import path, such as "my_nets:TinyViT" for the class TinyViT in my_nets.py, which
-lies in the current directory or anywhere on sys.path. It must be a flax.linen.Module with a field `num_classes`, and its
-`__call__(inputs, train=False)` must return float32 logits [B, C] from a last dense layer called "head", whose input is the features.
-A class with a field `vocabulary_size` is a network for text and gets tokens [B, L]; any other gets images [B, H, W, channels].
-A field `dtype` is needed for bfloat16 only. Every other field needs a default and is an option: a number, a string, a bool, or a tuple.
+Your own network needs neither: its name is its import path, such as "my_nets:TinyViT" for the class TinyViT in my_nets.py, in the current
+directory or anywhere on sys.path. It must be a flax.linen.Module with a field `num_classes`, and its `__call__(inputs, train=False)` must
+return float32 logits [B, C] from a last dense layer called "head", whose inputs are the features. A class with a field `vocabulary_size`
+is a network for text and gets tokens [B, L]; any other gets images [B, H, W, channels]. A field `dtype` is needed only for bfloat16. Every
+other field needs a default and is an option: a number, a string, a bool, or a tuple.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from distill_jax.models.text_cnn import TextCNN
 from distill_jax.models.transformer import Transformer
 from distill_jax.models.wide_resnet import WideResNet
 
-MODELS = {  # name -> its class, with the fields that the name fixes
+MODELS = {  # name -> class, with the fields that the name fixes
     "small_cnn": functools.partial(SmallCNN),
     **{f"resnet{depth}": functools.partial(ResNet, depth=depth) for depth in DEPTHS},
     **{f"resnet{depth}": functools.partial(resnet_imagenet.ImageNetResNet, depth=depth) for depth in resnet_imagenet.BLOCKS},
@@ -34,7 +34,7 @@ MODELS = {  # name -> its class, with the fields that the name fixes
     "text_cnn": functools.partial(TextCNN),
     "transformer": functools.partial(Transformer),
 }
-SIZED = {  # family -> its class, and the fields for the two numbers of <family><depth>_<width>; the depth is 6n + 4
+SIZED = {  # family -> class, and the fields for the two numbers in <family><depth>_<width>; the depth is 6n + 4
     "densenet": (DenseNet, ("depth", "growth")),
     "wrn": (WideResNet, ("depth", "widen_factor")),
 }
@@ -42,11 +42,11 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def names() -> list[str]:
-    """What `create` takes as a name."""
+    """The names that `create` accepts."""
     return sorted(MODELS) + [
         "densenet<L>_<k> with L = 6n + 4, such as densenet100_12, densenet100_24, densenet190_40",
         "wrn<d>_<k> with d = 6n + 4, such as wrn16_2, wrn40_2, wrn28_10",
-        "<module>:<class> of your own, such as my_nets:TinyViT",
+        "<module>:<class> for your own, such as my_nets:TinyViT",
     ]
 
 
@@ -57,11 +57,11 @@ def create(name: str, num_classes: int, dtype: str = "float32", vocabulary_size:
       name: one of `names()`, or the import path of your own network, such as "my_nets:TinyViT".
       num_classes: C.
       dtype: computation dtype, "float32" or "bfloat16". Parameters, BatchNorm statistics and logits stay float32.
-      vocabulary_size: number of token ids of a network for text; 0 for images.
-      **model_options: the network's options, see `options`. Those left out keep their defaults.
+      vocabulary_size: number of token ids, for text; 0 for images.
+      **model_options: the network's options; see `options`. Omitted ones keep their defaults.
 
     Raises:
-      ValueError: an argument is unknown, of a wrong type or out of range. The message begins with the argument's name.
+      ValueError: an argument is unknown, of the wrong type or out of range. The message begins with the argument's name.
     """
     build = _find(name)
     if num_classes < 1:
@@ -121,7 +121,7 @@ def _field_names(build: functools.partial) -> set[str]:
 
 
 def _check_input(name: str, vocabulary_size: int) -> None:
-    """Raises ValueError for a network for text without a vocabulary, or one for images with it."""
+    """Raises ValueError if a network for text has no vocabulary, or one for images has one."""
     if vocabulary_size < 0:
         raise ValueError(f"vocabulary_size is {vocabulary_size}; it must be the number of token ids, or 0 for images")
     if is_text(name) and not vocabulary_size:

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from distill_jax.models.layers import Conv, batch_norm
 
-BOTTLENECK = 4  # channels of a bottleneck, as a multiple of the growth rate
+BOTTLENECK = 4  # channels of a bottleneck, in multiples of the growth rate
 COMPRESSION = 0.5  # fraction of the channels that a transition keeps
 
 

@@ -1,4 +1,4 @@
-"""Layers that the networks for images share."""
+"""Layers shared by the networks for images."""
 
 import functools
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from typing import Any
 
 from flax import linen as nn
 
-# For convolutions only: a dense layer from many inputs to few outputs would blow its activations up.
+# For convolutions only: in a dense layer from many inputs to few outputs, activations would blow up.
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 Conv = functools.partial(nn.Conv, use_bias=False, kernel_init=he_normal_fan_out)
 
 
 def batch_norm(train: bool, dtype: Any) -> Callable[..., nn.Module]:
-    """BatchNorm with momentum 0.9 for the running statistics. With train=True it normalises by the batch and updates them."""
+    """BatchNorm with momentum 0.9 for the running statistics. With train=True, it normalises by the batch and updates them."""
     return functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The options of networks: which fields of a flax class are options, and which values those of the networks in this folder take."""
+"""The options of networks: which fields of a flax class are options, and the allowed values for the networks in this folder."""
 
 import dataclasses
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from distill_jax.fields import check_choice, check_range
 from distill_jax.models import resnet_cifar, resnet_imagenet, transformer
 
-NOT_OPTIONS = ("parent", "name", "num_classes", "dtype", "vocabulary_size")  # flax's own fields, and what `models.create` is told itself
+NOT_OPTIONS = ("parent", "name", "num_classes", "dtype", "vocabulary_size")  # flax's own fields, and the arguments of `models.create`
 CHOICES = {"shortcut": resnet_cifar.SHORTCUTS, "version": resnet_imagenet.VERSIONS, "pooling": transformer.POOLINGS}
 LOWEST = {"filters": 1, "max_length": 0, "width": 1, "feature_maps": 1, "layers": 1, "heads": 1}
 LARGEST = 2**16 - 1
 
 
 def defaults(network: type) -> dict[str, Any]:
-    """The options of a flax class and their defaults: its fields whose default is a number, string or bool, None, or a tuple of such."""
+    """The options of a flax class and their defaults: the fields whose default is a number, string, bool, None, or a tuple of these."""
     fields = [field for field in dataclasses.fields(network) if field.init and field.name not in NOT_OPTIONS]
     all_defaults = {field.name: default(field) for field in fields}
     return {name: value for name, value in all_defaults.items() if is_plain(value)}
@@ -30,7 +30,7 @@ def is_plain(value: Any) -> bool:
 
 
 def check_value(option: str, value: Any) -> None:
-    """Raises ValueError, whose message begins with the option's name, for a value out of range."""
+    """Raises ValueError if a value is out of range; the message begins with the option's name."""
     if option in CHOICES:
         check_choice(option, value, CHOICES[option])
     elif option == "dropout":

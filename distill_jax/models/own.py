@@ -1,4 +1,4 @@
-"""A user's own network, by import path; distill_jax/models/__init__.py says what it must have."""
+"""A user's own network, by import path; distill_jax/models/__init__.py lists the requirements."""
 
 import dataclasses
 import inspect
@@ -13,7 +13,7 @@ def find(name: str) -> type[nn.Module]:
     """Returns the class of "module:class".
 
     Raises:
-      ValueError: it cannot be imported or is no such network; the message begins with "name".
+      ValueError: it cannot be imported or does not meet the requirements; the message begins with "name".
     """
     try:
         network = imports.load(name)

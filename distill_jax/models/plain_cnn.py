@@ -1,9 +1,9 @@
 """The plain CNNs of the teacher-assistant papers (Mirzadeh et al., 2020, arXiv 1902.03393; Son et al., 2021, arXiv 2009.08825).
 
 The layers are those of github.com/wonchulSon/DGKD, plain_cnn_cifar.py. The code initialises weights and biases with PyTorch's default,
-uniform in +-1/sqrt(fan_in). Ours is He normal, of the fan-in for the hidden dense layers and of the fan-out for the convolutions, with
-zero biases. Each convolution is followed by BatchNorm, so its scale changes no activation in training. No norm follows a dense layer:
-there the fan-out would make the input of `head` in plain8, whose dense layer goes from 1024 to 64 units, four times as large.
+uniform in +-1/sqrt(fan_in). We use He normal, with fan-in for the hidden dense layers and fan-out for the convolutions, and zero biases.
+Each convolution is followed by BatchNorm, so its scale does not change any activation in training. A dense layer has no norm after it:
+in plain8, whose dense layer goes from 1024 to 64 units, fan-out would make the input of `head` four times as large.
 """
 
 import functools
@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from distill_jax.models.layers import batch_norm, he_normal_fan_out
 
-# name -> (layers, units of the hidden dense layers); among the layers a number means a convolution with so many channels, "M" a max pool
+# name -> (layers, units of the hidden dense layers); in layers, a number is a convolution with that many channels, "M" a max pool
 LAYERS = {
     "plain2": ((32, "M", 32, "M"), ()),
     "plain4": ((32, 32, "M", 64, 64, "M"), ()),
@@ -33,8 +33,8 @@ LAYERS = {
 class PlainCNN(nn.Module):
     """3x3 convolutions with bias, BatchNorm and ReLU, 2x2 max pools, then dense layers with ReLU in between.
 
-    A max pool is skipped once the image is one pixel high or wide (our choice), so that the networks with four pools also take 8x8 images;
-    at the papers' 32x32 none is skipped. The first dense layer ties a trained network to its image size.
+    Max pools are skipped once the image is one pixel high or wide (our choice), so that networks with four pools also take 8x8 images;
+    at the papers' 32x32, none is skipped. The first dense layer ties a trained network to its image size.
 
     Attributes:
       layout: a key of `LAYERS`. "plain<n>" is the papers' network for CIFAR-100, "plain<n>_cifar10" the one for CIFAR-10.

@@ -41,7 +41,7 @@ class BasicBlock(nn.Module):
 
 
 def subsample_and_pad(inputs_BxHxWxC: jax.Array, strides: int, filters: int) -> jax.Array:
-    """The shortcut without parameters (option A): takes every `strides`-th pixel and pads the channels with zeros on both sides."""
+    """The parameter-free shortcut (option A): takes every `strides`-th pixel and zero-pads the channels on both sides."""
     missing = filters - inputs_BxHxWxC.shape[-1]
     subsampled = inputs_BxHxWxC[:, ::strides, ::strides]
     return jnp.pad(subsampled, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
@@ -53,7 +53,7 @@ class ResNet(nn.Module):
     Attributes:
       depth: 6n + 2.
       num_classes: number of classes, C.
-      shortcut: of the blocks that change the shape: "pad" (option A of He et al.) or "projection" (1x1 convolution and BatchNorm).
+      shortcut: in blocks that change the shape, "pad" (option A of He et al.) or "projection" (1x1 convolution and BatchNorm).
       dtype: computation dtype; parameters, BatchNorm statistics and logits stay float32.
     """
 

@@ -18,7 +18,7 @@ VERSIONS = ("v1", "v1.5")
 
 
 class Block(nn.Module):
-    """Convolutions with BatchNorm and a shortcut around them: a 1x1 convolution with BatchNorm where the shape changes, else the identity.
+    """Convolutions with BatchNorm and a shortcut: a 1x1 convolution with BatchNorm where the shape changes, otherwise the identity.
 
     Attributes:
       convolutions: filters, kernel size and stride of each.
@@ -47,7 +47,7 @@ class Block(nn.Module):
 
 
 def block_convolutions(depth: int, version: str, filters: int, strides: int) -> tuple[tuple[int, int, int], ...]:
-    """(filters, kernel size, stride) of a block's convolutions: two below depth 50, otherwise the three of a bottleneck."""
+    """(filters, kernel size, stride) of a block's convolutions: two if depth < 50, otherwise the three of a bottleneck."""
     if depth < 50:
         return (filters, 3, strides), (filters, 3, 1)
     first, second = (strides, 1) if version == "v1" else (1, strides)
@@ -55,13 +55,13 @@ def block_convolutions(depth: int, version: str, filters: int, strides: int) -> 
 
 
 class ImageNetResNet(nn.Module):
-    """A 7x7 stem of stride 2, a 3x3 max pool, four stages with 64, 128, 256 and 512 filters, global average pooling, a dense layer.
+    """A 7x7 stem with stride 2, a 3x3 max pool, four stages with 64, 128, 256 and 512 filters, global average pooling, a dense layer.
 
     Attributes:
       depth: a key of `BLOCKS`.
       num_classes: number of classes, C.
-      version: where a bottleneck halves the image: "v1" in its first 1x1 convolution, as in the paper; "v1.5" in its 3x3 convolution, as
-        in torchvision. Makes no difference at depths 18 and 34.
+      version: where a bottleneck halves the image: "v1", in its first 1x1 convolution, as in the paper; "v1.5", in its 3x3 convolution, as
+        in torchvision. No difference at depths 18 and 34.
       dtype: computation dtype; parameters, BatchNorm statistics and logits stay float32.
     """
 

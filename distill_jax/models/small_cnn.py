@@ -10,7 +10,7 @@ from distill_jax.models.layers import batch_norm
 
 
 class SmallCNN(nn.Module):
-    """Three 3x3 convolutions with BatchNorm, of which the last two halve the image, global average pooling, a dense layer. Our own design.
+    """Three 3x3 convolutions with BatchNorm (the last two halve the image), global average pooling, a dense layer. Our own design.
 
     Attributes:
       num_classes: number of classes, C.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 POOLINGS = ("mean", "cls")
-MLP_RATIO = 4  # hidden units of a block's MLP, as a multiple of the width
+MLP_RATIO = 4  # hidden units of a block's MLP, in multiples of the width
 
 
 class Transformer(nn.Module):
@@ -19,11 +19,11 @@ class Transformer(nn.Module):
     Attributes:
       num_classes: number of classes, C.
       vocabulary_size: number of token ids.
-      max_length: number of positions, the most tokens that a row can have; 0 takes the length of the rows at initialisation.
+      max_length: number of positions, i.e. the maximum number of tokens in a row; 0 for the length of the rows at initialisation.
       layers: number of blocks.
       width: size of the embeddings and the blocks.
       heads: number of attention heads; must divide `width`.
-      pooling: "mean" over the tokens, or "cls": the output at a learned vector that precedes them.
+      pooling: "mean" over the tokens, or "cls", the output at a learned vector prepended to them.
       dropout: fraction of the embeddings and of each sublayer's output dropped in training.
       dtype: computation dtype; parameters, pooling and logits stay float32.
 
@@ -81,6 +81,6 @@ class Transformer(nn.Module):
 
 
 def _mean(x_BxLxD: jax.Array, is_word_BxL: jax.Array) -> jax.Array:
-    """Mean over the words; 0 for a row without any."""
+    """Mean over the words; 0 for a row without words."""
     total_BxD = jnp.where(is_word_BxL[..., None], x_BxLxD, 0).sum(axis=1)
     return total_BxD / jnp.maximum(is_word_BxL.sum(axis=1, keepdims=True), 1)

@@ -1,4 +1,4 @@
-"""VGG with BatchNorm for 32x32 images (Simonyan & Zisserman, 2015, arXiv 1409.1556), as the distillation literature uses it.
+"""VGG with BatchNorm for 32x32 images (Simonyan & Zisserman, 2015, arXiv 1409.1556), as used in the distillation literature.
 
 The layers and their initialisation are those of github.com/HobbitLong/RepDistiller, models/vgg.py (Tian et al., 2020, arXiv 1910.10699):
 one dense layer instead of three and, at 32x32, three max pools instead of five, so that the last two stages both see 4x4 pixels.

@@ -1,7 +1,7 @@
-"""Families of runs: stages, each an ordinary run in a sub-folder, taught by the stages before it.
+"""Families of runs: stages, each an ordinary run in a sub-folder, taught by earlier stages.
 
-A stage is a dict of config overrides. Its teachers, `stage:NAME` in its field `teachers`, are read from the folders of finished stages. The
-folder of a family holds a folder a stage, summary.json with all of them under "stages", and table.md. Your own:
+A stage is a dict of config overrides. Its teachers, given as `stage:NAME` in the field `teachers`, are read from the folders of finished
+stages. A family's folder holds a sub-folder for each stage, summary.json with all of them under "stages", and table.md. To define your own:
 
     config.stages.name = "list"
     config.stages.list = {
@@ -31,17 +31,17 @@ class Family(NamedTuple):
 
     stages: Callable[..., dict[str, dict[str, Any]]]  # (config, **options) -> the overrides of each stage, by name
     table: Callable[[list[dict[str, Any]]], str]  # the stages' summaries -> Markdown
-    sets_methods: bool = True  # whether each stage has a method of the family's choice
+    sets_methods: bool = True  # whether the family chooses the method of each stage
 
 
 def plain_table(summaries: list[dict[str, Any]]) -> str:
-    """A row a stage."""
+    """A Markdown table with one row per stage."""
     rows = [[stage["stage"], stage["model"], stage["method"], *percents(stage, "train_accuracy", "test_accuracy")] for stage in summaries]
     return markdown(["stage", "network", "method", "train accuracy, %", "test accuracy, %"], rows)
 
 
 def needed_by(run: Any) -> list[str]:
-    """The stages, by name, whose networks a stage's config, or its overrides, ask for."""
+    """Names of the stages whose networks a stage's config or overrides use."""
     networks = [*as_tuple(run.get("teachers")), run.get("initial")]
     return [network.removeprefix(STAGE) for network in networks if isinstance(network, str) and network.startswith(STAGE)]
 
@@ -51,7 +51,7 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 def listed(config: ConfigDict) -> dict[str, dict[str, Any]]:
-    """The stages of config.stages.list, each after those that it needs; otherwise by name, since a ConfigDict keeps no order.
+    """The stages of config.stages.list, each after those it needs; otherwise sorted by name, since a ConfigDict keeps no order.
 
     Raises:
       ValueError: two stages need each other.
@@ -61,7 +61,7 @@ def listed(config: ConfigDict) -> dict[str, dict[str, Any]]:
         raise ValueError(f"list is {runs!r}; it must hold a dict of overrides for each stage, by name")
     for name in runs:
         if not re.fullmatch(r"\w[\w+-]*", name) or any(fnmatch.fnmatch(name, file) for file in (*workdir.FILES, "lock")):
-            raise ValueError(f"list has a stage {name!r}; that is no name for a stage's folder")
+            raise ValueError(f"list has a stage {name!r}; this cannot be the name of a stage's folder")
     needs = {name: [stage for stage in needed_by(run) if stage in runs] for name, run in runs.items()}
     try:
         return {name: runs[name] for name in graphlib.TopologicalSorter(needs).static_order()}
@@ -91,11 +91,11 @@ def options(name: str) -> dict[str, Any]:
 def expand(config: ConfigDict) -> dict[str, ConfigDict]:
     """The configs of a family's stages, by name, in the order in which they run; a plain run is one stage without a name.
 
-    A stage's `method` replaces the family's as a whole; any other override replaces that field alone.
+    A stage's `method` replaces the family's entirely; any other override replaces only that field.
 
     Raises:
       ValueError: an option of the family is unknown or out of range; the message begins with its name.
-      UserError: a field of a stage is unknown, or a teacher is no earlier stage.
+      UserError: a field of a stage is unknown, or a teacher is not an earlier stage.
     """
     if not config.stages.name:
         if needed_by(config):
@@ -105,14 +105,14 @@ def expand(config: ConfigDict) -> dict[str, ConfigDict]:
     given = {name: value for name, value in config.stages.items() if name not in ("name", "list")}
     given = fields.check(f"stages {config.stages.name!r}", known, given)
     if family.sets_methods and config.method.name != "supervised":
-        raise UserError(f"method.name is {config.method.name!r}, but stages {config.stages.name!r} set each stage's method; remove one")
+        raise UserError(f"method.name is {config.method.name!r}, but stages {config.stages.name!r} sets each stage's method; remove one")
     configs = {}
     for name, changes in family.stages(config, **given).items():
         configs[name] = changed(config, name, changes)
         earlier = tuple(configs)[:-1]
         for stage in needed_by(configs[name]):
             if stage not in earlier:
-                raise UserError(f"stage {name}: {STAGE}{stage} is no earlier stage; those are: {', '.join(earlier) or 'none'}")
+                raise UserError(f"stage {name}: {STAGE}{stage} is not an earlier stage; earlier stages: {', '.join(earlier) or 'none'}")
     if not configs:
         raise ValueError("list has no stage")
     return configs
@@ -122,13 +122,13 @@ def changed(config: ConfigDict, name: str, changes: dict[str, Any]) -> ConfigDic
     """The config of one stage.
 
     Raises:
-      UserError: a field is unknown, or a group of fields is given as something else.
+      UserError: a field is unknown, or a group of fields is not given as a dict.
     """
     stage = config.to_dict() | {"seeds": 1, "stages": {"name": ""}}
     for field, value in changes.items():
         known = [each for each in stage if each not in ("seeds", "stages")]
         if field not in known:
-            raise UserError(f"stage {name}: {field} is no field of a stage{fields.did_you_mean(field, known)}")
+            raise UserError(f"stage {name}: {field} is not a field of a stage{fields.did_you_mean(field, known)}")
         if isinstance(stage[field], dict) and not isinstance(value, dict):
             raise UserError(f"stage {name}: {field} is {value!r}; it must be a dict of fields")
         stage[field] = value if field == "method" else merged(stage[field], value)
@@ -136,7 +136,7 @@ def changed(config: ConfigDict, name: str, changes: dict[str, Any]) -> ConfigDic
 
 
 def merged(value: Any, change: Any) -> Any:
-    """A value after a change, which for a dict says what differs."""
+    """Applies a change to a value; a dict changes only the entries it has."""
     if not (isinstance(value, dict) and isinstance(change, dict)):
         return change
     return value | {name: merged(value.get(name), each) for name, each in change.items()}

@@ -1,4 +1,4 @@
-"""Paths of networks from a teacher over assistants down to a student: see distill_jax/methods/densely_guided.py."""
+"""Paths of networks from a teacher through assistants to a student: see distill_jax/methods/densely_guided.py."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from distill_jax import methods, models
 from distill_jax.fields import check_choice
 from distill_jax.results import markdown, percents
 
-VARIANTS = {"supervised": "supervised", "kd": "KD", "takd": "TAKD", "dgkd": "DGKD", "stochastic": "stochastic DGKD"}  # and their titles
-OF_THE_STUDENT = ("kd", "stochastic")  # variants that train the last network of a path alone
+VARIANTS = {"supervised": "supervised", "kd": "KD", "takd": "TAKD", "dgkd": "DGKD", "stochastic": "stochastic DGKD"}  # name -> title
+OF_THE_STUDENT = ("kd", "stochastic")  # variants that train only the last network of a path
 
 
 def stages(
@@ -26,19 +26,19 @@ def stages(
     teacher_may_drop: bool = True,
     guide_logits: str = "forward",
 ) -> dict[str, dict[str, Any]]:
-    """The runs of a path from the teacher down to the student, by name: the overrides of each.
+    """The runs of a path from the teacher down to the student: the overrides of each, by name.
 
-    All have the config's seed (our choice): the runs of one network start from the same weights and see the same batches, so that they
-    differ in their guides alone. Runs that would be the same are trained once: the teacher, and the first assistant, whose only guide in
-    KD, TAKD and DGKD is the teacher (`kd_<network>`).
+    All have the config's seed (our choice): the runs of one network start from the same weights and see the same batches, so that only
+    their guides differ. Identical runs are trained once: the teacher, and the first assistant, whose only guide in KD, TAKD and DGKD is
+    the teacher (`kd_<network>`).
 
     Args:
       config: of the family.
-      path: networks by name: the teacher, its assistants by size, the student.
-      assistants: how many of the path's assistants, spread evenly; -1 for all.
-      compare: the variants to train, of `VARIANTS`; kd and stochastic train the student alone.
-      form: this and the rest as in `methods.densely_guided`. survival, drop and teacher_may_drop are for the variant "stochastic" alone,
-        whose assistants are those of DGKD, as in the paper.
+      path: names of the networks: the teacher, its assistants by decreasing size, the student.
+      assistants: how many of the path's assistants to use, evenly spaced; -1 for all.
+      compare: the variants to train, from `VARIANTS`; kd and stochastic train only the student.
+      form: this and the remaining arguments are as in `methods.densely_guided`. survival, drop and teacher_may_drop apply only to the
+        variant "stochastic", whose assistants are those of DGKD, as in the paper.
       guide_logits: "forward", or "table": see methods.options.
 
     Raises:
@@ -71,10 +71,10 @@ def stages(
 
 
 def choose_path(path: Sequence[str], assistants: int) -> tuple[str, ...]:
-    """The first and the last network of `path`, and `assistants` of those between, spread evenly; all of them for -1.
+    """The first and last network of `path`, and `assistants` of those between, evenly spaced; all of them for -1.
 
     Raises:
-      ValueError: the path is too short or names a network twice, or does not have so many assistants.
+      ValueError: the path is too short, names a network twice, or has too few assistants.
     """
     if len(path) < 2:
         raise ValueError(f"path is {tuple(path)}; it must have the teacher, any number of assistants, and the student")
@@ -82,13 +82,13 @@ def choose_path(path: Sequence[str], assistants: int) -> tuple[str, ...]:
         if tuple(path).count(network) > 1:
             raise ValueError(f"path names {network} more than once")
     if not -1 <= assistants <= len(path) - 2:
-        raise ValueError(f"assistants is {assistants}; stages.path has {len(path) - 2}, and -1 stands for all of them")
+        raise ValueError(f"assistants is {assistants}; stages.path has {len(path) - 2}, and -1 means all of them")
     gaps = (len(path) if assistants == -1 else assistants + 2) - 1
     return tuple(path[round(i * (len(path) - 1) / gaps)] for i in range(gaps + 1))
 
 
 def check_networks(model: ConfigDict, path: Sequence[str]) -> None:
-    """Raises ValueError for a network of the path that is unknown, or does not have the options of config.model."""
+    """Raises ValueError if a network of the path is unknown, or lacks the options of config.model."""
     for network in path:
         options = {name: value for name, value in model.items() if name != "name"}
         try:
@@ -98,7 +98,7 @@ def check_networks(model: ConfigDict, path: Sequence[str]) -> None:
 
 
 def is_needed(variant: str, compare: Sequence[str], is_student: bool) -> bool:
-    """Whether a variant's run of a network is asked for: of the student, or of an assistant."""
+    """Whether a variant needs to train a network: the student, or an assistant."""
     if is_student:
         return variant in compare
     return variant not in OF_THE_STUDENT and (variant in compare or (variant == "dgkd" and "stochastic" in compare))
@@ -113,18 +113,18 @@ def guides_of(variant: str, path: Sequence[str], k: int) -> list[str]:
 
 
 def stage_name(variant: str, path: Sequence[str], k: int) -> str:
-    """The run of network k of a path. The teacher is the same for all variants; the first assistant is for those that teach it."""
+    """The name of the run of network k. All variants share the teacher; KD, TAKD and DGKD share the first assistant."""
     if k == 0:
         return path[0]
     return f"{'kd' if k == 1 and variant in ('takd', 'dgkd') else variant}_{path[k]}"
 
 
 def table_rows(summaries: list[dict[str, Any]]) -> tuple[list[str], list[tuple[str, int, list[dict[str, Any]]]]]:
-    """A family's results, ordered.
+    """A family's results in order.
 
     Returns:
       The variants that were trained; and for each network of the path its name, its number of parameters, and its summary in each of
-      these variants, {} where it has none. The teacher's stands under "supervised".
+      these variants, {} if there is none. The teacher's is under "supervised".
     """
     runs = {summary["stage"]: summary for summary in summaries}
     sizes = {summary["model"]: summary["num_params"] for summary in summaries}
@@ -140,7 +140,7 @@ def table_rows(summaries: list[dict[str, Any]]) -> tuple[list[str], list[tuple[s
 
 
 def table(summaries: list[dict[str, Any]]) -> str:
-    """A row a network of the path, a column a variant."""
+    """A Markdown table with one row per network of the path and one column per variant."""
     variants, rows = table_rows(summaries)
     header = ["network", "parameters", *(f"{VARIANTS[variant]}, %" for variant in variants)]
     cells = [[network, f"{size:,}", *(percents(run, "test_accuracy")[0] for run in runs)] for network, size, runs in rows]

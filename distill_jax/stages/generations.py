@@ -1,4 +1,4 @@
-"""Generations, each taught by the one before: see distill_jax/methods/generations.py."""
+"""Generations, each taught by the previous one: see distill_jax/methods/generations.py."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,17 +20,18 @@ def stages(
     temperature: float = 1.0,
     inherit: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """The runs of a family of generations, by name: the overrides of each.
+    """The runs of a family of generations: the overrides of each, by name.
 
     Args:
-      config: of the family. Generation m has the seed config.seed + 1000 * m, so that each one starts and shuffles anew (our choice).
+      config: of the family. Generation m has the seed config.seed + 1000 * m, so that each has its own initialisation and shuffling (our
+        choice).
       generations: number of students after generation 0.
-      regularizer: of generation 0; this, eta and k as in `methods.patriarch`.
+      regularizer: of generation 0; this, eta and k are as in `methods.patriarch`.
       eta: weight of the cross-entropy in generation 0; 1 for a strict patriarch.
-      k: classes of the top-score difference.
-      weight_ce: of the cross-entropy in the students' losses: one for all, or one each.
+      k: number of classes in the top-score difference.
+      weight_ce: weight of the cross-entropy in the students' losses: one for all, or one per student.
       temperature: of teacher and student.
-      inherit: a student starts from its teacher's weights instead of fresh ones.
+      inherit: start each student from its teacher's weights instead of new ones.
 
     Raises:
       ValueError: an option is out of range.
@@ -41,7 +42,7 @@ def stages(
         raise ValueError(f"weight_ce has {len(weights)} entries; stages.generations is {generations}")
     first = {"regularizer": regularizer, "eta": eta, "k": k}
     check_range("k", k, 2)
-    methods.patriarch(num_classes=k, **first)  # checks what does not depend on the data
+    methods.patriarch(num_classes=k, **first)  # checks everything that does not depend on the data
     runs = {"generation_0": {"method": {"name": "patriarch"} | first}}
     for m, weight in enumerate(weights, start=1):
         student = {"weight_ce": weight, "temperature": temperature}
@@ -57,7 +58,7 @@ def stages(
 
 
 def table(summaries: list[dict[str, Any]]) -> str:
-    """A row a generation."""
+    """A Markdown table with one row per generation."""
     header = [
         "generation",
         "test accuracy, %",
