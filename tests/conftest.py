@@ -1,4 +1,4 @@
-"""Fixtures that several files of tests share."""
+"""Fixtures shared by several test files."""
 
 import os
 import tempfile
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from distill_jax import study
 
-# Many tests build the same programs, some in processes of their own: each is compiled once a session, for all of pytest's workers.
+# Many tests build the same programs, some in separate processes: each is compiled once per session, for all of pytest's workers.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     CACHE = tempfile.TemporaryDirectory(prefix="distill_jax_tests_")
     os.environ["DISTILL_JAX_TESTS_CACHE"] = CACHE.name
@@ -46,14 +46,14 @@ def finished_family(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished_colours(tmp_path_factory):
-    """The workdir and the summary of `helpers.colours_config`; the data are beside it."""
+    """The workdir and the summary of `helpers.colours_config`; the data is beside it."""
     folder = tmp_path_factory.mktemp("colours")
     return folder / "run", study.train(colours_config(folder / "colours.npz"), folder / "run")
 
 
 @pytest.fixture(scope="session")
 def sentences(tmp_path_factory):
-    """A folder of sentences of three classes, told by one word each: 160 for training and 40 for test."""
+    """A folder of sentences of three classes, each identified by one word: 160 for training and 40 for test."""
     nouns = {0: ["cat", "dog", "owl", "hen"], 1: ["car", "bus", "tram", "ship"], 2: ["oak", "fir", "elm", "yew"]}
     folder, rng = tmp_path_factory.mktemp("sentences"), np.random.default_rng(0)
     for name, rows in (("train", 160), ("test", 40)):
@@ -68,7 +68,7 @@ def sentences(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished_text(sentences, tmp_path_factory):
-    """The workdir and the summary of Snapshot Distillation on them."""
+    """The workdir and the summary of Snapshot Distillation on the fixture `sentences`."""
     workdir = tmp_path_factory.mktemp("text")
     config = text_config(sentences, schedule__cycles=2, method=ConfigDict({"name": "snapshot"}))
     return workdir, study.train(config, workdir)
@@ -76,7 +76,7 @@ def finished_text(sentences, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_images():
-    """A TFDS builder of 4x4 images that TFDS can prepare without TensorFlow: the images come already as PNG."""
+    """A TFDS builder of 4x4 images that TFDS can prepare without TensorFlow, since the images are already PNGs."""
     tensorflow_datasets = pytest.importorskip("tensorflow_datasets")
 
     class TinyImages(tensorflow_datasets.core.GeneratorBasedBuilder):

@@ -1,4 +1,4 @@
-"""What several tests need: a run small enough for every test, and ways to build, run, disturb and look at it."""
+"""Shared helpers: a run small enough for every test, and ways to build, run, disturb and inspect it."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ TINY = [
 
 
 def make_config(**fields):
-    """200 digits, a small net, 4 epochs of 5 steps, 2 cycles; `data__name` stands for data.name."""
+    """200 digits, a small network, 4 epochs of 5 steps, 2 cycles; `data__name` means data.name."""
     config = sd_digits.get_config()
     config.epochs = 4
     config.batch_size = 40
@@ -51,7 +51,7 @@ def family_config(**fields):
 
 
 def student_config(*teachers, **fields):
-    """One epoch of a student of finished runs."""
+    """One epoch of a student taught by finished runs."""
     own = {"epochs": 1, "schedule__cycles": 1, "method": ConfigDict({"name": "distillation"}), "teachers": tuple(map(str, teachers))}
     return make_config(**own | fields)
 
@@ -86,7 +86,7 @@ def build(config, folder=pathlib.Path("nowhere")):
 
 
 def run(exp, seed, folder):
-    """One run of an experiment, or the rest of it: its summary."""
+    """Trains a run of an experiment, or the rest of it; returns its summary."""
     return study.run(exp, study.Job("", seed, pathlib.Path(folder), study.config_of_seed(exp.config, seed)))
 
 
@@ -120,7 +120,7 @@ def read_events(folder, name):
 
 
 def damage(folder, how):
-    """Flips a bit of the largest file below a folder, cuts it in two, or removes it."""
+    """Flips a bit of the largest file below a folder, truncates it by half, or removes it."""
     victim = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     content = victim.read_bytes()
     if how == "flip":
@@ -133,7 +133,7 @@ def damage(folder, how):
 
 @contextlib.contextmanager
 def crash_in(stage, step):
-    """Within the context `study.train` crashes before that step of a stage."""
+    """Within the context, `study.train` crashes before the given step of a stage."""
     run_job = study.run
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
         patch.setattr(study, "run", lambda exp, job: run_job(act_at(exp, step, crash) if job.stage == stage else exp, job))
@@ -141,13 +141,13 @@ def crash_in(stage, step):
 
 
 def start(exp):
-    """A fresh state, and the key of the steps, of seed 0."""
+    """A fresh state and the step key, for seed 0."""
     init_key, step_key = jax.random.split(jax.random.key(0))
     return exp.init(init_key), step_key
 
 
 def start_in(exp, folder):
-    """The state with which a run begins in a workdir, or goes on there, and its teachers with it; of seed 0."""
+    """The state with which a run starts or resumes in a workdir, including its teachers; for seed 0."""
     state, _, _ = starting.init_or_restore(exp, folder, jax.random.key(0), checkpoints.open_manager(folder / "checkpoints"))
     return state
 
@@ -178,7 +178,7 @@ def prepare_tfds(builder, directory):
 
 
 def write_npz(path, images, labels, test=None, **arrays):
-    """An npz that data.name=npz:PATH reads; its test set is `test`, (images, labels), or the training set again."""
+    """Writes an npz for data.name=npz:PATH; its test set is `test`, (images, labels), or else the training set."""
     test_images, test_labels = test or (images, labels)
     np.savez(path, train_images=images, train_labels=labels, test_images=test_images, test_labels=test_labels, **arrays)
     return f"npz:{path}"
@@ -188,7 +188,7 @@ COLOURS = ("red", "green", "blue")
 
 
 def colours_config(path, brightness=0, names=COLOURS, **fields):
-    """Two epochs on 60 RGB images of three colours, which are written as an npz; 30 others are the test set."""
+    """Two epochs on 60 RGB images of three colours, written as an npz; 30 others are the test set."""
     rng, parts = np.random.default_rng(brightness), []
     for count in (60, 30):
         labels = np.arange(count) % 3
@@ -208,7 +208,7 @@ def png(pixels: np.ndarray) -> io.BytesIO:
 
 
 def write_images(folder, per_class=(60, 63), test=17):
-    """Pieces of scikit-learn's two photographs, one a class, as JPEGs of many sizes."""
+    """Writes pieces of scikit-learn's two photographs, one per class, as JPEGs of many sizes."""
     rng = np.random.default_rng(0)
     for name, photograph, count in zip(("china", "flower"), load_sample_images().images, per_class, strict=True):
         for part, number in (("train", count), ("val", test)):

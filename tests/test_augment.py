@@ -9,7 +9,7 @@ from distill_jax import specs
 from distill_jax.data import augment, streaming
 from distill_jax.data.batches import epoch_order, evaluation_order
 
-IMAGES = np.random.default_rng(0).integers(1, 256, (64, 6, 6, 3), np.uint8)  # no black pixel, so that padding is seen
+IMAGES = np.random.default_rng(0).integers(1, 256, (64, 6, 6, 3), np.uint8)  # no black pixels, so that padding is visible
 
 
 def test_crops_are_windows_of_the_padded_image_and_all_windows_occur():

@@ -1,4 +1,4 @@
-"""The benchmark runs; what it measures is not for a test."""
+"""The benchmarks run; their measurements are not tested."""
 
 import runpy
 import sys

@@ -1,4 +1,4 @@
-"""CIFAR in its four official forms, from tiny fakes, and what a user is told about damaged ones."""
+"""CIFAR in its four official forms, from tiny fakes, and the errors for damaged files."""
 
 import io
 import os
@@ -17,7 +17,7 @@ from distill_jax.data.cifar import SETS
 from distill_jax.errors import UserError
 
 PYTHON, BINARY = 0, 1
-pytestmark = pytest.mark.filterwarnings("ignore:.*no test examples")  # the fakes have four
+pytestmark = pytest.mark.filterwarnings("ignore:.*no test examples")  # the fakes have four images
 
 
 def fake_cifar(name: str) -> dict[str, tuple[np.ndarray, list[int]]]:

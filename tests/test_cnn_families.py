@@ -1,4 +1,4 @@
-"""The plain CNNs, wide ResNets, VGGs and ImageNet ResNets: published sizes, PyTorch twins, the promises that all networks share."""
+"""The plain CNNs, wide ResNets, VGGs and ImageNet ResNets: published sizes, PyTorch twins, and what holds for all networks."""
 
 import functools
 
@@ -165,7 +165,7 @@ def torch_wrn10(layers, x, name):
         activated = layers.norm(x, f"{scope}/norm1").relu()
         y = layers.norm(layers.conv(activated, f"{scope}/conv1", stride), f"{scope}/norm2").relu()
         y = layers.conv(y, f"{scope}/conv2")
-        widens = (name, stage) != ("wrn10_1", 1)  # whose first stage has the 16 channels of the stem
+        widens = (name, stage) != ("wrn10_1", 1)  # its first stage has the 16 channels of the stem
         x = y + (layers.conv(activated, f"{scope}/shortcut_conv", stride) if widens else x)
     return layers.dense(layers.norm(x, "final_norm").relu().mean(dim=(2, 3)), "head")
 
@@ -213,7 +213,7 @@ def test_agrees_with_pytorch(name, image_shape, options, torch_forward, one_bloc
     ours, updates = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))(variables, images)
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
     for path, value in flatten_dict(updates, sep="/").items():
-        if path.endswith("/mean"):  # PyTorch's running variance has Bessel's correction, flax's has not
+        if path.endswith("/mean"):  # PyTorch's running variance has Bessel's correction, flax's does not
             np.testing.assert_allclose(value, layers.weights[path], rtol=1e-3, atol=1e-3)
 
 
@@ -268,13 +268,13 @@ def test_features_before_the_head(name, features, one_block_a_stage):
 
 
 def test_a_pool_of_one_pixel_is_left_out():
-    """Four pools of 8x8 leave one pixel, as 16x16 does, and the same weights give what the net without its last pool would."""
+    """Four pools reduce 8x8 to one pixel, as with 16x16, and the same weights give the same result as the network without its last pool."""
     model = models.create("plain8", 5)
     shapes = [init_shapes(model, (side, side, 1))["params"] for side in (8, 16, 32)]
     assert [shape["dense1"]["kernel"].shape for shape in shapes] == [(256, 64), (256, 64), (1024, 64)]
     variables = random_variables(model, (8, 8, 1))
     images = np.random.default_rng(1).standard_normal((4, 8, 8, 1)).astype(np.float32)
-    assert np.std(jax.jit(model.apply)(variables, images), axis=0).min() > 0.01  # the image still decides
+    assert np.std(jax.jit(model.apply)(variables, images), axis=0).min() > 0.01  # the image still matters
 
 
 @pytest.mark.parametrize(
@@ -287,10 +287,10 @@ def test_a_pool_of_one_pixel_is_left_out():
     ],
 )
 def test_initialisation(name, layer, fan_out, one_block_a_stage):
-    """He-normal of the fan-out; BatchNorm scales of 1, but 0 at the end of an ImageNet block."""
+    """He-normal with fan-out; BatchNorm scales of 1, but 0 at the end of an ImageNet block."""
     model = models.create(name, 10)
 
-    @jax.jit  # what is not returned is not computed
+    @jax.jit  # unreturned values are not computed
     def init(key):
         params = flatten_dict(model.init(key, jnp.zeros((1, 8, 8, 1)))["params"], sep="/")
         return params[f"{layer}/kernel"], {path: value for path, value in params.items() if path.endswith("/scale")}

@@ -1,4 +1,4 @@
-"""run.py as a user meets it: one line for each mistake, and never a stack trace."""
+"""run.py as a user sees it: one line for each error, never a stack trace."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Densely guided distillation: the loss, the draw of the guides, and a path of stages on digits."""
+"""Densely guided distillation: the loss, the random choice of guides, and a path of stages on digits."""
 
 import shutil
 
@@ -53,7 +53,7 @@ def test_loss_by_hand(batch, form, weights):
 
 
 @pytest.mark.parametrize(("form", "reduction"), [("paper", "batchmean"), ("code", "mean")])
-@pytest.mark.filterwarnings("ignore:reduction:UserWarning")  # PyTorch's advice against "mean"
+@pytest.mark.filterwarnings("ignore:reduction:UserWarning")  # PyTorch advises against "mean"
 def test_loss_and_gradient_against_pytorch(batch, form, reduction):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     F = torch.nn.functional
@@ -80,7 +80,7 @@ def test_without_a_guide_the_cross_entropy_is_left(batch, form, factor):
 
 
 def test_one_guide_is_plain_distillation(batch):
-    """KD and TAKD are settings: the loss of one guide is that of `distillation`, by form code with the KL C times smaller."""
+    """KD and TAKD are special cases: with one guide the loss is that of `distillation`; in form code, with the KL divided by C."""
     student, guides, labels = batch
     kd = methods.distillation(weight_ce=0.3, temperature=5.0).loss(student, labels, guides[0])
     for form, factor in (("paper", 1), ("code", C)):
@@ -90,7 +90,7 @@ def test_one_guide_is_plain_distillation(batch):
 
 
 def test_with_the_larger_guides_dropped_it_is_takd_but_for_the_papers_factor(batch):
-    """DGKD's student differs from TAKD's in its other guides; without them, in form paper, in the weight n + 1 of the labels too."""
+    """DGKD differs from TAKD in the other guides' terms and, in form paper, also in the labels' weight n + 1."""
     student, guides, labels = batch
     for form, factor in (("paper", 3), ("code", 1)):
         takd = make_method(1, form=form, weight_teacher=0.7).loss(student, labels, Guidance(guides[2:], jnp.ones(1)))
@@ -100,7 +100,7 @@ def test_with_the_larger_guides_dropped_it_is_takd_but_for_the_papers_factor(bat
 
 
 def draws(**fields):
-    """What 4000 steps of a run draw for 4 guides, as the train step makes the keys."""
+    """The guides drawn in 4000 steps of a run with 4 guides, with keys made as in the train step."""
     fields = {"guides": 4, "survival": 1.0, "drop": 0, "teacher_may_drop": True} | fields
     keys = jax.vmap(lambda step: jax.random.fold_in(jax.random.key(0), step))(jnp.arange(4000))
     return np.asarray(jax.vmap(lambda key: draw_survivors(key, **fields))(keys))
@@ -175,7 +175,7 @@ def test_bad_options_are_named(fields, message):
 
 
 def path_config(**fields):
-    """The stages of the configs with a path of three small networks, in a run as tiny as the tests' others."""
+    """The stages of the configs with a path of three small networks, in a run as tiny as those of the other tests."""
     config = make_config(data__crop_padding=0, schedule__cycles=1)
     config.method = ConfigDict({"name": "supervised"})
     config.stages = dgkd_cifar100_plain.densely_guided()
@@ -285,7 +285,7 @@ def test_the_table_has_a_column_a_variant():
 
 
 def test_no_gradient_reaches_the_guides(family):
-    """A step equals one by hand, in which the guides' logits are mere numbers."""
+    """A step equals a step by hand in which the guides' logits are constants."""
     folder, _, exp = family
     key, ids = jax.random.key(0), np.arange(40)
     state = start_in(exp, folder / "by_hand")
@@ -316,7 +316,7 @@ def test_no_gradient_reaches_the_guides(family):
 
 
 def test_a_crash_in_a_stage_changes_nothing_in_the_end(family, tmp_path, capsys):
-    """The finished stages are not repeated, and the last goes on with the same guides and draws."""
+    """Finished stages are not repeated, and the last one continues with the same guides and draws."""
     folder, whole, _ = family
     broken = shutil.copytree(
         folder, tmp_path / "broken", ignore=lambda path, files: {STUDENT, "summary.json"} & set(files) if path == str(folder) else ()

@@ -1,4 +1,4 @@
-"""What the documents say works: every command is parsed and its config checked, Python snippets and examples run."""
+"""What the documents say works: every command is parsed and its config checked; Python snippets and examples are run."""
 
 import pathlib
 import re
@@ -25,14 +25,14 @@ SOURCES = [ROOT / "run.py", *sorted(ROOT.glob("configs/*.py"))]
 
 
 def commands(path):
-    """The calls of run.py in a document, as lists of arguments."""
+    """The run.py commands in a document, as lists of arguments."""
     text = path.read_text().replace("\\\n", " ")
-    for name, value in reversed(re.findall(r'^ +([A-Z]+)="(.*)"$', text, re.MULTILINE)):  # shell variables, the later ones of the earlier
+    for name, value in reversed(re.findall(r'^ +([A-Z]+)="(.*)"$', text, re.MULTILINE)):  # shell variables; later ones may use earlier ones
         text = text.replace(f"${name}", value)
     for line in text.splitlines():
         found = re.search(r"python (?:\.\./)?run\.py(.*)", re.split(r"  +[#&]", line)[0])
         if found:
-            quoted = found[1].count('"') % 2  # the end of a quotation around the whole command
+            quoted = found[1].count('"') % 2  # the closing quote of the whole command
             yield shlex.split(found[1].rstrip('"') if quoted else found[1])
 
 
@@ -97,7 +97,7 @@ def test_snippets_of_the_readme_run(finished, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("method", ["snapshot", "long_short_term"])
 def test_a_method_in_anybodys_loop(method, tmp_path, monkeypatch, capsys):
-    """The example imports nothing of the project but the method, leaves nothing behind, and learns."""
+    """The example imports nothing from the project but the method, leaves no files behind, and learns."""
     path = ROOT / "examples" / "own_loop.py"
     imported = re.findall(r"from (distill_jax\S*) import (.*)", path.read_text())
     assert imported == [("distill_jax.methods", "Batch, long_short_term, snapshot_distillation")]

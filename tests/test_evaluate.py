@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and numbers by hand."""
+"""Metrics against scikit-learn and hand-computed numbers."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_metrics_have_the_name_of_their_split(predictions):
 
 
 def test_ece_by_hand():
-    # Two bins of four: three at confidence 0.6 with one hit, one at 0.9 with a hit: (3 * |1/3 - 0.6| + |1 - 0.9|) / 4.
+    # Two bins of four: three at confidence 0.6 with one hit, one at 0.9 that is a hit: (3 * |1/3 - 0.6| + |1 - 0.9|) / 4.
     confidence, correct = np.array([0.6, 0.6, 0.6, 0.9]), np.array([True, False, False, True])
     assert evaluate.expected_calibration_error(confidence, correct, bins=4) == pytest.approx((3 * (0.6 - 1 / 3) + 0.1) / 4)
 

@@ -1,4 +1,4 @@
-"""Named options: read off a function, cast to the types of their defaults, and refused with a message that begins with their name."""
+"""Named options: read from a signature, cast to the types of their defaults, rejected with a message that begins with their name."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The recipe for ImageNet: its fields, and that each config fits the data that it names."""
+"""The ImageNet recipe: its fields, and that each config fits the data it names."""
 
 import numpy as np
 import pytest

@@ -96,7 +96,7 @@ def test_a_row_holds_the_logits_of_the_step(table_exp):
 
 
 def test_a_clean_view_is_stored_on_demand():
-    """The logits of the weights before the step, without the augmentation that the step itself sees."""
+    """The logits of the weights before the step, on samples without the step's augmentation."""
     exp = build(lstsd_config(view="clean"))
     state, key = start(exp)
     ids = np.arange(40) * 5
@@ -257,7 +257,7 @@ print("steps:", run(exp, 0, pathlib.Path(sys.argv[1]))["steps"])
 
 
 def test_on_three_devices(tmp_path):
-    """1,024, of which a table's rows are a multiple, is no multiple of 3. The state keeps its layout at each step."""
+    """A table's rows are a multiple of 1,024, which is not a multiple of 3. The state keeps its layout at each step."""
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "3", "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles faster
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     command = [sys.executable, "-c", ON_THREE_DEVICES, str(tmp_path)]

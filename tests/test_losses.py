@@ -1,4 +1,4 @@
-"""The loss terms against numbers that scipy computes."""
+"""The loss terms against numbers computed by scipy."""
 
 import jax
 import numpy as np
@@ -40,7 +40,7 @@ def test_distillation_has_the_factor_and_the_mean_over_the_batch(batch, temperat
 
 
 def test_distillation_of_some_samples_divides_by_all(batch):
-    """The others count as 0, whatever the teacher said of them, and have no gradient."""
+    """Samples outside the mask count as 0, whatever the teacher's logits, and have no gradient."""
     student, teacher, _ = batch
     where = np.arange(B) % 3 == 0
     teacher = np.where(where[:, None], teacher, 1e3)

@@ -1,4 +1,4 @@
-"""Mistakes on the command line and in configs: each is told in one line that names the field, before anything is written."""
+"""Errors on the command line and in configs: each is reported in one line that names the field, before anything is written."""
 
 import contextlib
 import os
@@ -41,12 +41,12 @@ def read(*arguments, mode="train", workdir="nowhere", members=()):
 
 
 def prepare(*arguments, workdir="nowhere"):
-    """What is checked before anything is trained or written."""
+    """Runs the checks made before anything is trained or written."""
     return study.prepare(*read(*arguments, workdir=workdir))
 
 
 def refusal(act, *arguments, **options):
-    """The one line in which a UserError ends."""
+    """The one-line message of the UserError."""
     with pytest.raises(UserError) as raised:
         act(*arguments, **options)
     message = str(raised.value)
@@ -92,7 +92,7 @@ def refusal(act, *arguments, **options):
         ("--config.schedule.cycle_epochs=(nan,)", "schedule.cycle_epochs is '(nan,)'"),
         ("--config.schedule.cycle_epochs=(3,2)", "schedule.cycle_epochs is (3, 2); it must be positive integers that add up to epochs = 4"),
         (ONE_CYCLE, "schedule.cycles: cycle_ends is (4,); it must have two or more entries"),
-        # of another type
+        # wrong type
         ("--config.epochs=many", "--config.epochs=many: epochs must be of type int, such as 60"),
         ("--config.epochs", "--config.epochs: epochs must be of type int"),
         ("--config.data.flip=3", "--config.data.flip=3: data.flip must be of type bool, such as False"),
@@ -121,13 +121,13 @@ def refusal(act, *arguments, **options):
         ("--config.method.name=nowhere:x", "method.name is 'nowhere:x'; there is no module nowhere"),
         ("--config.method.name=json:JSONDecoder", "method.name is 'json:JSONDecoder'; it must be a function"),
         ("--config.method.name=json:loads", "method.name is 'json:loads'; building it failed: TypeError"),
-        # other runs
+        # teachers and initial weights
         ("--config.initial=nowhere", "initial: nowhere/config.json does not exist; is nowhere the workdir of a run?"),
         ("--config.teachers=('nowhere',)", "teachers: nowhere/config.json does not exist"),
         ("--config.teachers=(1,)", "teachers is 1; it must be of type str"),
         ("--config.teachers=('a','a')", "teachers names a more than once"),
         ("--config.initial=stage:x", "stage:x is given, but this run has no stages"),
-        (f"{KD} --config.data.name=digits --config.data.crop_padding=0 {ONE_CYCLE}", "teachers: num_teachers is 0; distillation takes exactly one"),
+        (f"{KD} --config.data.name=digits --config.data.crop_padding=0 {ONE_CYCLE}", "teachers: num_teachers is 0; distillation takes one"),
         # families: all stages are checked before the first
         ("--config.stages.name=generations", "method.name is 'snapshot', but stages 'generations' sets each stage's method; remove one"),
         (f"{TOLERANT} --config.stages.temperature=-1", "stages.temperature is -1.0"),
@@ -230,7 +230,7 @@ def test_a_list_of_stages_is_checked_as_a_whole(listed, message, tmp_path):
 
 
 def test_a_run_that_cannot_begin_leaves_no_workdir(tmp_path):
-    """So that the mended config may use it."""
+    """So that the corrected config can use it."""
     for mistake in ("--config.initial=nowhere", "--config.teachers=('nowhere',)", "--config.data.name=npz:nowhere", "--config.epochs=0"):
         refusal(study.train, *read(mistake, workdir=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
@@ -368,7 +368,7 @@ def test_traceback_shows_where():
 
 
 def test_outputs_may_be_closed(tmp_path):
-    """A file that took the number of a closed output would get what is printed there."""
+    """A file that got the number of a closed output would receive what is printed there."""
     program = f'"{sys.executable}" "{ROOT}/run.py" --workdir="{tmp_path}/run"'
     train = subprocess.run(["bash", "-c", f"{program} {' '.join(TINY)} >&- 2>&-"])
     assert train.returncode == 0
@@ -390,7 +390,7 @@ def test_class_names_need_no_utf8(tmp_path):
 
 @pytest.mark.parametrize(("seconds", "times"), [(0.5, 1), (1.2, 2), (2.5, 2)])
 def test_ctrl_c_ends_with_one_line_at_any_time(tmp_path, seconds, times):
-    """While JAX is imported, and while the data are read and the step is compiled. The train step is too large to be done by then."""
+    """During the import of JAX, and while the data is read and the step compiled. The train step is too large to finish by then."""
     arguments = [f"--workdir={tmp_path}/run", "--config.model.name=resnet56", "--config.epochs=500"]
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     process = subprocess.Popen(

@@ -35,7 +35,7 @@ def test_number_of_parameters(name, published):
 
 
 def torch_resnet(params, batch_stats, shortcut, torch):
-    """A function of images [B, 3, H, W] with the weights of ours, written with torch.nn.functional alone."""
+    """A function of images [B, 3, H, W] with our weights, written only with torch.nn.functional."""
     F = torch.nn.functional
 
     def tensor(array):
@@ -129,7 +129,7 @@ SOME_OTHER_VALUE = {
 
 
 def create(name, **options):
-    """A network of five classes, with a vocabulary where it is one for text."""
+    """A network with five classes, and with a vocabulary if it is for text."""
     return models.create(name, 5, vocabulary_size=9 * models.is_text(name), **options)
 
 
@@ -150,7 +150,7 @@ def test_options_and_their_defaults():
     assert models.options("small_cnn") == {"filters": (16, 32, 64)}
     assert models.options("text_cnn") == {"width": 128, "feature_maps": 100, "dropout": 0.5}
     assert set(models.options("transformer")) == {"max_length", "layers", "width", "heads", "pooling", "dropout"}
-    for name in ("densenet10_4", "wrn10_1", "vgg8", "plain2"):  # their names say everything
+    for name in ("densenet10_4", "wrn10_1", "vgg8", "plain2"):  # their names determine everything
         assert models.options(name) == {}
     assert [name for name in NETWORKS if models.is_text(name)] == ["text_cnn", "transformer"]
 
@@ -158,7 +158,7 @@ def test_options_and_their_defaults():
 def test_an_option_takes_its_defaults_type():
     dropout = create("text_cnn", dropout=0).dropout
     assert (dropout, type(dropout)) == (0.0, float)
-    assert create("small_cnn", filters=[8, 16, 32]).filters == (8, 16, 32)  # as JSON has it; a module's fields must be hashable
+    assert create("small_cnn", filters=[8, 16, 32]).filters == (8, 16, 32)  # lists, as in JSON; a module's fields must be hashable
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Workdirs of an earlier version of this code (commit b4353ef, schema 1): evaluated, resumed, and used as teachers.
 
-tests/data/workdirs_b4353ef.tar.xz holds two, both stopped by SIGTERM: `both`, of configs/sd_lstsd_digits.py in its second cycle, and
-`path`, of configs/dgkd_digits.py with a finished plain4_cifar10 and its student. expected.json has what that code made of them afterwards,
-which is to the bit what this one does on the same kind of processor with the same jaxlib.
+tests/data/workdirs_b4353ef.tar.xz holds two, both stopped by SIGTERM: `both`, from configs/sd_lstsd_digits.py in its second cycle, and
+`path`, from configs/dgkd_digits.py with a finished plain4_cifar10 and its student. expected.json has the results of that code after
+resuming them. On the same kind of processor with the same jaxlib, this code gives the same results bit for bit.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ def older(tmp_path):
 
 
 def machine():
-    """What the bits of a result depend on: the processor's features, its cores, and the compiler."""
+    """What a bit-exact result depends on: the processor's features, its cores, and the compiler."""
     cpu = pathlib.Path("/proc/cpuinfo")
     features = next((line for line in cpu.read_text().splitlines() if line.startswith("flags")), "") if cpu.exists() else ""
     return hashlib.sha256(f"{features} {os.cpu_count()} {importlib.metadata.version('jaxlib')}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Several processes that train together: two of four CPU devices each, on this machine's loopback."""
+"""Multiple processes that train together: two with four CPU devices each, over this machine's loopback."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ ARGUMENTS = [
     f"--config={ROOT / 'configs' / 'sd_lstsd_digits.py'}", *TINY,
     "--config.epochs=2", "--config.model.name=plain2_cifar10", "--config.method.long_short_term.generation_epochs=1",
 ]  # fmt: skip
-SECONDS = 90  # a process that has not ended by then is killed, and its test fails
+SECONDS = 90  # a process that is still running by then is killed, and its test fails
 
 
 def free_port():
@@ -42,7 +42,7 @@ def launch_two(folder):
 
 
 def finish(*pair):
-    """What each said, once all have ended."""
+    """The output of each process, once all have ended."""
     try:
         return [process.communicate(timeout=SECONDS)[0] for process in pair]
     finally:
@@ -58,7 +58,7 @@ def wait_for(condition, *pair):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """An undisturbed run of two processes: its workdir, and what each said."""
+    """An uninterrupted run of two processes: its workdir, and the output of each."""
     folder = tmp_path_factory.mktemp("two")
     said = finish(*launch_two(folder))
     return folder, said
@@ -66,7 +66,7 @@ def two(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory):
-    """The same run by one process of eight devices: its workdir."""
+    """The same run in one process with eight devices: its workdir."""
     folder = tmp_path_factory.mktemp("eight")
     finish(launch(folder, *ARGUMENTS, devices=8))
     return folder
@@ -80,7 +80,7 @@ def exp():
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A run of two processes that was killed in the middle of an epoch: its workdir."""
+    """A run of two processes that was killed mid-epoch: its workdir."""
     folder = tmp_path_factory.mktemp("killed")
     pair = launch_two(folder)
     wait_for(lambda: len(read_lines(folder)) >= 4, *pair)
@@ -120,7 +120,7 @@ def test_two_processes_do_as_one_of_eight_devices(two, eight):
 
 
 def test_eight_devices_do_as_one_and_hand_their_tables_over(eight, exp, tmp_path):
-    """BatchNorm's means are those of the whole batch, so that only the order of the sums differs."""
+    """BatchNorm's means are those of the whole batch, so only the order of summation differs."""
     run(exp, 0, tmp_path)
     for name in ("loss", "loss_teacher", "test_nll"):
         np.testing.assert_allclose(curve(eight, name), curve(tmp_path, name), rtol=0.02)
@@ -197,7 +197,7 @@ def test_bad_flags_are_told_in_one_line(arguments, message):
 
 
 def test_a_signal_in_the_last_evaluation_of_a_run_stops_the_next_one(monkeypatch):
-    """JAX lets all processes leave at one number of a question, the one after the last that any of them has asked."""
+    """JAX stops all processes at the same call number: the one after the last that any of them has made."""
     asked, agreed = [], []
     monkeypatch.setattr(processes, "are_several", lambda: True)
     monkeypatch.setattr(processes.multihost_utils, "reached_preemption_sync_point", lambda number: asked.append(number) or number in agreed)

@@ -14,7 +14,7 @@ from distill_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 STUDIES = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
-AWKWARD = [0.1 + 0.2, 1e-308 / 3, 5e-324, 1.0, 123456789.12345678, -0.0]  # numbers that lose digits or a sign easily
+AWKWARD = [0.1 + 0.2, 1e-308 / 3, 5e-324, 1.0, 123456789.12345678, -0.0]  # numbers that easily lose digits or a sign
 
 
 def write(path, content):
@@ -23,7 +23,7 @@ def write(path, content):
 
 
 def write_run(folder, seed=0, on="test", **fields):
-    """What a finished run leaves, as far as results go. Returns its summary."""
+    """Writes the result files of a finished run; returns its summary."""
     summary = {
         "method": "snapshot", "evaluated_on": on, "seed": seed, "num_params": 1234, "input_mean": [0.1, 1 / 3],
         "train_accuracy": 0.5 + seed / 70, f"best_{on}_accuracy": 0.4 + seed / 7,
@@ -84,7 +84,7 @@ def test_summary_of_seeds(tmp_path):
     summary = results.summarise_seeds(runs)
     assert summary["test_accuracy"] == pytest.approx(np.mean([run["test_accuracy"] for run in runs]))
     assert summary["test_accuracy_std"] == pytest.approx(np.std([run["test_accuracy"] for run in runs], ddof=1))
-    assert summary["device"] == "cpu" and "commit" not in summary  # the seeds were not run at one commit
+    assert summary["device"] == "cpu" and "commit" not in summary  # the seeds were run at different commits
     assert summary["runs"] == runs and summary["seeds"] == [0, 1, 2]
 
 
@@ -98,7 +98,7 @@ def test_a_result_on_validation_data_is_found():
 
 @pytest.fixture
 def workdirs(tmp_path):
-    """One workdir of each form, below runs/."""
+    """One workdir of each kind, below runs/."""
     root = tmp_path / "runs"
     write_run(root / "plain")
     write_seeds(root / "deep" / "seeds", write_run)
@@ -160,7 +160,7 @@ def test_where_a_run_was_made(tmp_path):
     write_run(tmp_path / "new", commit="1234567", versions=versions, device="NVIDIA H200", classes=["cat", "dog"])
     collect.collect(tmp_path / "study", [tmp_path / "new"])
     (run,) = archive.read_runs(tmp_path / "study")
-    assert run.results["commit"] == "1234567"  # text, though it reads as a number
+    assert run.results["commit"] == "1234567"  # text, though it looks like a number
     assert run.results["versions"] == versions and run.results["device"] == "NVIDIA H200"
     assert "classes" not in run.results
 
@@ -192,7 +192,7 @@ def test_a_seeds_folder_alone_is_a_run_of_its_variant(workdirs, tmp_path):
 
 
 def refused(call, message):
-    """A command ends with one line that says so."""
+    """A command exits with a one-line error."""
     with pytest.raises(SystemExit) as stop:
         call()
     assert str(stop.value.code).startswith("error: ") and "\n" not in str(stop.value.code)
@@ -356,7 +356,7 @@ def test_a_damaged_study_is_told(name, damage, tmp_path):
         with pytest.raises(UserError, match=name):
             archive.read_curves(study)
     elif name == "README.md" and damage != "binary":
-        report.main([str(study)])  # a table of all runs, or, since the file ends after its only table, what it says
+        report.main([str(study)])  # a table of all runs or, since the file ends after its only table, that table's error
     else:
         refused(lambda: report.main([str(study)]), name)
 

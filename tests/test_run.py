@@ -1,4 +1,4 @@
-"""Whole runs: what they leave behind, and that they survive what happens to them."""
+"""Whole runs: what they write, and that they survive interruptions."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_a_run_leaves_what_others_build_on(finished):
 
 
 def check_events(folder):
-    """TensorBoard has the points of metrics.jsonl: no step twice, none missing."""
+    """TensorBoard has the points of metrics.jsonl, without duplicate or missing steps."""
     lines = read_lines(folder)
     for name in ("loss", "test_accuracy"):
         assert read_events(folder, name) == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in lines if name in line]
@@ -135,12 +135,12 @@ def test_damaged_weights_of_a_finished_run_are_noticed(finished, exp, tmp_path, 
     shutil.rmtree(weights)
     with pytest.raises(UserError, match=f"^{weights} is missing; repeat that run's command"):
         trained.load(folder)
-    run(act_at(exp, 0, crash), 0, folder)  # as both messages say; it writes them anew without another step
+    run(act_at(exp, 0, crash), 0, folder)  # as both messages say; it rewrites them without another step
     assert checkpoints.sha256(trained.load(folder).variables) == finished[1]["weights_sha256"]
 
 
 def test_weights_of_another_epoch_are_noticed(finished, tmp_path):
-    """Their files are intact, but they are not those that the summary tells of."""
+    """Their files are intact, but the weights are not those recorded in the summary."""
     folder = shutil.copytree(finished[0], tmp_path / "copy")
     shutil.rmtree(folder / "snapshots" / "epoch_4")
     shutil.copytree(folder / "snapshots" / "epoch_2", folder / "snapshots" / "epoch_4")
@@ -262,7 +262,7 @@ def test_bad_fields_are_named(fields, message, tmp_path):
 
 
 def test_a_full_disk_costs_only_the_steps_since_the_last_checkpoint(finished, tmp_path):
-    limit = ["bash", "-c", 'ulimit -f 20 && exec "$@"', "bash"]  # KiB a file: what a full disk does to a checkpoint
+    limit = ["bash", "-c", 'ulimit -f 20 && exec "$@"', "bash"]  # KiB per file: simulates a full disk
     command = [*limit, sys.executable, str(ROOT / "run.py"), f"--workdir={tmp_path}", *TINY]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1

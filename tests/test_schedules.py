@@ -1,4 +1,4 @@
-"""Learning rates at the first, middle and last iteration of each cycle, from the formula by hand."""
+"""Learning rates at the first, middle and last iteration of each cycle, computed by hand from the formula."""
 
 import math
 
@@ -68,7 +68,7 @@ def test_warmup_rises_linearly_to_the_schedule():
 
 
 def test_adamw_by_hand():
-    """Two steps of a matrix, which decays, and of a bias, which does not."""
+    """Two steps on a matrix, which decays, and a bias, which does not."""
     optimizer = optimizers.create(ConfigDict({"name": "adamw", "weight_decay": 0.1}), lambda step: 0.01)
     params = {"kernel": np.full((1, 2), 0.5), "bias": np.full(2, 0.5)}
     gradients = [{"kernel": np.full((1, 2), g), "bias": np.full(2, g)} for g in (2.0, -1.0)]

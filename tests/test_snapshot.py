@@ -1,4 +1,4 @@
-"""Snapshot Distillation as the train step carries it out."""
+"""Snapshot Distillation in the train step."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def test_the_teacher_is_the_last_snapshot_and_does_not_move(exp):
 
 
 def test_no_gradient_reaches_the_teacher(exp):
-    """One step equals a step by hand in which the teacher's logits are mere numbers."""
+    """One step equals a step by hand in which the teacher's logits are constants."""
     state, key = start(exp)
     state, _ = run_epoch(exp, state, key, 1)
     state = state.replace(teacher=exp.method.end_epoch(None, state.network, 2))
@@ -61,12 +61,12 @@ def test_no_gradient_reaches_the_teacher(exp):
 
 
 def test_two_compiled_steps_serve_both_cycles(finished, exp):
-    """One without a teacher and one with it."""
+    """One step without a teacher and one with it."""
     assert exp.train_step._cache_size() == 2
 
 
 def test_golden_numbers(exp):
-    """Mean losses of the first two epochs, written down from this code: they tell a change that was not meant."""
+    """Mean losses of the first two epochs, recorded from this code to detect unintended changes."""
     state, key = start(exp)
     seen = []
     for epoch in (1, 2):

@@ -1,4 +1,4 @@
-"""Data sets by name, from small files of every kind but CIFAR's, and what a user is told about bad ones."""
+"""Data sets by name, from small files of every kind except CIFAR, and the errors for bad ones."""
 
 import io
 import itertools
@@ -75,7 +75,7 @@ def test_validation_comes_out_of_the_training_set():
     loading_fails("data.train_examples is 1338; digits allows 0 to 1337", "digits", "", 1338, 100)
 
 
-# What is said and checked of every set
+# Descriptions and checks of every data set
 
 
 def test_a_set_in_one_line(tmp_path):
@@ -91,7 +91,7 @@ def test_a_set_in_one_line(tmp_path):
 def test_fingerprint_covers_every_part():
     digits = load("digits", train_examples=200)
     first = fingerprint(digits)
-    # older workdirs hold this hash
+    # older workdirs contain this hash
     assert first["train_sha256"] == "fd7eba3761a521de2107a56a48b23d7a470b8731ab14bea78de882ff8846c551"
     assert (first["train_examples"], first["test_examples"], first["classes"]) == (200, 360, list("0123456789"))
     relabelled = digits.test | {"label": np.roll(digits.test["label"], 1)}
@@ -369,7 +369,7 @@ def test_relative_paths(tmp_path, monkeypatch, name, directory):
 
 
 def test_what_to_do_about_a_damaged_image():
-    """Both ways out change the data, which a run that has begun refuses: see data.json."""
+    """Both remedies change the data, which a run that has begun rejects: see data.json."""
     with pytest.raises(UserError) as caught:
         streaming.read_crop(streaming.Record("x.png", b"damaged", 0), 4, None)
     way_out = "remove it, or leave out all such images with --config.data.damaged=skip (if the run has begun, both need a new --workdir)"

@@ -1,4 +1,4 @@
-"""Families of runs: their stages as data, their order, their seeds, and what a crash leaves of them."""
+"""Families of runs: their stages as data, their order, their seeds, and crashes."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_a_bad_list_is_told(runs, message, tmp_path):
         ({"method": {"name": "distillation", "temperature": 0.0}, "teachers": ("stage:a",)}, "method.temperature is 0.0"),
         ({"method": {"name": "distillation"}, "teachers": ("stage:a",), "model": {"name": "text_cnn"}}, "model.name is 'text_cnn'"),
         ({"method": {"name": "distillation", "guide_logits": "table"}, "teachers": ("stage:a",)}, "method.guide_logits is 'table'"),
-        ({"method": {"name": "distillation"}}, "teachers: num_teachers is 0; distillation takes exactly one"),
+        ({"method": {"name": "distillation"}}, "teachers: num_teachers is 0; distillation takes one"),
         ({"initial": "stage:a", "model": {"name": "resnet8"}}, "initial: stage:a holds a network that differs from resnet8"),
         ({"data": {"validation_examples": 2000}}, "data.validation_examples is 2000"),
         ({"epochs": 0}, "epochs is 0"),
@@ -75,7 +75,7 @@ def test_a_method_beside_a_family_that_sets_it_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("generation", "step"), [(0, 7), (2, 0), (2, 8)])
 def test_a_crash_in_a_generation_changes_nothing_in_the_end(finished_family, tmp_path, capsys, generation, step):
-    """In the last generation, before and after its first checkpoint; and in the first."""
+    """In the last generation, before and after its first checkpoint, and in the first generation."""
     with crash_in(f"generation_{generation}", step):
         study.train(family_config(), tmp_path)
     assert [(tmp_path / f"generation_{m}" / "summary.json").exists() for m in range(3)] == [m < generation for m in range(3)]
@@ -105,7 +105,7 @@ def test_seeds_of_a_family(two_seeds):
 
 
 def test_the_mean_over_seeds_is_of_the_last_stage(two_seeds):
-    """The patriarch is no student."""
+    """The patriarch is not a student."""
     config, folder, summary = two_seeds
     result = study.evaluate(config, folder)
     assert result == json.loads((folder / "eval.json").read_text())

@@ -1,4 +1,4 @@
-"""Images that are read from disk: crops, order, runs that are interrupted, damaged files."""
+"""Images read from disk: crops, order, interrupted runs, damaged files."""
 
 import io
 import os
@@ -40,7 +40,7 @@ def undisturbed(streamed, tmp_path_factory):
 
 
 def ramp(width, height):
-    """An image whose red is its column and whose green is its row."""
+    """An image whose red value is the column and whose green value is the row."""
     return np.stack(np.broadcast_arrays(np.arange(width), np.arange(height)[:, None], 7), axis=-1).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Frozen networks of finished runs as teachers, and as what a run starts from."""
+"""Frozen networks of finished runs as teachers and as initial weights."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ from distill_jax.state import saved as in_checkpoint
 
 @pytest.fixture(scope="module")
 def generation(finished_family):
-    """The folder of the family's first student, its teacher's, and its experiment."""
+    """The folder of the family's first student, that of its teacher, and the student's experiment."""
     folder = finished_family[0] / "generation_1"
     return folder, folder.with_name("generation_0"), build(stages.expand(family_config())["generation_1"], folder)
 
@@ -64,13 +64,13 @@ def test_a_step_moves_the_student_and_not_its_teacher(generation, tmp_path):
 
 
 def test_no_weight_of_the_teacher_is_lost_in_the_run(finished_family):
-    """The networks of a finished family are what their summaries say, after students were trained on them."""
+    """The networks of a finished family still match their summaries after students were trained on them."""
     for stage in finished_family[1]["stages"]:
         assert checkpoints.sha256(distill_jax.load(finished_family[0] / stage["stage"]).variables) == stage["weights_sha256"]
 
 
 def test_each_teacher_sees_its_own_normalisation(finished_colours, tmp_path):
-    """A student of brighter images: the loss is that of the teacher's own logits, computed by its own record."""
+    """A student of brighter images: the loss uses the teacher's logits, computed with the teacher's own normalisation."""
     teacher = finished_colours[0]
     method = {"name": "distillation", "weight_ce": 0.25, "temperature": 1.0}
     config = colours_config(tmp_path / "bright.npz", brightness=100, teachers=(str(teacher),), method=method)
@@ -105,7 +105,7 @@ def test_a_table_holds_what_the_teacher_says_with_its_own_normalisation(finished
 
 
 def test_logits_from_the_table_are_those_of_the_forward(finished_family, tmp_path):
-    """Without augmentation both see the same; the curves agree up to the order of the sums."""
+    """Without augmentation both see the same; the curves agree up to the order of summation."""
     forward = student_config(finished_family[0] / "generation_0", data__crop_padding=0)
     table = forward.copy_and_resolve_references()
     table.method.guide_logits = "table"
@@ -152,7 +152,7 @@ def bad_teachers(finished_family, finished_colours, folder):
 
 
 def with_facts(folder, copy, **facts):
-    """A copy of a workdir with another record of its network."""
+    """A copy of a workdir with a changed network.json."""
     shutil.copytree(folder, copy)
     workdir.write_json(copy / "network.json", files.read_json(copy / "network.json") | facts)
     return copy
@@ -182,7 +182,7 @@ def test_a_teacher_with_the_weights_of_another_is_refused(finished_family, tmp_p
     ],
 )
 def test_a_teacher_of_other_classes_is_refused(finished_colours, tmp_path, names, said):
-    """As many classes, but other ones, or in another order: a folder was renamed."""
+    """Equally many classes, but different ones or in a different order: a folder was renamed."""
     teacher = finished_colours[0]
     config = colours_config(tmp_path / "renamed.npz", names=names, teachers=(str(teacher),), method={"name": "distillation"})
     with pytest.raises(UserError, match=f"teacher {teacher} has different classes from npz:.*renamed.npz: {said}"):
@@ -195,7 +195,7 @@ def test_a_teacher_whose_classes_have_no_names_is_taken(finished_colours, tmp_pa
 
 
 def test_a_teacher_that_was_trained_anew_is_noticed(finished_family, tmp_path):
-    """Even if nothing but its running statistics differ."""
+    """Even if only its running statistics differ."""
     teacher = shutil.copytree(finished_family[0] / "generation_0", tmp_path / "teacher")
     exp = build(student_config(teacher))
     with pytest.raises(Crash):
@@ -218,7 +218,7 @@ def test_what_a_run_is_built_on_is_remembered(tmp_path):
 
 
 def test_a_record_of_parameters_alone_is_still_good(finished_family, tmp_path):
-    """Workdirs of schema 1 remember params_sha256 of their teachers."""
+    """Schema-1 workdirs record the params_sha256 of their teachers."""
     teacher = finished_family[0] / "generation_0"
     exp, path = build(student_config(teacher)), tmp_path / "teachers.json"
     workdir.write_json(path, {str(teacher): finished_family[1]["stages"][0]["params_sha256"]})

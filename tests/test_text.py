@@ -1,4 +1,4 @@
-"""Sentence sets from small files of every format, what a user is told about bad ones, and the networks that read them."""
+"""Sentences from small files of every format, the errors for bad ones, and the networks that read them."""
 
 import collections
 import os
@@ -22,7 +22,7 @@ from distill_jax.models.transformer import Transformer
 
 SENTENCES = ["0 The cat sat .", "1 a dog , a dog !", "0 the Cat", "1 dog"]
 TEST = "1 the dog\n0 a bird sat\n"
-# Most files here are so small that they give such warnings.
+# Most files here are small enough to trigger these warnings.
 pytestmark = pytest.mark.filterwarnings("ignore:.*have a single row", "ignore:.*no test examples")
 REAL = Path(os.environ.get("DISTILL_JAX_DATA_DIR", "")) / "nlp"
 
@@ -32,7 +32,7 @@ def fields(format="trec", **changes) -> ConfigDict:
 
 
 def write(folder: Path, **files: str | bytes) -> Path:
-    """Writes files, named without .tsv's dot (train_tsv), and returns the folder."""
+    """Writes files, with _tsv in the argument names for .tsv, and returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         raw = content if isinstance(content, bytes) else content.encode()
@@ -49,7 +49,7 @@ def read_glue(folder: Path, **changes):
 
 
 def sentences(data, part: str) -> list[str]:
-    """The rows in words, with the special tokens spelled and the padding left out."""
+    """The rows as words, with special tokens spelled out and padding left out."""
     tokenizer = Tokenizer.from_str(data.tokenizer)
     return [" ".join(tokenizer.id_to_token(token) for token in row if token) for row in getattr(data, part)["tokens"].tolist()]
 
@@ -471,7 +471,7 @@ NETWORKS = {
 
 
 def random_variables(model):
-    """Normal values in place of the initial ones, so that no bias is zero."""
+    """Normal random values instead of the initial ones, so that no bias is zero."""
     random = np.random.default_rng(1)
     shapes = jax.eval_shape(model.init, jax.random.key(0), TOKENS)
     return jax.tree.map(lambda leaf: 0.5 * random.standard_normal(leaf.shape, np.float32), shapes)

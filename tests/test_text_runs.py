@@ -1,4 +1,4 @@
-"""Every method runs on sentences as on images, and so does what a trained network is for."""
+"""Every method, and every use of a trained network, works on sentences as on images."""
 
 import json
 import shutil
@@ -70,7 +70,7 @@ def test_a_text_run_without_its_tokenizer_is_told(finished_text, tmp_path):
 
 @pytest.fixture
 def other_sentences(tmp_path):
-    """Sentences of the same words, and some new ones, in which other words are frequent: a vocabulary of their own has other ids."""
+    """Sentences with the same words and some new ones, at different frequencies: a vocabulary fitted to them would have different ids."""
     for name in ("train", "test"):
         lines = [f"{number % 2} a zebra is here here the {noun}" for number, noun in enumerate(("yew", "elm", "cat", "bus", "fir", "tram"))]
         (tmp_path / name).write_text("\n".join(lines * 3) + "\n")

@@ -1,4 +1,4 @@
-"""Trained networks from Python: they are found, loaded and checked, predict as their runs did, and say what they cannot do."""
+"""Trained networks from Python: they are found, loaded and checked, predict as in their runs, and report what they cannot do."""
 
 import json
 import shutil
@@ -105,7 +105,7 @@ def test_images_of_too_many_channels_are_told(finished):
 
 @pytest.fixture
 def headless(tmp_path, monkeypatch):
-    """The workdir of a network of one's own, whose last layer is not called "head"."""
+    """The workdir of a user's own network whose last layer is not called "head"."""
     (tmp_path / "headless_nets.py").write_text(HEADLESS)
     monkeypatch.syspath_prepend(str(tmp_path))
     config = make_config(epochs=1, schedule__cycles=1, model={"name": "headless_nets:Headless"}, method={"name": "supervised"})
@@ -161,7 +161,7 @@ def test_other_batch_statistics_are_noticed(finished_family, tmp_path):
     with pytest.raises(UserError, match="not the weights recorded in the run's summary.json"):
         distill_jax.load(folder)
     summary = workdir.load_summary(folder)
-    del summary["weights_sha256"]  # summaries of schema 1 tell of the parameters alone
+    del summary["weights_sha256"]  # schema-1 summaries record only the hash of the parameters
     workdir.write_json(folder / "summary.json", summary)
     distill_jax.load(folder)
     summary["params_sha256"] = "0"
@@ -187,7 +187,7 @@ def test_a_network_runs_in_bfloat16(finished, exp):
 
 
 def test_a_begun_run_keeps_its_normalisation(finished_colours, tmp_path):
-    """The spec of a workdir comes from its record, whatever the data would say."""
+    """The spec of a workdir comes from its network.json, not from the data."""
     folder = shutil.copytree(finished_colours[0], tmp_path / "run")
     facts = files.read_json(folder / "network.json")
     workdir.write_json(folder / "network.json", facts | {"input_mean": [0.1, 0.2, 0.3]})

@@ -1,4 +1,4 @@
-"""What trained networks are good for: ensembles, features, and a linear probe on them."""
+"""Uses of trained networks: ensembles, features, and linear probes."""
 
 import errno
 import json
@@ -132,7 +132,7 @@ def test_a_full_disk_leaves_no_features(finished_family, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_changed_data_are_noticed(finished_colours, tmp_path, part):
-    """Wherever the run is used: a network that is evaluated on other images than its own would be called bad."""
+    """Wherever the run is used: on changed images, a network would wrongly look bad."""
     folder = shutil.copytree(finished_colours[0], tmp_path / "run")
     config = colours_config(tmp_path / "colours.npz")
     recorded = files.read_json(folder / "config.json")
@@ -156,7 +156,7 @@ def test_changed_data_are_noticed(finished_colours, tmp_path, part):
 
 
 def test_other_data_are_seen_with_the_networks_own_normalisation(finished_colours, tmp_path):
-    """An npz under another name, of brighter images: nothing of it enters the network but its pixels."""
+    """An npz with a different name and brighter images: only its pixels reach the network."""
     folder = finished_colours[0]
     config = colours_config(tmp_path / "bright.npz", brightness=100)
     arrays, data = np.load(transfer.features(config, folder)), np.load(tmp_path / "bright.npz")
@@ -167,7 +167,7 @@ def test_other_data_are_seen_with_the_networks_own_normalisation(finished_colour
 
 
 def test_streamed_images(photographs, tmp_path):
-    """A network of streamed images is evaluated in an ensemble as it was in its run; its features are those of the central crops."""
+    """A network of streamed images is evaluated in an ensemble as in its run; its features are those of the central crops."""
     streamed = {"data__name": f"folder:{photographs}", "data__image_size": 16, "data__crop_padding": 0, "data__train_examples": 0}
     config = make_config(epochs=1, schedule__cycles=1, method={"name": "supervised"}, **streamed)
     exp = build(config)

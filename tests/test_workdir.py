@@ -1,4 +1,4 @@
-"""Workdirs that are foreign, damaged, of another age or interrupted: told in one line in every mode, and nothing is lost."""
+"""Workdirs that are foreign, damaged, of another version or interrupted: a one-line error in every mode, and nothing is lost."""
 
 import json
 import pathlib
@@ -16,13 +16,13 @@ MODES = {"eval": study.evaluate, "ensemble": transfer.ensemble, "features": tran
 
 
 def do(mode, folder, *arguments):
-    """What run.py does with --mode and --workdir."""
+    """Does what run.py does with --mode and --workdir."""
     config, root = command_line.read_config(list(arguments), mode, str(folder))
     return MODES[mode](config, root)
 
 
 def again(folder, **fields):
-    """The command that began the run."""
+    """Repeats the command that began the run."""
     return study.train(make_config(**fields), folder)
 
 
@@ -34,7 +34,7 @@ def refusal(act, *arguments, **options):
 
 
 def facts(folder):
-    """The content of each file of a run but those that hold a lock or times of writing."""
+    """The content of each file of a run, except the lock and files that contain timestamps."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != "lock" and "events" not in path.name)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -157,7 +157,7 @@ def test_an_earlier_epoch_is_not_reported_as_the_last(copy, kept):
     assert not (copy / "summary.json").exists()
 
 
-# Folders of others
+# Other people's folders
 
 
 def test_a_folder_with_files_of_ones_own_is_not_taken(tmp_path):
@@ -227,7 +227,7 @@ def test_validation_data_are_called_so(copy):
         assert "validation_accuracy" in result and "test_accuracy" not in result
 
 
-# Data that change
+# Changed data
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -268,7 +268,7 @@ def test_an_unfinished_run_becomes_the_first_of_two(tmp_path, two_seeds):
 
 @pytest.mark.parametrize("kind", ["run", "family"])
 def test_a_move_that_is_killed_at_any_file_loses_nothing(request, finished, family, two_seeds, tmp_path, monkeypatch, kind):
-    """Other commands refuse what lies there, and the same command finishes the move."""
+    """Other commands reject the workdir, and the same command finishes the move."""
     source, fields = (finished[0], {}) if kind == "run" else (family[0], FAMILY)
     files, rename, moves = facts(source), pathlib.Path.rename, 0
     while True:
@@ -329,7 +329,7 @@ def test_a_family_with_seeds_is_of_those_seeds(family, tmp_path, capsys):
     assert summary["test_accuracy"] == pytest.approx(result["test_accuracy"]), "of the students, without the patriarch"
 
 
-# Other ages
+# Other versions
 
 
 def test_a_field_that_is_new_leaves_older_workdirs_theirs(copy, finished, monkeypatch):
@@ -363,7 +363,7 @@ def nested(flat):
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in (ROOT / "results").glob("*/config.json")))
 def test_configs_of_all_ages_are_read(tmp_path, name):
-    """Those of the studies in results/, which were made before some fields and some checks existed."""
+    """The configs of the studies in results/, which are older than some fields and checks."""
     for row in archive.read_runs(ROOT / "results" / name):
         (tmp_path / "config.json").write_text(json.dumps(nested(row.config)))
         config = configuration.of_workdir(tmp_path)

@@ -74,7 +74,7 @@ def distillation(num_teachers: int = 1, weight_ce: float = 0.6, temperature: flo
       ValueError: an argument is out of range.
     """
     if num_teachers != 1:
-        raise ValueError(f"num_teachers is {num_teachers}; distillation takes exactly one")
+        raise ValueError(f"num_teachers is {num_teachers}; distillation takes one")
     check_range("weight_ce", weight_ce, 0, 1)
     check_range("temperature", temperature, 0.01, 100)
 
