@@ -28,8 +28,8 @@ DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     None,
     "Train with multiple processes, one per host or per GPU, each started with this same command and a shared workdir. On TPU pods and "
-    "under Slurm, JAX finds the other processes; elsewhere, set the next three flags. The tasks of one srun train together even without "
-    "this flag; use --nodistributed if each is a separate run.",
+    "under Slurm, JAX finds the other processes; elsewhere, set --coordinator, --processes and --process. The tasks of one srun train "
+    "together even without this flag; use --nodistributed if each is a separate run.",
 )
 COORDINATOR = flags.DEFINE_string("coordinator", None, "With multiple processes: address and a free port of the first, HOST:PORT.")
 PROCESSES = flags.DEFINE_integer("processes", None, "With multiple processes: their number.", lower_bound=1)

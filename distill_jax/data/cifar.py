@@ -64,7 +64,7 @@ class Form(NamedTuple):
     test: str
     decode: Callable[[bytes, str], Decoded]
     names: str  # file of the class names
-    names_key: str  # of the names in that file, a pickle; "" for a text file with one name a line
+    names_key: str  # of the names in that file, a pickle; "" for a text file with one name per line
 
 
 def _find(directory: Path, forms: tuple[Form, ...]) -> tuple[Form, Path] | None:
@@ -172,7 +172,7 @@ def _unpickle(raw: bytes, source: str) -> dict[Any, Any]:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays and plain containers. A pickle that asks for anything else could run code, so it is refused."""
+    """Builds numpy arrays and plain containers. A pickle that asks for anything else could run code, so it is rejected."""
 
     def __init__(self, raw: bytes, source: str):
         super().__init__(io.BytesIO(raw), encoding="bytes")
