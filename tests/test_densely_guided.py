@@ -326,7 +326,7 @@ def test_a_crash_in_a_stage_changes_nothing_in_the_end(family, tmp_path, capsys)
     capsys.readouterr()
     assert study.train(path_config(), broken)["weights_sha256"] == whole["weights_sha256"]
     said = capsys.readouterr().out
-    assert said.count("finished before") == 2 and "resuming after step 10" in said
+    assert said.count("already finished") == 2 and "resuming after step 10" in said
 
 
 def test_a_table_says_what_the_guides_would(family):
@@ -344,7 +344,7 @@ def test_a_table_says_what_the_guides_would(family):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_classes": 7, "classes": []}, "knows 7 classes; digits has 10"),
+        ({"num_classes": 7, "classes": []}, "has 7 classes; digits has 10"),
         ({"input_shape": [32, 32, 3]}, r"takes inputs of shape \(32, 32, 3\)"),
     ],
 )

@@ -70,7 +70,7 @@ def test_snapshots_and_tables_are_evaluated_and_resumed(older, capsys):
 def test_a_family_goes_on_with_its_finished_teacher(older, capsys):
     study.train(path_config(), older / "path")
     said = capsys.readouterr().out
-    assert "plain4_cifar10: finished before" in said and "resuming after step 5 of 6" in said
+    assert "plain4_cifar10: already finished" in said and "resuming after step 5 of 6" in said
     check_ends_as_expected(older, f"path/{STUDENT}")
 
 

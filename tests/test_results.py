@@ -207,7 +207,7 @@ def test_what_cannot_be_collected(workdirs, tmp_path):
 
     add(workdirs / "plain")
     before = (study / "runs.csv").read_bytes()
-    refused(lambda: add(workdirs / "plain"), "already has a run plain of seed 0")
+    refused(lambda: add(workdirs / "plain"), "already has a run plain with seed 0")
     (workdirs / "family" / "generation_1" / "summary.json").unlink()
     refused(lambda: add(workdirs / "family"), "generation_1: not finished")
     refused(lambda: add(tmp_path / "nothing"), "nothing: no finished run")

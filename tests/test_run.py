@@ -59,7 +59,7 @@ def test_a_finished_run_is_not_repeated(finished, exp, capsys):
     folder, summary = finished
     broken = act_at(exp, 0, crash)
     assert run(broken, 0, folder) == summary
-    assert "finished before" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("step", [3, 5, 13, 19])

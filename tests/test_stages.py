@@ -83,7 +83,7 @@ def test_a_crash_in_a_generation_changes_nothing_in_the_end(finished_family, tmp
     hashes = [stage["weights_sha256"] for stage in study.train(family_config(), tmp_path)["stages"]]
     assert hashes == [stage["weights_sha256"] for stage in finished_family[1]["stages"]]
     said = capsys.readouterr().out
-    assert said.count("finished before") == generation
+    assert said.count("already finished") == generation
     assert [f"[{m + 1}/3] generation_{m}\n" in said for m in range(3)] == [True] * 3
 
 

@@ -145,9 +145,9 @@ def bad_teachers(finished_family, finished_colours, folder):
         folder / "nowhere": "nowhere/config.json does not exist",
         finished_family[0]: "holds several runs; name one of them: .*generation_0",
         unfinished: "unfinished: the run is not finished",
-        with_facts(good, folder / "nine", num_classes=9, classes=[]): "knows 9 classes; digits has 10",
+        with_facts(good, folder / "nine", num_classes=9, classes=[]): "has 9 classes; digits has 10",
         with_facts(good, folder / "large", input_shape=[9, 8, 1]): r"inputs of shape \(9, 8, 1\); those of digits are \(8, 8, 1\)",
-        finished_colours[0]: "teacher .* knows 3 classes; digits has 10",
+        finished_colours[0]: "teacher .* has 3 classes; digits has 10",
     }
 
 

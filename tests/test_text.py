@@ -377,7 +377,7 @@ def test_short_rows_of_qqp_are_left_out(tmp_path):
         ("tsv", "sentence\tlabel\na\t0\nb\t1\tx\n", "train:3: 3 tab-separated columns, must be 2"),
         ("tsv", "sentence\tlabel\na\t0\nb\n", "train:3: 1 tab-separated columns, must be 2"),
         ("tsv", "sentence\tlabel\na\t0\nb\t\n", "train:3: no label"),
-        ("tsv", "0\ta\n1 b\n", "train:2: 1 columns"),
+        ("tsv", "0\ta\n1 b\n", "train:2: 1 tab-separated columns"),
         ("tsv", "0,a\n1,b\n", "train:1: 1 tab-separated columns, must be label<TAB>sentence; or name the columns `label` and `sentence`"),
         ("tsv", "id\ttext\tcategory\n1\ta\tb", "train:1: 3 tab-separated columns, must be label<TAB>sentence; or name the columns"),
         ("tsv", "x\tlabel\na\t0\n", "train:1: the header must have the columns label, sentence, sentence2; .*; has x, label"),
@@ -398,7 +398,7 @@ def test_bad_files(tmp_path, format, train, message):
     [
         ("index\tsentence1\tsentence2\tscore\n0\ta\tb\t3.2\n", "train.tsv: has scores, not classes .STS-B is regression."),
         ("index\tsentence\n0\ta\n", "train.tsv:1: the header must have the columns gold_label, .*; has index, sentence"),
-        ("sentence\tlabel\na\t0\nb\n", "train.tsv:3: 1 columns"),
+        ("sentence\tlabel\na\t0\nb\n", "train.tsv:3: 1 tab-separated columns"),
     ],
 )
 def test_bad_glue(tmp_path, train, message):

@@ -49,7 +49,7 @@ def test_an_ensemble_on_validation_data_is_called_so(finished_family, tmp_path):
 def test_members_that_do_not_fit_are_told(finished_family, finished_colours, tmp_path):
     with pytest.raises(UserError, match="holds no finished run of several stages or seeds; name the workdirs with --members"):
         transfer.ensemble(family_config(), finished_family[0] / "generation_0")
-    with pytest.raises(UserError, match=f"member {finished_colours[0]} knows 3 classes; digits has 10"):
+    with pytest.raises(UserError, match=f"member {finished_colours[0]} has 3 classes; digits has 10"):
         transfer.ensemble(family_config(), tmp_path / "new", [str(finished_colours[0])])
     digits = np.zeros((20, 9, 9), np.uint8), np.arange(20) % 10
     config = family_config(data__name=write_npz(tmp_path / "large.npz", *digits), data__train_examples=0)
