@@ -11,6 +11,7 @@ import json
 import pathlib
 import re
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,7 +60,11 @@ def told_if_not_saved(path: pathlib.Path) -> Iterator[None]:
     noise = io.StringIO()
     try:
         with contextlib.redirect_stderr(noise):
-            yield
+            try:
+                yield
+            except BaseException:
+                time.sleep(0.5)  # TensorStore's other writes fail a little later, and print that too
+                raise
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
         reason = re.findall(r": ([^:]*) \[os_error_code", said) or [said]
@@ -90,20 +95,27 @@ def restore(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
         raise UserError(f"{folder} does not fit this run: {reason}; choose another --workdir") from error
 
 
-def latest_step(manager: ocp.CheckpointManager) -> int | None:
-    """The step of the newest intact checkpoint, or None. Damaged ones are reported and moved to `damaged/` beside it."""
-    step = int(processes.from_first(newest_intact(manager) if processes.is_first() else 0))
+def latest_step(manager: ocp.CheckpointManager, repair: bool = False) -> int | None:
+    """The step of the newest intact checkpoint, None if there is none.
+
+    Args:
+      manager: of a run's checkpoints.
+      repair: move damaged checkpoints to `damaged/` beside them, and say so. For the run itself: while it trains, a checkpoint that it
+        has not finished looks damaged to others.
+    """
+    step = processes.on_first_only(lambda: newest_intact(manager, repair))
     manager.reload()
     return None if step < 0 else step
 
 
-def newest_intact(manager: ocp.CheckpointManager) -> int:
+def newest_intact(manager: ocp.CheckpointManager, repair: bool) -> int:
     """See `latest_step`; -1 for none."""
     for step in sorted(manager.all_steps(), reverse=True):
         folder = pathlib.Path(manager.directory) / str(step)
         if is_intact(folder):
             return step
-        logs.say(f"checkpoint {folder} is damaged or unfinished; moved it to {set_aside(folder)}, using the previous one")
+        if repair:
+            logs.say(f"checkpoint {folder} is damaged or unfinished; moved to {set_aside(folder)}, using the one before it")
     return -1
 
 

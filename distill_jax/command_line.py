@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 QUICKSTART = pathlib.Path(__file__).parent.parent / "configs" / "sd_digits.py"
-HELP = "The experiment's file; --config.FIELD=VALUE overrides. Default: configs/sd_digits.py; in modes other than train, the workdir's own."
+HELP = "The experiment's file; --config.FIELD=VALUE overrides. Default: the workdir's own config; in a new workdir configs/sd_digits.py."
 UNWRITABLE = (OSError, ValueError, AttributeError, RuntimeError)  # raised by a stream that is closed, or was being written to
 SMALLER = "try a smaller batch_size or network"
 flags.DEFINE_bool("traceback", False, "After an error, also print where in the code it was raised.")
@@ -43,17 +43,16 @@ def parse(argv: list[str]) -> list[str]:
     Returns:
       The program's name, then the arguments that belong to the config.
     """
-    own, of_config = [], []
-    arguments = iter(argv[1:])
-    for argument in arguments:
-        if argument in ("--config", "-config"):
-            of_config.append(f"--config={next(arguments, '')}")
-        elif argument.startswith(("--config=", "-config=")) or OVERRIDE.fullmatch(argument):
+    own, of_config, lacks_value = [], [], False
+    for argument in argv[1:]:
+        is_of_config = re.fullmatch(r"--?config(=.*)?", argument, re.DOTALL) or OVERRIDE.fullmatch(argument)
+        if is_of_config:
             of_config.append(argument)
-        elif of_config and OVERRIDE.fullmatch(of_config[-1]) and "=" not in of_config[-1] and not argument.startswith("-"):
+        elif lacks_value and not argument.startswith("-"):
             of_config[-1] += f"={argument}"
         else:
             own.append(argument)
+        lacks_value = bool(is_of_config) and "=" not in argument
     if any(argument.lstrip("-") in ("help", "helpfull", "helpshort") for argument in own):
         flags.DEFINE_string("config", None, HELP)
     try:
@@ -70,9 +69,11 @@ def parse(argv: list[str]) -> list[str]:
 def read_config(arguments: list[str], mode: str, workdir: str | None, members: Sequence[str] = ()) -> "tuple[ConfigDict, pathlib.Path]":
     """The config, with its overrides, and the workdir.
 
+    Without --config it is the config of the workdir, or of the first member; in a new workdir the quickstart.
+
     Args:
       arguments: as returned by `parse`, in any order; if a field is given several times, the last value wins.
-      mode: without --config, modes other than "train" use the config of the workdir, or of the first member.
+      mode: what to do.
       workdir: as given on the command line; None for runs/<name of the config file>.
       members: of an ensemble, as given on the command line.
 
@@ -81,6 +82,7 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
     """
     from distill_jax import checks, configuration, fields  # here, so that --help does not wait for jax
     from distill_jax.errors import UserError
+    from distill_jax.workdir import check_path
 
     paths = [argument.partition("=")[2] for argument in arguments if not OVERRIDE.fullmatch(argument)]
     overrides = {}  # field -> the argument
@@ -90,9 +92,12 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
             overrides[match[2]] = argument
     values = {field: OVERRIDE.fullmatch(argument)[3] or "" for field, argument in overrides.items()}
     folder = pathlib.Path(workdir or f"runs/{pathlib.Path(paths[-1] if paths else QUICKSTART).stem}").expanduser()
-    if paths or mode == "train":
+    if members and workdir is None:
+        raise UserError("--members takes --workdir as well: the folder for ensemble.json")
+    if paths or (mode == "train" and not (folder / "config.json").exists()):
         given = configuration.read(paths[-1] if paths else str(QUICKSTART))
     else:
+        check_path(folder)
         given = configuration.of_workdir(pathlib.Path(members[0]).expanduser() if members else folder)
     config = configuration.with_options(given, values)
     known = checks.flatten(config)

@@ -47,14 +47,15 @@ def of_workdir(folder: pathlib.Path) -> ConfigDict:
     Raises:
       UserError: the folder is not a workdir, or its config.json is damaged.
     """
-    given = workdir.load_config(folder)
+    given, schema = workdir.load_config(folder)
     missing = [field for field in OLDEST if field not in flatten(given)]
     try:
         if missing:
             raise UserError(f"it lacks {missing[0]}")
         full = _completed(given)
         check_groups(full)
-        full["model"] = _without_former_options(full["model"])
+        if schema == 1:
+            full["model"] = _without_former_options(full["model"])
         config = ConfigDict(full)
         check(config)
     except (UserError, ValueError) as error:
@@ -97,13 +98,17 @@ def only_given(config: ConfigDict, given: ConfigDict, overrides: Mapping[str, st
 def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config as nested dicts, with every field and option, either given or default."""
     full = _completed(config.to_dict() if isinstance(config, ConfigDict) else config)
-    full["model"] = _without_former_options(full["model"])
     for part, options in OPTIONS.items():
         try:
             _add(full[part], options(full[part]["name"]))
         except ValueError:  # a user's own network that no longer exists
             pass
     return full
+
+
+def recorded(config: ConfigDict) -> dict[str, Any]:
+    """The config as a workdir keeps it: resolved, but that a family's networks, which its stages choose, have the options given."""
+    return resolved(config) | ({"model": config.model.to_dict()} if config.stages.name else {})
 
 
 def check_claim(folder: pathlib.Path, config: ConfigDict) -> None:

@@ -1,6 +1,7 @@
 """What a config describes: data on the devices, a method, and compiled functions. Built once for all seeds."""
 
 import functools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from distill_jax import checks, evaluate, methods, optimizers, schedules, sharding, specs, state
+from distill_jax import checks, evaluate, methods, optimizers, schedules, sharding, specs, state, workdir
 from distill_jax.data import Dataset, augment, batches, load_config, streaming
 from distill_jax.data.dataset import check_crop, fingerprint
 from distill_jax.errors import UserError
@@ -65,6 +66,17 @@ def load_data(config: ConfigDict) -> Data:
     """Reads the data set of a config and, unless it is streamed, puts it on all devices."""
     mesh, dataset = sharding.make_mesh(), load_config(config.data)
     return Data(dataset, mesh, batches.source(dataset.train, mesh), batches.source(dataset.test, mesh), fingerprint(dataset))
+
+
+def remember_data(folder: pathlib.Path, data: Data) -> None:
+    """Writes data.json into a new workdir; in an old one, checks that the data have not changed.
+
+    Raises:
+      UserError: they have.
+    """
+    schema = workdir.load_config(folder)[1]
+    facts = data.fingerprint if schema == workdir.SCHEMA else fingerprint(data.dataset, schema)
+    workdir.remember(folder / "data.json", facts)
 
 
 def build(config: ConfigDict, data: Data, teachers: Sequence[specs.Spec] = (), recorded: specs.Spec | None = None) -> Experiment:

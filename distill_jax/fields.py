@@ -13,7 +13,12 @@ from typing import Any
 def defaults(function: Callable[..., Any], without: Collection[str] = ()) -> dict[str, Any]:
     """The options of a function and their defaults, in order, except those named in `without`."""
     parameters = inspect.signature(function).parameters.values()
-    return {each.name: each.default for each in parameters if each.default is not each.empty and each.name not in without}
+    return {each.name: each.default for each in parameters if is_plain(each.default) and each.name not in without}
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value can be an option: None, a number, string or bool, or a tuple of such."""
+    return value is None or isinstance(value, bool | int | float | str) or (isinstance(value, tuple) and all(map(is_plain, value)))
 
 
 def check(owner: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

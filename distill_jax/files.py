@@ -27,14 +27,21 @@ def read_json(path: pathlib.Path, advice: str = ELSEWHERE) -> dict[str, Any]:
 
 
 def read_jsonl(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a file; [] if it does not exist. A line cut short by a kill, and anything after it, is left out."""
+    """The lines of a metrics.jsonl, [] if there is none. A last line that a kill cut short is left out.
+
+    Raises:
+      UserError: any other line is damaged.
+    """
+    texts = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    for number, text in enumerate(texts, start=1):
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
-            break
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-            break
-        lines.append(line)
+            is_line = isinstance(line, dict) and isinstance(line.get("step"), int)
+        except ValueError:
+            is_line = False
+        if is_line:
+            lines.append(line)
+        elif number < len(texts):
+            raise UserError(f"{path} is damaged: line {number} is not what a run writes; {ELSEWHERE}")
     return lines

@@ -24,7 +24,8 @@ def load(path: str) -> Any:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
-            raise ValueError(f"there is no module {error.name} in the current directory or on sys.path") from error
+            advice = "start Python in its folder, or add that to PYTHONPATH"
+            raise ValueError(f"there is no module {error.name} in the current directory or on sys.path; {advice}") from error
         raise ValueError(f"importing {module_name} failed{_place(error)}: {one_line(error)}") from error
     if not hasattr(module, attribute):
         raise ValueError(f"module {module_name} ({getattr(module, '__file__', 'built in')}) has no {attribute}")

@@ -34,6 +34,7 @@ class RunLog:
     def __init__(self, folder: pathlib.Path, plan: Any, log_every: int, step: int):
         self.plan, self.log_every, self.step = plan, log_every, step
         self.history = [line for line in files.read_jsonl(folder / "metrics.jsonl") if line["step"] <= step]
+        check_complete(folder / "metrics.jsonl", self.history, plan, step)
         workdir.write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
         self._file = (folder / "metrics.jsonl").open("a") if processes.is_first() else None
         self._tensorboard = rewritten_events(folder, self.history) if processes.is_first() else None
@@ -106,6 +107,13 @@ class RunLog:
         say(self._sentence(line))
         self._clock, self._last_end = None, time.perf_counter()
 
+    def write_pending(self) -> None:
+        """Writes the line that waits for the next step."""
+        if self._pending:
+            step, epoch_metrics = self._pending
+            self._pending = None
+            self._write(self.train_line(step, epoch_metrics))
+
     def close(self) -> None:
         clear_progress()
         if self._file:
@@ -130,6 +138,14 @@ class RunLog:
             f"lr {line['learning_rate']:.4f}  loss {line['loss']:.4f}  train {line['train_accuracy']:6.2%}  {evaluated}"
             f"{line['images_per_second']:.0f} images/s  {duration(seconds_a_step * (self.plan.steps - line['step']))} left"
         )
+
+
+def check_complete(path: pathlib.Path, history: list[dict[str, Any]], plan: Any, step: int) -> None:
+    """Raises UserError if the log of a run to be resumed lacks an epoch: its best result would be that of the others."""
+    logged = {line["step"] for line in history}
+    for epoch in range(1, step // plan.steps_per_epoch + 1):
+        if epoch * plan.steps_per_epoch not in logged:
+            raise UserError(f"{path} lacks the line of epoch {epoch}; restore the file, or choose another --workdir")
 
 
 def rewritten_events(folder: pathlib.Path, history: list[dict[str, float]]) -> Writer:

@@ -44,6 +44,7 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path) -> dict[str, Any]:
             line = log.train_line(log.step, epoch_metrics)
             check_finite(state.params, log.step)
             if log.step < epoch * plan.steps_per_epoch:
+                log.write_pending()
                 save_and_leave(manager, log.step, state, epoch_metrics, stopping)
 
             cycle_ended = epoch in plan.cycle_ends
@@ -55,7 +56,7 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path) -> dict[str, Any]:
 
             epoch_metrics = empty_metrics(data.mesh)
             teacher = exp.method.end_epoch(state.teacher, state.network, epoch)
-            if teacher is not state.teacher:
+            if teacher is not state.teacher or exp.observe:
                 state, teacher_logits = state.replace(teacher=teacher), None
             if cycle_ended:
                 checkpoints.save_weights(workdir.snapshot_path(folder, epoch), state.network)

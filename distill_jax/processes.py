@@ -141,6 +141,9 @@ def preemption() -> Iterator[Callable[[], int]]:
     if are_several():
         yield lambda: signal.SIGTERM if multihost_utils.reached_preemption_sync_point(next(QUESTIONS)) else 0
         return
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0  # signals reach the main thread alone
+        return
     with caught_signals() as received:
         yield lambda: received[0] if received else 0
 

@@ -1,5 +1,6 @@
 """Learning-rate schedules, one value per iteration, and the arithmetic of cycles."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -46,8 +47,9 @@ def cyclic_cosine(peaks: Sequence[float], ends: Sequence[int]) -> optax.Schedule
 
 
 def step_decay(learning_rate: float, boundaries: Sequence[int], factor: float) -> optax.Schedule:
-    """Multiplies the rate by `factor` at each iteration in `boundaries`."""
-    return optax.piecewise_constant_schedule(learning_rate, {boundary: factor for boundary in boundaries})
+    """Multiplies the rate by `factor` at each iteration in `boundaries`; twice where one occurs twice."""
+    factors = {boundary: factor**count for boundary, count in Counter(boundaries).items()}
+    return optax.piecewise_constant_schedule(learning_rate, factors)
 
 
 def with_warmup(schedule: optax.Schedule, steps: int) -> optax.Schedule:

@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -42,12 +41,20 @@ class Spec(NamedTuple):
             return batch["tokens"]
         images = batch["image"]
         height, width, channels = self.input_shape
+        scaled = images.astype(jnp.float32) / 255
         if images.shape[1:3] != (height, width):
-            images = _resized(images, (height, width), streaming.CENTRE if self.image_size else None)
-        scaled = images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+            scaled = jax.image.resize(scaled, (len(images), height, width, images.shape[3]), "bilinear")
         if images.shape[3] != channels:
             scaled = jnp.broadcast_to(scaled, (*scaled.shape[:3], channels))
         return (scaled - np.array(self.input_mean, np.float32)) / np.array(self.input_std, np.float32)
+
+    def cropped(self, images: np.ndarray) -> np.ndarray:
+        """The part of raw images, uint8 [N, H, W, C], that evaluation sees: for streamed images their central square."""
+        if not self.image_size:
+            return images
+        height, width = images.shape[1:3]
+        left, top, right, bottom = map(round, streaming.central_box(width, height))
+        return images[:, top:bottom, left:right]
 
     def abstract_network(self, dtype: str = "float32") -> dict[str, Any]:
         """Shapes and dtypes of the variables: {"params": ..., "batch_stats": ...}.
@@ -56,14 +63,16 @@ class Spec(NamedTuple):
           UserError: the module cannot take inputs of this shape.
         """
         inputs = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.int32 if self.vocabulary_size else jnp.float32)
+        name, size = self.model["name"], "x".join(map(str, self.input_shape))
+        module = self.module(dtype)
         try:
-            shapes = jax.eval_shape(functools.partial(self.module(dtype).init, train=False), jax.random.key(0), inputs)
-        except UserError:
-            raise
-        except Exception as error:  # flax, or a user's own network, may raise anything
+            logits, shapes = jax.eval_shape(functools.partial(module.init_with_output, train=False), jax.random.key(0), inputs)
+        except Exception as error:  # flax, or a user's own network: either may raise anything
             reason = next(iter(str(error).splitlines()), "").strip()
-            size = "x".join(map(str, self.input_shape))
-            raise UserError(f"model.name {self.model['name']!r} cannot take inputs of {size}: {type(error).__name__}: {reason}") from error
+            raise UserError(f"model.name {name!r} cannot take inputs of {size}: {type(error).__name__}: {reason}") from error
+        found = [(leaf.shape, leaf.dtype.name) for leaf in jax.tree.leaves(logits)]
+        if not isinstance(logits, jax.ShapeDtypeStruct) or found != [((1, self.num_classes), "float32")]:
+            raise UserError(f"model.name {name!r} returns {found} for one input; it must return logits, float32 [1, {self.num_classes}]")
         return {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
 
 
@@ -120,14 +129,3 @@ def check_classes(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
         pairs = zip(theirs.classes, ours.classes, strict=True)
         number, (one, other) = next((number, pair) for number, pair in enumerate(pairs) if pair[0] != pair[1])
         raise UserError(f"{where} has different classes from {data_name}: class {number} is {one!r} there and {other!r} here")
-
-
-def _resized(images: jax.Array, size: Sequence[int], centre: float | None) -> jax.Array:
-    """Images resized to `size`, pixels in [0, 1]: whole, or only the central square whose side is `centre` times the shorter side."""
-    if centre is not None:
-        height, width = images.shape[1:3]
-        side = max(round(min(height, width) * centre), 1)
-        top, left = (height - side) // 2, (width - side) // 2
-        images = images[:, top : top + side, left : left + side]
-    scaled = images.astype(jnp.float32) / 255
-    return jax.image.resize(scaled, (images.shape[0], *size, images.shape[3]), "bilinear")

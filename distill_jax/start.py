@@ -5,7 +5,6 @@ import pathlib
 from typing import Any
 
 import jax
-from clu import parameter_overview
 
 from distill_jax import checkpoints, logs, methods, sharding, specs, state, trained, workdir
 from distill_jax.experiment import Experiment, predict_with
@@ -20,7 +19,7 @@ def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manag
     3. Otherwise: starts from a fresh state, a function of the key.
     """
     given = load_given(exp, folder)
-    step = checkpoints.latest_step(manager)
+    step = checkpoints.latest_step(manager, repair=True)
     if step is not None:
         logs.say(f"resuming after step {step} of {exp.plan.steps}")
         restored, epoch_metrics = restore(exp, manager, step)
@@ -28,7 +27,6 @@ def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manag
     logs.show_progress("compiling the initialisation ...")
     fresh = exp.init(key).replace(given=given)
     logs.clear_progress()
-    logs.say(parameter_overview.get_parameter_overview(fresh.params, include_stats=False))
     if exp.config.initial:
         run = trained.find(trained.resolve(exp.config.initial, folder))
         fresh = fresh.replace(**trained.load_variables(run, exp.data.mesh))
@@ -52,7 +50,7 @@ def abstract_state(exp: Experiment, epochs_done: int) -> TrainState:
     fresh = jax.eval_shape(exp.init, jax.random.key(0))
     teacher = fresh.teacher
     for epoch in range(1, epochs_done + 1):
-        teacher = jax.eval_shape(functools.partial(exp.method.end_epoch, epochs_done=epoch), teacher, fresh.network)
+        teacher = jax.eval_shape(lambda *arguments, epoch=epoch: exp.method.end_epoch(*arguments, epoch), teacher, fresh.network)
     return _with_shardings(fresh.replace(teacher=teacher), state.layout(exp.method, exp.data.mesh))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from distill_jax import checkpoints, checks, configuration, experiment, logs, loop, processes, specs, stages, start, trained, workdir
@@ -57,14 +58,22 @@ def train(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
     finish_moving(config, root)
     study = prepare(config, root)
     claim(study)
-    summaries = []
+    summaries, shown = [], set()  # shown: stages whose parameters were printed
     for number, job in enumerate(study.jobs, start=1):
         if len(study.jobs) > 1:
             logs.say(f"[{number}/{len(study.jobs)}] {' '.join(filter(None, (job.stage, f'seed {job.seed}' if config.seeds > 1 else '')))}")
+        if job.stage not in shown and not is_finished(job):
+            shown.add(job.stage)
+            logs.say(parameter_table(study.experiments[job.stage]))
         summaries.append(run(study.experiments[job.stage], job))
         if number == len(study.jobs) or study.jobs[number].stage != job.stage:
             del study.experiments[job.stage]  # frees its compiled functions
     return conclude(study, summaries)
+
+
+def parameter_table(exp: Experiment) -> str:
+    params = exp.spec.abstract_network()["params"]
+    return parameter_overview.get_parameter_overview(params, include_stats=False)
 
 
 def run(exp: Experiment, job: Job) -> dict[str, Any]:
@@ -74,9 +83,9 @@ def run(exp: Experiment, job: Job) -> dict[str, Any]:
         logs.say(f"{job.folder}: already finished, {accuracy(summary)}")
         return summary
     if not workdir.is_claimed(job.folder):
-        workdir.claim(job.folder, configuration.resolved(job.config))
+        workdir.claim(job.folder, configuration.recorded(job.config))
     with workdir.exclusive(job.folder):
-        workdir.remember(job.folder / "data.json", exp.data.fingerprint)
+        experiment.remember_data(job.folder, exp.data)
         if exp.spec.tokenizer:
             workdir.write_text(job.folder / "tokenizer.json", exp.spec.tokenizer)
         workdir.write_json(job.folder / "network.json", specs.facts(exp.spec))
@@ -95,14 +104,19 @@ def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
     Raises:
       UserError: the workdir has no checkpoint, or belongs to another config.
     """
-    study = prepare(config, pathlib.Path(root).expanduser())
-    runs = []
+    study = prepare(config, pathlib.Path(root).expanduser(), training=False)
+    jobs = [job for job in study.jobs if workdir.exists(job.folder / "checkpoints")]
     for job in study.jobs:
+        if job not in jobs and jobs:
+            logs.say(f"{job.folder} has no checkpoint; left out")
+    runs = []
+    for job in jobs or study.jobs:
         result = evaluate_run(study.experiments[job.stage], job)
         runs.append(({"stage": job.stage} if job.stage else {}) | result)
-    name = f"{study.experiments[study.jobs[-1].stage].plan.evaluated_on}_accuracy"
-    last = [result[name] for job, result in zip(study.jobs, runs, strict=True) if job.stage == study.jobs[-1].stage]
-    result = runs[0] if len(runs) == 1 else {name: statistics.mean(last), "runs": runs}
+    last_stage = jobs[-1].stage
+    name = f"{study.experiments[last_stage].plan.evaluated_on}_accuracy"
+    of_last_stage = [result[name] for job, result in zip(jobs, runs, strict=True) if job.stage == last_stage]
+    result = runs[0] if len(runs) == 1 else {name: statistics.mean(of_last_stage), "runs": runs}
     workdir.write_json(study.root / "eval.json", result)
     logs.say(f"{study.root / 'eval.json'}: {name.replace('_', ' ')} {result[name]:.2%}")
     return result
@@ -120,8 +134,13 @@ def evaluate_run(exp: Experiment, job: Job) -> dict[str, Any]:
     return {"seed": job.config.seed, "step": step, **experiment.evaluate_network(exp, state.network, None)}
 
 
-def prepare(config: ConfigDict, root: pathlib.Path) -> Study:
+def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> Study:
     """Checks everything that can be checked before the first run: all fields of all stages, the workdirs, the data, the teachers.
+
+    Args:
+      config: see default_config.py.
+      root: the workdir.
+      training: False if the runs are only evaluated, which takes neither their teachers nor their initial weights.
 
     Raises:
       UserError: a check failed.
@@ -141,9 +160,10 @@ def prepare(config: ConfigDict, root: pathlib.Path) -> Study:
                 data[key] = experiment.load_data(job.config)
                 logs.say(f"{job.config.data.name}: {describe(data[key].dataset)}; {processes.devices()}")
             if job.stage not in experiments:
-                experiments[job.stage] = build(job, root, data[key], experiments)
+                is_trained = training and not all(is_finished(each) for each in jobs if each.stage == job.stage)
+                experiments[job.stage] = build(job, root, data[key], experiments, is_trained)
         if workdir.exists(begun_in(job, root) / "data.json"):
-            workdir.remember(begun_in(job, root) / "data.json", data[key].fingerprint)
+            experiment.remember_data(begun_in(job, root), data[key])
     return Study(config, root, jobs, experiments)
 
 
@@ -156,7 +176,7 @@ def naming_stage(stage: str) -> Iterator[None]:
         raise UserError(f"stage {stage}: {error}" if stage else str(error)) from error
 
 
-def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experiment]) -> Experiment:
+def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experiment], is_trained: bool) -> Experiment:
     """The experiment of a stage, given those of the stages before it."""
     folder = begun_in(job, root)
     recorded = specs.read(folder) if workdir.exists(folder / "network.json") else None
@@ -169,12 +189,16 @@ def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experimen
         except UserError as error:
             raise UserError(f"{field}: {error}") from error
 
-    teachers = {name: spec_of(name, "teachers") for name in job.config.teachers}
+    teachers = {name: spec_of(name, "teachers") for name in job.config.teachers if is_trained}
     exp = experiment.build(job.config, data, tuple(teachers.values()), recorded)
-    for name, spec in teachers.items():
-        specs.check_fits(f"teacher {name}", spec, exp.spec, data.dataset.name)
-    if job.config.initial and not has_shapes_of(spec_of(job.config.initial, "initial"), exp.spec):
-        raise UserError(f"initial: {job.config.initial} holds a network that differs from {exp.spec.model['name']}, which this run trains")
+    for name, theirs in teachers.items():
+        specs.check_fits(f"teacher {name}", theirs, exp.spec, data.dataset.name)
+    if job.config.initial and is_trained and not workdir.exists(folder / "checkpoints"):
+        theirs = spec_of(job.config.initial, "initial")
+        if not has_shapes_of(theirs, exp.spec):
+            raise UserError(f"initial: {job.config.initial} holds a different network from {exp.spec.model['name']}, which this run trains")
+        if theirs.tokenizer != exp.spec.tokenizer:
+            raise UserError(f"initial: {job.config.initial} has a different vocabulary from {data.dataset.name}")
     return exp
 
 
@@ -210,36 +234,44 @@ def config_of_seed(config: ConfigDict, seed: int) -> ConfigDict:
 
 def begun_in(job: Job, root: pathlib.Path) -> pathlib.Path:
     """Where a run's files are now: when seeds are added to a single-seed run, it stays in the root until `claim` moves it."""
-    is_single = workdir.is_claimed(root) and configuration.of_workdir(root).seeds == 1
-    is_moving = is_single and job.folder.is_relative_to(root / f"seed_{job.seed}")
+    is_moving = holds_one_seed(root) and job.folder.is_relative_to(root / f"seed_{job.seed}")
     return root / job.stage if is_moving and not workdir.is_claimed(job.folder) else job.folder
+
+
+def holds_one_seed(root: pathlib.Path) -> bool:
+    """Whether a folder is the workdir of a single-seed run or family. The first process decides for all."""
+    return bool(processes.on_first_only(lambda: (root / "config.json").exists() and configuration.of_workdir(root).seeds == 1))
 
 
 def claim(study: Study) -> None:
     """Claims the folders above the runs for the config."""
     config, root = study.config, study.root
-    if config.seeds > 1 and workdir.is_claimed(root) and configuration.of_workdir(root).seeds == 1:
+    if config.seeds > 1 and holds_one_seed(root):
         move_first_seed(config, root)
     owners = {root: config} | {folder: config_of_seed(config, seed) for seed, folder in seed_folders(config, root).items()}
     runs = {job.folder for job in study.jobs}
     for folder, own in owners.items():
-        if folder not in runs and (not workdir.is_claimed(folder) or configuration.of_workdir(folder).seeds != own.seeds):
-            workdir.claim(folder, own.to_dict())
+        if folder not in runs and processes.on_first_only(lambda: is_to_be_claimed(folder, own)):  # noqa: B023
+            workdir.claim(folder, configuration.recorded(own))
+
+
+def is_to_be_claimed(folder: pathlib.Path, config: ConfigDict) -> bool:
+    return not (folder / "config.json").exists() or configuration.of_workdir(folder).seeds != config.seeds
 
 
 def move_first_seed(config: ConfigDict, root: pathlib.Path) -> None:
-    """Turns the single-seed run in `root` into the first of several."""
-    target = root / f"seed_{config.seed}"
+    """Turns the single-seed run or family in `root` into the first of several."""
+    target, names = root / f"seed_{config.seed}", [job.stage for job in make_jobs(config_of_seed(config, config.seed), root)]
     logs.say(f"{root}: the run of seed {config.seed} moves into {target.name}")
-    processes.on_first(lambda: workdir.move_into(root, target))
-    workdir.claim(root, config.to_dict())
+    processes.on_first(lambda: workdir.move_into(root, target, names))
+    workdir.claim(root, configuration.recorded(config))
 
 
 def finish_moving(config: ConfigDict, root: pathlib.Path) -> None:
     """Finishes an interrupted `move_first_seed`, so that all files of the run are in one place."""
     checks.check(config)
     configuration.check_claim(root, config)
-    if workdir.is_claimed(root) and configuration.of_workdir(root).seeds == 1 and workdir.is_moving(root, root / f"seed_{config.seed}"):
+    if workdir.is_moving(root, root / f"seed_{config.seed}") and holds_one_seed(root):
         move_first_seed(config, root)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from distill_jax import checkpoints, sharding, specs, workdir
+from distill_jax import checkpoints, configuration, sharding, specs, workdir
 from distill_jax.data import batches, text
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
@@ -38,11 +38,11 @@ class Network:
       summary: the summary of its run.
     """
 
-    spec: Spec
+    spec: Spec = dataclasses.field(repr=False)
     module: nn.Module
-    variables: dict[str, Any]
-    summary: dict[str, Any]
-    mesh: Mesh
+    variables: dict[str, Any] = dataclasses.field(repr=False)
+    summary: dict[str, Any] = dataclasses.field(repr=False)
+    mesh: Mesh = dataclasses.field(repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ class Network:
         Raises:
           UserError: the inputs are not of the kind that the network takes.
         """
-        return np.asarray(jax.nn.softmax(self.logits(self._rows(inputs), batch_size)))
+        return np.asarray(jax.nn.softmax(self.logits(inputs, batch_size)))
 
     def features(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
         """The inputs of the layer "head", float32 [N, F]. Arguments and errors as for `predict`."""
@@ -69,9 +69,9 @@ class Network:
         """Applies the module in inference mode: inputs, as returned by `spec.to_inputs`, -> logits [B, C]."""
         return self.module.apply(self.variables, inputs, train=False)
 
-    def logits(self, rows: dict[str, Any], batch_size: int = 256) -> np.ndarray:
-        """Logits for a whole split of a data set, float32 [N, C]."""
-        return self.map(_logits, rows, batch_size)
+    def logits(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
+        """Logits of the classes, float32 [N, C]; arguments and errors as for `predict`."""
+        return self.map(forward, self._rows(inputs), batch_size)
 
     def map(self, function: Callable[..., jax.Array], rows: dict[str, Any], batch_size: int) -> np.ndarray:
         """Applies function(module, variables, inputs), jitted, to a whole split, batch by batch."""
@@ -93,7 +93,7 @@ class Network:
             raise UserError("this network takes images: give uint8 [N, H, W, C], in one call for each image size") from error
         if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
             raise UserError(f"this network takes images: give uint8 [N, H, W, C], no axis empty, not {images.dtype} {list(images.shape)}")
-        return {"image": images}
+        return {"image": self.spec.cropped(images)}
 
     def _check_kind(self, rows: dict[str, Any]) -> None:
         kind, where = "tokens" if self.spec.vocabulary_size else "image", self.summary.get("workdir", "this network")
@@ -126,7 +126,7 @@ def find(folder: pathlib.Path) -> Run:
     Raises:
       UserError: there is no run, it is unfinished, or there are several.
     """
-    workdir.load_config(folder)
+    configuration.of_workdir(folder)
     summary = workdir.load_summary(folder)
     if "runs" in summary or "stages" in summary:
         folders = sorted(str(path.parent) for path in folder.glob("*/summary.json"))
@@ -140,10 +140,11 @@ def below(folder: pathlib.Path) -> list[pathlib.Path]:
     Raises:
       UserError: there are none.
     """
-    config = workdir.load_config(folder)
+    config = configuration.of_workdir(folder)
     summary = workdir.load_summary(folder) if (folder / "summary.json").exists() else {}
     if "runs" in summary:
-        return [folder / f"seed_{seed}" for seed in range(config["seed"], config["seed"] + config["seeds"])]
+        seeds = (folder / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds))
+        return [seed for seed in seeds if (seed / "summary.json").exists()]
     if "stages" in summary:
         return [folder / stage["stage"] for stage in summary["stages"]]
     raise UserError(f"{folder} holds no finished run of several stages or seeds; name the workdirs with --members")
@@ -183,8 +184,8 @@ def penultimate(module: nn.Module, variables: dict[str, Any], inputs: jax.Array)
     caught = []
 
     def catch(next_function, args, kwargs, context):
-        if context.module.name == "head":
-            caught.append(args[0])
+        if context.module.path == ("head",):
+            caught.append(args[0] if args else next(iter(kwargs.values())))
         return next_function(*args, **kwargs)
 
     with nn.intercept_methods(catch):
@@ -194,7 +195,8 @@ def penultimate(module: nn.Module, variables: dict[str, Any], inputs: jax.Array)
     return caught[0]
 
 
-def _logits(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> jax.Array:
+def forward(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> jax.Array:
+    """Logits, float32 [B, C], in inference mode."""
     return module.apply(variables, inputs, train=False)
 
 

@@ -39,11 +39,14 @@ def ensemble(config: ConfigDict, root: str | os.PathLike, members: Sequence[str]
         workdir.write_json(root / "ensemble.json", result)
         return result
     runs = [trained.find(folder) for folder in folders]
-    logits = []
+    logits, datasets = [], {}  # datasets: the same data, encoded for each vocabulary
     for run in runs:
-        dataset = data_for(run, config)
+        if run.spec.tokenizer not in datasets:
+            datasets[run.spec.tokenizer] = load_config(config.data, tokenizer=run.spec.tokenizer)
+        dataset = datasets[run.spec.tokenizer]
+        check_unchanged(run, config, dataset)
         check_member(run, dataset)
-        logits.append(trained.load(run.folder).logits(dataset.test, config.batch_size))
+        logits.append(trained.load(run.folder).map(trained.forward, dataset.test, config.batch_size))
     labels, split = np.asarray(dataset.test["label"]), dataset.evaluated_on
     results = [
         {"member": str(run.folder)} | evaluate.classification_metrics(member, labels, split)
@@ -74,7 +77,9 @@ def features(config: ConfigDict, root: str | os.PathLike) -> pathlib.Path:
       UserError: the run is unfinished, the network cannot take this kind of data, or the file cannot be written.
     """
     run = trained.find(pathlib.Path(root).expanduser())
-    dataset, network, arrays = data_for(run, config), trained.load(run.folder), {}
+    dataset = load_config(config.data, tokenizer=run.spec.tokenizer)
+    check_unchanged(run, config, dataset)
+    network, arrays = trained.load(run.folder), {}
     for split, rows in (("train", dataset.train), ("test", dataset.test)):
         arrays[f"{split}_features"] = network.map(trained.penultimate, rows, config.batch_size)
         arrays[f"{split}_labels"] = np.asarray(rows["label"])
@@ -117,17 +122,11 @@ def linear_probe(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
     return result
 
 
-def data_for(run: trained.Run, config: ConfigDict) -> Dataset:
-    """The data set of a config, encoded for a run's network.
-
-    Raises:
-      UserError: it is the run's own data set, and has changed since.
-    """
-    dataset = load_config(config.data, tokenizer=run.spec.tokenizer)
-    is_own = configuration.of_workdir(run.folder).data.to_dict() == config.data.to_dict()  # another data.dir holds other data
+def check_unchanged(run: trained.Run, config: ConfigDict, dataset: Dataset) -> None:
+    """Raises UserError if a data set is that of the run, and has changed since."""
+    is_own = configuration.of_workdir(run.folder).data.to_dict() == config.data.to_dict()  # in another data.dir there is another set
     if is_own and workdir.exists(run.folder / "data.json"):
-        workdir.remember(run.folder / "data.json", fingerprint(dataset))
-    return dataset
+        workdir.remember(run.folder / "data.json", fingerprint(dataset, workdir.load_config(run.folder)[1]))
 
 
 def check_member(run: trained.Run, dataset: Dataset) -> None:

@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from distill_jax import processes
@@ -32,10 +32,10 @@ def check_path(folder: pathlib.Path) -> None:
     except UnicodeEncodeError as error:
         name = str(folder).encode(errors="backslashreplace").decode()
         raise UserError(f"workdir {name} has characters that this locale cannot encode; set a UTF-8 one, such as LC_ALL=C.UTF-8") from error
-    special = sorted(set(str(folder.absolute())) & set("*?[]\\"))
+    special = sorted(set(str(folder.resolve())) & set("*?[]\\"))
     if special:
         raise UserError(
-            f"workdir {folder.absolute()} has {' '.join(special)} in its path, which orbax treats as a pattern; choose another name"
+            f"workdir {folder.resolve()} has {' '.join(special)} in its path, which orbax treats as a pattern; choose another name"
         )
     found = processes.on_first_only(lambda: not (folder / "config.json").exists() and any(any(folder.glob(name)) for name in FILES))
     if found:
@@ -69,8 +69,8 @@ def exists(path: pathlib.Path) -> bool:
     return bool(processes.on_first_only(path.exists))
 
 
-def load_config(folder: pathlib.Path) -> dict[str, Any]:
-    """The config of a run as nested dicts, its lists as tuples.
+def load_config(folder: pathlib.Path) -> tuple[dict[str, Any], int]:
+    """The config of a run as nested dicts, its lists as tuples, and the schema of its workdir.
 
     Raises:
       UserError: the folder is not a workdir.
@@ -79,8 +79,8 @@ def load_config(folder: pathlib.Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path} does not exist; is {folder} the workdir of a run?")
     config = read_json(path)
-    config.pop("schema", None)
-    return _with_tuples(config)
+    schema = config.pop("schema", 1)
+    return _with_tuples(config), schema
 
 
 def load_summary(folder: pathlib.Path) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def is_moving(folder: pathlib.Path, target: pathlib.Path) -> bool:
     return exists(target) or exists(_unfinished(target))
 
 
-def move_into(folder: pathlib.Path, target: pathlib.Path) -> None:
+def move_into(folder: pathlib.Path, target: pathlib.Path, stages: Collection[str]) -> None:
     """Moves a run, or a family of runs, into a new sub-folder of its own folder; leaves a copy of config.json for the caller to replace.
 
     If interrupted, the next call finishes the move.
@@ -161,7 +161,8 @@ def move_into(folder: pathlib.Path, target: pathlib.Path) -> None:
             _lock(path, stack)
         unfinished.mkdir(exist_ok=True)
         for path in folder.iterdir():
-            if path.name not in ("config.json", "lock", unfinished.name):
+            is_of_run = path.name in stages or any(path.match(name) for name in FILES)
+            if is_of_run and path != unfinished:
                 path.rename(unfinished / path.name)
         shutil.copyfile(folder / "config.json", unfinished / "config.json")
         unfinished.rename(target)

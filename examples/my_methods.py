@@ -1,6 +1,6 @@
-"""A method of your own. Run from this file's folder:
+"""A method of your own. Run in this file's folder:
 
-    python ../run.py --config.method.name=my_methods:class_means --config.method.weight=0.5
+    python ../run.py --config.method.name=my_methods:class_means --config.method.weight=0.3 --workdir=../runs/class_means
 
 A method is a function that takes options and returns a Method. Arguments named like a field of methods.Setting are filled in by the run.
 """

@@ -1,6 +1,6 @@
-"""A network of your own. Run from this file's folder:
+"""A network of your own. Run in this file's folder:
 
-    python ../run.py --config.model.name=my_nets:Mixer --config.model.width=32
+    python ../run.py --config.model.name=my_nets:Mixer --config.model.width=32 --workdir=../runs/mixer
 
 The class needs a field num_classes; its other fields are options and need defaults. Its last dense layer must be called "head".
 """

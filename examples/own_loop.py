@@ -22,7 +22,7 @@ network = nn.Sequential([nn.Dense(64), nn.relu, nn.Dense(10)])
 method = {
     "snapshot": lambda: snapshot_distillation(network.apply, CYCLE_ENDS, temperature=2.0),
     "long_short_term": lambda: long_short_term(num_examples=TRAIN, num_classes=10, generation_epochs=5),
-}[sys.argv[1]]()
+}[sys.argv[1] if len(sys.argv) > 1 else "snapshot"]()
 
 cycle_steps = TRAIN // BATCH_SIZE * CYCLE_ENDS[0]
 optimizer = optax.adam(optax.join_schedules([optax.cosine_decay_schedule(0.01, cycle_steps)] * 2, [cycle_steps]))

@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
-from helpers import ROOT, TINY
+from helpers import ROOT, TINY, Crash, act_at, crash, make_config
 
 import distill_jax
 import run as run_py
 from configs import own_images, own_text
-from distill_jax import checks, command_line, losses, study
+from distill_jax import checks, command_line, experiment, losses, study
 from distill_jax.errors import UserError
-from distill_jax.methods import Losses, Method
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("results/*/README.md"))]
 SOURCES = [ROOT / "run.py", *sorted(ROOT.glob("configs/*.py"))]
@@ -84,7 +83,7 @@ def test_snippets_of_the_readme_run(finished, monkeypatch, tmp_path):
     (tmp_path / "runs" / "sd_digits").symlink_to(finished[0])
     monkeypatch.chdir(tmp_path)
     images = np.zeros((3, 20, 30, 1), np.uint8)
-    names = {"images": images, "inputs": jnp.zeros((3, 8, 8, 1))}
+    names = {"images": images}
     exec(load, names)
     network = names["network"]
     assert network.predict(images).shape == (3, 10) and network.classes == tuple("0123456789")
@@ -92,7 +91,9 @@ def test_snippets_of_the_readme_run(finished, monkeypatch, tmp_path):
     names |= {"variables": network.variables, "ids": jnp.arange(3), "key": None, "labels": jnp.arange(3), "logits": jnp.zeros((3, 10))}
     own = SimpleNamespace(apply=lambda variables, inputs: network.module.apply(variables, inputs, train=False))
     exec(method, names | {"network": own, "images": jnp.zeros((3, 8, 8, 1)), "epoch": 10})
-    exec(own_method, names | {"jnp": jnp, "losses": losses, "Losses": Losses, "Method": Method})
+    exec(own_method, names)
+    labels, logits = jnp.arange(3), jnp.eye(3, 10)
+    assert names["logit_penalty"](weight=0.5).loss(logits, labels, None).loss == losses.cross_entropy(logits, labels) + 0.5 * 0.1
 
 
 @pytest.mark.parametrize("method", ["snapshot", "long_short_term"])
@@ -117,14 +118,45 @@ def own_files(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
-@pytest.mark.parametrize("own", ["method.name=users_methods:class_means method.weight=0.3", "model.name=users_nets:Mixer model.width=16"])
-def test_a_network_and_a_method_of_ones_own(own, own_files, tmp_path):
-    labels_alone = ["--config.method.name=supervised"] if "model" in own else []
-    arguments = [*TINY, "--config.epochs=1", "--config.schedule.cycles=1", *labels_alone, *(f"--config.{field}" for field in own.split())]
-    config, folder = command_line.read_config(arguments, "train", str(tmp_path / "run"))
-    summary = study.train(config, folder)
-    assert own.split()[0] in (f"method.name={summary['method']}", f"model.name={summary['model']}") and summary["test_accuracy"] > 0
+OWN = [arguments for path, arguments in ALL if str(path) == "README.md" and any("=my_" in argument for argument in arguments)]
+
+
+@pytest.mark.parametrize("arguments", OWN, ids=["network", "method"])
+def test_a_network_and_a_method_of_ones_own(arguments, own_files, tmp_path, monkeypatch):
+    """The README's commands, with fewer epochs, and with the files of examples/ under other names in a folder elsewhere."""
+    own = [argument.replace("=my_", "=users_") for argument in arguments if argument.startswith("--config.")]
+    config, folder = command_line.read_config([*TINY, *own], "train", str(tmp_path / "run"))
+    with pytest.raises(Crash), monkeypatch.context() as patch:
+        build = experiment.build
+        patch.setattr(experiment, "build", lambda *built: act_at(build(*built), 7, crash))
+        study.train(config, folder)
+    summary = study.train(config, folder)  # resumes
+    assert own[0] in (f"--config.method.name={summary['method']}", f"--config.model.name={summary['model']}")
+    assert study.evaluate(config, folder)["test_accuracy"] == summary["test_accuracy"] > 0.2
     assert distill_jax.load(folder).predict(np.zeros((1, 8, 8, 1), np.uint8)).shape == (1, 10)
+
+
+MEMORY = """
+import jax
+import jax.numpy as jnp
+from distill_jax.methods import Method, supervised
+
+def memory():
+    \"\"\"Keeps the networks of the last two epochs.\"\"\"
+    def signal(pair, batch, key):
+        return None
+    def end_epoch(pair, now, done):
+        return (jax.tree.map(jnp.copy, now), pair and pair[0])
+    return Method(signal, supervised().loss, end_epoch=end_epoch)
+"""
+
+
+def test_a_methods_arguments_may_have_any_name(tmp_path, monkeypatch):
+    (tmp_path / "users_memory.py").write_text(MEMORY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = make_config(method={"name": "users_memory:memory"})
+    summary = study.train(config, tmp_path / "run")
+    assert study.evaluate(config, tmp_path / "run")["test_accuracy"] == summary["test_accuracy"]
 
 
 @pytest.mark.parametrize(

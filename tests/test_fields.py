@@ -26,6 +26,13 @@ def test_options_take_the_types_of_their_defaults():
     assert fields.check("example", KNOWN, {}) == {}
 
 
+def test_a_default_that_no_config_can_hold_is_no_option():
+    def function(rate=0.1, act=len, table={}, pair=(1, len), word=None):  # noqa: B006
+        pass
+
+    assert fields.defaults(function) == {"rate": 0.1, "word": None}
+
+
 @pytest.mark.parametrize("value", [None, {"a": 1}, len])
 def test_a_default_of_no_plain_type_takes_anything(value):
     assert fields.cast("x", value, None) is value

@@ -10,6 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from absl import flags
 from flax import linen as nn
 from helpers import ROOT, TINY, make_config
 
@@ -241,6 +242,27 @@ def test_paths_that_orbax_takes_for_patterns_are_refused(tmp_path, name):
     assert "in its path, which orbax treats as a pattern" in refusal(prepare, workdir=tmp_path / name)
 
 
+def test_a_link_to_such_a_path_is_refused_too(tmp_path):
+    (tmp_path / "a[b]").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a[b]")
+    assert "a[b] has [ ] in its path" in refusal(prepare, workdir=tmp_path / "link")
+
+
+def test_a_value_belongs_to_the_field_right_before_it(monkeypatch):
+    def fail(message):
+        raise UserError(message)
+
+    monkeypatch.setattr(command_line, "fail", fail)
+    try:
+        assert command_line.parse(["run.py", "--config.epochs", "3", "--workdir=x"]) == ["run.py", "--config.epochs=3"]
+        assert command_line.parse(["run.py", "--config", "a.py", "--config.data.flip"]) == ["run.py", "--config=a.py", "--config.data.flip"]
+        for stray in (["--config.data.flip", "--workdir=x", "3"], ["--config.epochs=3", "4"]):
+            with pytest.raises(UserError, match="unknown argument '[34]'"):
+                command_line.parse(["run.py", *stray])
+    finally:
+        flags.FLAGS.unparse_flags()
+
+
 def test_an_object_store_is_refused():
     assert "is in an object store; --workdir must be on a mounted file system" in refusal(prepare, workdir="gs://bucket/run")
 
@@ -282,6 +304,23 @@ def test_a_users_own_method_is_checked(monkeypatch, tmp_path):
     assert "--config.method.rat is no such field; did you mean 'method.rate'?" == refusal(prepare, own, "--config.method.rat=2")
     assert "it returns int, not a Method" in refusal(prepare, own, "--config.method.kind=other")
     assert "building it failed: KeyError: 'none'" in refusal(prepare, own, "--config.method.kind=none")
+
+
+class Pooled(nn.Module):
+    num_classes: int
+    kind: str = "float16"
+
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        logits = nn.Dense(self.num_classes, name="head")(inputs.reshape(len(inputs), -1))
+        return {"float16": logits.astype("float16"), "pair": (logits, logits), "scalar": logits.mean()}[self.kind]
+
+
+@pytest.mark.parametrize(("kind", "found"), [("float16", "[((1, 10), 'float16')]"), ("pair", "((1, 10), 'float32'), "), ("scalar", "()")])
+def test_what_a_users_own_network_returns_is_checked(monkeypatch, tmp_path, kind, found):
+    monkeypatch.setitem(sys.modules, "my_nets", sys.modules[__name__])
+    message = refusal(prepare, "--config.model.name=my_nets:Pooled", f"--config.model.kind={kind}", workdir=tmp_path / "run")
+    assert found in message and message.endswith("for one input; it must return logits, float32 [1, 10]")
 
 
 class Headless(nn.Module):

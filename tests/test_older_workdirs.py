@@ -53,9 +53,10 @@ def check_ends_as_expected(older, run):
     expected = files.read_json(older / "expected.json")
     losses = {str(line["step"]): line["loss"] for line in files.read_jsonl(older / run / "metrics.jsonl")}
     assert losses == pytest.approx(expected[run]["losses"], rel=0.02)
-    if machine() == expected["machine"]:
-        assert losses == expected[run]["losses"]
-        assert workdir.load_summary(older / run)["params_sha256"] == expected[run]["params_sha256"]
+    if machine() != expected["machine"]:
+        pytest.skip("within 2 % of the losses of the older code; the bits are compared only on the kind of machine that it ran on")
+    assert losses == expected[run]["losses"]
+    assert workdir.load_summary(older / run)["params_sha256"] == expected[run]["params_sha256"]
 
 
 def test_snapshots_and_tables_are_evaluated_and_resumed(older, capsys):

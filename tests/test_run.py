@@ -1,7 +1,9 @@
 """Whole runs: what they write, and that they survive interruptions."""
 
+import concurrent.futures
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -85,6 +87,31 @@ def test_points_after_the_last_checkpoint_vanish_on_resume(exp, tmp_path):
     run(exp, 0, tmp_path)
     check_events(tmp_path)
     assert len(read_events(tmp_path, "loss")) == 12
+
+
+def test_sigterm_loses_no_line_of_the_log(finished, exp, tmp_path):
+    """Step 8 is one of those that are logged; its line is written with the next step, or on leaving."""
+    with pytest.raises(Interrupted):
+        run(act_at(exp, 7, lambda: os.kill(os.getpid(), signal.SIGTERM)), 0, tmp_path)
+    assert [line["step"] for line in read_lines(tmp_path)] == [2, 4, 5, 6, 8]
+
+
+def test_a_run_may_train_in_any_thread(finished, exp, tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run, exp, 0, tmp_path).result()["params_sha256"] == finished[1]["params_sha256"]
+
+
+@pytest.mark.parametrize(("lost", "said"), [(0, "metrics.jsonl lacks the line of epoch 1"), (1, "metrics.jsonl is damaged: line 2 is not")])
+def test_a_log_with_a_hole_is_refused(exp, tmp_path, lost, said):
+    with pytest.raises(Crash):
+        run(act_at(exp, 13, crash), 0, tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[5:]) if lost == 0 else "".join([lines[0], lines[1][:20] + "\n", *lines[2:]]))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=said):
+        run(exp, 0, tmp_path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("step", [7, 9, 14])
@@ -205,6 +232,15 @@ def test_evaluation_of_a_checkpoint(finished):
     assert result == json.loads((folder / "eval.json").read_text())
     assert result["step"] == STEPS
     assert all(result[name] == summary[name] for name in ("test_accuracy", "test_top5", "test_nll", "test_ece"))
+
+
+def test_evaluation_leaves_alone_what_the_run_is_writing(finished, tmp_path, capsys):
+    folder = pathlib.Path(shutil.copytree(finished[0], tmp_path / "copy"))
+    shutil.copytree(folder / "checkpoints" / "20", folder / "checkpoints" / "25")
+    (folder / "checkpoints" / "25" / "manifest.json").unlink()  # written last
+    assert study.evaluate(make_config(), folder)["test_accuracy"] == finished[1]["test_accuracy"]
+    assert (folder / "checkpoints" / "25").exists() and not (folder / "damaged").exists()
+    assert "damaged" not in capsys.readouterr().out
 
 
 def test_results_on_validation_data_are_named_so(tmp_path, capsys):

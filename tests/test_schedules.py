@@ -58,6 +58,11 @@ def test_step_decay_falls_at_its_boundaries():
     assert [float(rate(step)) for step in steps] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
 
 
+def test_boundaries_that_fall_on_one_step_both_count():
+    rate = schedules.step_decay(1.0, (3, 3, 5), 0.1)
+    assert [float(rate(step)) for step in (2, 3, 5)] == pytest.approx([1.0, 0.01, 0.001])
+
+
 def test_warmup_rises_linearly_to_the_schedule():
     config = default_config.get_config()
     plain = schedules.create(config.schedule, learning_rate=0.1, epochs=10, steps_per_epoch=8)

@@ -3,6 +3,7 @@
 import io
 import itertools
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,18 @@ def test_fingerprint_of_streamed_images_names_the_test_files(tmp_path):
     (tmp_path / "test" / "a" / "000.png").rename(tmp_path / "test" / "a" / "new.png")
     after = fingerprint(load(f"folder:{tmp_path}", image_size=4))
     assert after["train_sha256"] == before["train_sha256"] and after["test_sha256"] != before["test_sha256"]
+
+
+def test_streamed_images_may_move(tmp_path):
+    """Their fingerprint has the files' names below their folder. That of schema 1 has whole paths."""
+    write_images(tmp_path / "old", {"a": 5, "b": 5})
+    old = load(f"folder:{tmp_path / 'old'}", image_size=4)
+    shutil.copytree(tmp_path / "old", tmp_path / "new")
+    new = load(f"folder:{tmp_path / 'new'}", image_size=4)
+    assert fingerprint(new) == fingerprint(old)
+    assert fingerprint(new, schema=1) != fingerprint(old, schema=1)
+    (tmp_path / "new" / "b").rename(tmp_path / "new" / "c")
+    assert fingerprint(load(f"folder:{tmp_path / 'new'}", image_size=4)) != fingerprint(old)
 
 
 def test_names_of_files_that_are_no_utf8():

@@ -52,7 +52,7 @@ def test_a_bad_list_is_told(runs, message, tmp_path):
         ({"method": {"name": "distillation"}, "teachers": ("stage:a",), "model": {"name": "text_cnn"}}, "model.name is 'text_cnn'"),
         ({"method": {"name": "distillation", "guide_logits": "table"}, "teachers": ("stage:a",)}, "method.guide_logits is 'table'"),
         ({"method": {"name": "distillation"}}, "teachers: num_teachers is 0; distillation takes one"),
-        ({"initial": "stage:a", "model": {"name": "resnet8"}}, "initial: stage:a holds a network that differs from resnet8"),
+        ({"initial": "stage:a", "model": {"name": "resnet8"}}, "initial: stage:a holds a different network from resnet8"),
         ({"data": {"validation_examples": 2000}}, "data.validation_examples is 2000"),
         ({"epochs": 0}, "epochs is 0"),
     ],

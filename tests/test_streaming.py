@@ -12,8 +12,9 @@ from helpers import Crash, act_at, build, crash, make_config, png, prepare_tfds,
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+import distill_jax
 from configs import sd_lstsd_digits
-from distill_jax import files, models, study
+from distill_jax import files, models, study, trained
 from distill_jax.data import load, streaming
 from distill_jax.data.batches import epoch_order, evaluation_batches, training_batches
 from distill_jax.data.streaming import Record, central_box, random_box, read_crop
@@ -138,6 +139,17 @@ def test_stopped_in_mid_epoch_it_goes_on_as_if_nothing_were(undisturbed, streame
     with pytest.raises(Interrupted, match=f"saved after step {step}"):
         run(act_at(streamed, step - 1, lambda: os.kill(os.getpid(), signal.SIGTERM)), 0, tmp_path)
     assert run(streamed, 0, tmp_path)["params_sha256"] == undisturbed[1]["params_sha256"]
+
+
+def test_predictions_see_the_part_that_evaluation_sees(undisturbed, streamed, photographs):
+    """The loader crops and scales with Pillow; `predict` crops and scales a whole image given as an array."""
+    network = distill_jax.load(undisturbed[0])
+    whole = ramp(96, 64)
+    np.testing.assert_array_equal(network.spec.cropped(whole[None])[0], whole[4:60, 20:76])
+    image = np.asarray(Image.open(next((photographs / "val" / "flower").iterdir())).resize((64, 64)))
+    seen = read_crop(record_of(image), 16, None)
+    kept = network.map(trained.forward, {"image": seen[None]}, 1)
+    np.testing.assert_allclose(network.logits(image[None]), kept, atol=0.15)
 
 
 def test_a_crash_is_made_up_for(undisturbed, streamed, tmp_path):

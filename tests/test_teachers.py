@@ -1,6 +1,7 @@
 """Frozen networks of finished runs as teachers and as initial weights."""
 
 import json
+import pathlib
 import shutil
 
 import jax
@@ -81,13 +82,12 @@ def test_each_teacher_sees_its_own_normalisation(finished_colours, tmp_path):
     state, epoch_metrics, logits = exp.train_step(state, epoch_metrics, source, batch_of(exp, ids), jax.random.key(1))
     rows = {"image": exp.data.dataset.train["image"][ids]}
     network = distill_jax.load(teacher)
-    said = network.logits(rows)
+    said = network.logits(rows["image"])
     assert epoch_metrics.compute()["loss_teacher"] == pytest.approx(_distillation(said, logits), rel=1e-4)
 
     wrong = network.apply(exp.spec.to_inputs(rows))
     assert abs(_distillation(np.asarray(wrong), logits) / _distillation(said, logits) - 1) > 0.1, "the test could tell"
-    test = {"image": exp.data.dataset.test["image"]}
-    np.testing.assert_allclose(exp.predict_teacher(state), network.logits(test), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(exp.predict_teacher(state), network.logits(exp.data.dataset.test["image"]), rtol=1e-4, atol=1e-5)
 
 
 def _distillation(teacher, student):
@@ -100,8 +100,8 @@ def test_a_table_holds_what_the_teacher_says_with_its_own_normalisation(finished
     config = colours_config(tmp_path / "bright.npz", brightness=100, teachers=(str(finished_colours[0]),), method=method)
     exp = build(config)
     (table,) = load_given(exp, tmp_path)
-    rows = {"image": exp.data.dataset.train["image"]}
-    np.testing.assert_allclose(table, distill_jax.load(finished_colours[0]).logits(rows), rtol=1e-4, atol=1e-5)
+    network = distill_jax.load(finished_colours[0])
+    np.testing.assert_allclose(table, network.logits(exp.data.dataset.train["image"]), rtol=1e-4, atol=1e-5)
 
 
 def test_logits_from_the_table_are_those_of_the_forward(finished_family, tmp_path):
@@ -126,9 +126,18 @@ def test_a_student_may_inherit_its_weights(finished_family, tmp_path):
     assert int(state.step) == 0
     assert checkpoints.sha256(state.network) == finished_family[1]["stages"][0]["weights_sha256"]
     config.model.name = "resnet8"
-    with pytest.raises(UserError, match="^initial: .*generation_0 holds a network that differs from resnet8, which this run trains"):
+    with pytest.raises(UserError, match="^initial: .*generation_0 holds a different network from resnet8, which this run trains"):
         study.train(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_finished_student_is_evaluated_without_its_teacher(finished_family, tmp_path):
+    teacher = pathlib.Path(shutil.copytree(finished_family[0] / "generation_0", tmp_path / "teacher"))
+    config = student_config(teacher, initial=str(teacher))
+    summary = study.train(config, tmp_path / "student")
+    shutil.rmtree(teacher)
+    assert study.evaluate(config, tmp_path / "student")["test_accuracy"] == summary["test_accuracy"]
+    assert study.train(config, tmp_path / "student") == summary, "finished"
 
 
 def test_what_a_run_starts_from_is_checked_before_anything_is_written(finished_family, tmp_path):

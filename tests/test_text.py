@@ -45,7 +45,7 @@ def read_text(folder: Path, **changes):
 
 
 def read_glue(folder: Path, **changes):
-    return load("text:.", str(folder), text_fields=fields("glue", **{"test": ""} | changes))
+    return load(f"text:{folder.name}", str(folder.parent), text_fields=fields("glue", **{"test": ""} | changes))
 
 
 def sentences(data, part: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Every method, and every use of a trained network, works on sentences as on images."""
 
 import json
+import pathlib
 import shutil
 
 import jax
@@ -12,7 +13,7 @@ from scipy.special import softmax
 
 import distill_jax
 from configs import lstsd_trec
-from distill_jax import files, study, transfer
+from distill_jax import files, study, trained, transfer
 from distill_jax.data import load_config, text
 from distill_jax.errors import UserError
 
@@ -41,17 +42,31 @@ def test_snapshots_and_teachers_of_sentences(sentences, finished_text, tmp_path)
     assert not (tmp_path / "other_words").exists()
 
 
+def test_weights_of_other_words_are_no_start(finished_text, sentences, tmp_path):
+    """The same number of words, so that all shapes agree."""
+    folder = pathlib.Path(shutil.copytree(sentences, tmp_path / "sentences"))
+    for name in ("train", "test"):
+        (folder / name).write_text((folder / name).read_text().replace("cat", "yak"))
+    same = text_config(sentences, epochs=1, initial=str(finished_text[0]))
+    assert study.prepare(same, tmp_path / "run").jobs
+    other = text_config(folder, epochs=1, initial=str(finished_text[0]))
+    with pytest.raises(UserError, match="^initial: .* has a different vocabulary from text:train"):
+        study.prepare(other, tmp_path / "run")
+
+
 def test_sentences_are_read_with_the_runs_own_words(finished_text, sentences):
     folder, summary = finished_text
     network = distill_jax.load(folder)
     lines = [line.split(" ", 1) for line in (sentences / "test").read_text().splitlines()]
     probabilities = network.predict([sentence for _, sentence in lines])
     dataset = load_config(text_config(sentences).data)
-    np.testing.assert_allclose(probabilities, softmax(network.logits(dataset.test), axis=1), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(probabilities, softmax(network.map(trained.forward, dataset.test, 64), axis=1), rtol=1e-5, atol=1e-7)
     assert (probabilities.argmax(axis=1) == dataset.test["label"]).mean() == summary["test_accuracy"]
     assert network.predict(["a cat", ("a cat", "a dog")]).shape == (2, 3) and network.features(["a cat"]).shape[0] == 1
     tokens = text.encode_sentences((folder / "tokenizer.json").read_text(), ["the tram is here"])
-    np.testing.assert_array_equal(network.predict(["the tram is here"]), jax.nn.softmax(network.logits({"tokens": tokens})))
+    np.testing.assert_array_equal(
+        network.predict(["the tram is here"]), jax.nn.softmax(network.map(trained.forward, {"tokens": tokens}, 256))
+    )
 
 
 @pytest.mark.parametrize("inputs", ["a cat", [], [3], 3, None, np.zeros((1, 8, 8, 1), np.uint8), [["a", "b", "c"]], [("a", 3)]])

@@ -45,7 +45,7 @@ def test_features_are_the_inputs_of_the_head(finished, exp):
     network, images = distill_jax.load(str(finished[0])), exp.data.dataset.test["image"][:50]
     features, head = network.features(images), network.variables["params"]["head"]
     assert features.shape == (50, 64) and features.dtype == np.float32
-    logits = network.logits({"image": images})
+    logits = network.logits(images)
     np.testing.assert_allclose(features @ head["kernel"] + head["bias"], logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(softmax(logits, axis=1), network.predict(images), rtol=1e-5, atol=1e-7)
 
@@ -53,7 +53,7 @@ def test_features_are_the_inputs_of_the_head(finished, exp):
 def test_apply_is_the_module_with_its_weights(finished, exp):
     network, images = distill_jax.load(finished[0]), exp.data.dataset.test["image"][:5]
     inputs = (images / 255 - network.spec.input_mean) / network.spec.input_std
-    np.testing.assert_allclose(network.apply(inputs.astype(np.float32)), network.logits({"image": images}), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(network.apply(inputs.astype(np.float32)), network.logits(images), rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(network.spec.to_inputs({"image": images}), inputs, rtol=1e-5, atol=1e-6)
 
 
@@ -70,6 +70,11 @@ def test_grey_images_for_a_network_of_three_channels(finished_colours):
     grey = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
     np.testing.assert_allclose(network.predict(grey), network.predict(np.repeat(grey, 3, axis=3)), rtol=1e-6)
     assert network.classes == COLOURS
+
+
+def test_it_shows_itself_in_a_line(finished):
+    assert len(repr(distill_jax.load(finished[0]))) < 300
+    assert set(distill_jax.__all__) <= set(dir(distill_jax))
 
 
 def test_classes_without_names_are_numbers(finished):

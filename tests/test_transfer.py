@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import distill_jax
-from distill_jax import archive, collect, files, stages, study, transfer, workdir
+from distill_jax import archive, collect, files, stages, study, trained, transfer, workdir
 from distill_jax.errors import UserError
 
 METRICS = ("test_accuracy", "test_top5", "test_nll", "test_ece")
@@ -180,4 +180,4 @@ def test_streamed_images(photographs, tmp_path):
     head = network.variables["params"]["head"]
     logits = exp.predict(network.variables)
     np.testing.assert_allclose(arrays["test_features"] @ head["kernel"] + head["bias"], logits, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(network.logits(exp.data.dataset.test), logits, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(network.map(trained.forward, exp.data.dataset.test, 64), logits, rtol=1e-3, atol=1e-4)

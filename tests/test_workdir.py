@@ -3,10 +3,12 @@
 import json
 import pathlib
 import shutil
+import sys
+import types
 
 import numpy as np
 import pytest
-from helpers import ROOT, STEPS, Crash, act_at, build, crash, make_config, run
+from helpers import ROOT, Crash, act_at, build, crash, make_config, run
 
 from distill_jax import archive, checks, command_line, configuration, default_config, report, study, trained, transfer, workdir
 from distill_jax.data import sources
@@ -148,12 +150,12 @@ def test_a_flipped_byte_of_the_weights_is_noticed(copy, finished, capsys):
     assert summary["weights_sha256"] == finished[1]["weights_sha256"]
 
 
-@pytest.mark.parametrize("kept", [0, 5])
-def test_an_earlier_epoch_is_not_reported_as_the_last(copy, kept):
+@pytest.mark.parametrize(("kept", "lost"), [(0, 1), (5, 2)])
+def test_an_earlier_epoch_is_not_reported_as_the_last(copy, kept, lost):
     (copy / "summary.json").unlink()
     lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
     (copy / "metrics.jsonl").write_text("".join(lines[:kept]))
-    assert f"metrics.jsonl lacks the line of step {STEPS}" in refusal(again, copy)
+    assert f"metrics.jsonl lacks the line of epoch {lost}" in refusal(again, copy)
     assert not (copy / "summary.json").exists()
 
 
@@ -176,7 +178,7 @@ def test_a_workdir_without_its_config_is_not_taken_over(copy):
     before = facts(copy)
     assert "restore it, or choose another --workdir" in refusal(again, copy, epochs=2)
     assert facts(copy) == before
-    assert f"{copy}/config.json does not exist" in refusal(do, "eval", copy)
+    assert "restore it, or choose another --workdir" in refusal(do, "eval", copy)
 
 
 def test_another_config_is_refused_with_the_fields_that_differ(copy):
@@ -197,6 +199,18 @@ def test_other_modes_need_no_config(finished, two_seeds, copy):
     assert f"{two_seeds[0]} holds several runs; name one of them: " in refusal(do, "features", two_seeds[0])
     assert "nowhere/config.json does not exist; is nowhere the workdir of a run?" == refusal(do, "eval", "nowhere")
     assert f"{copy} holds no finished run of several stages or seeds; name the workdirs with --members" in refusal(do, "ensemble", copy)
+
+
+def test_a_run_goes_on_with_its_own_config(copy, two_seeds):
+    """Without --config; in a new workdir the config is the quickstart's."""
+    config, root = command_line.read_config(["--config.seeds=2"], "train", str(copy))
+    assert params(study.train(config, root)) == params(two_seeds[1])
+    assert command_line.read_config([], "train", str(copy / "new"))[0].epochs == 60
+
+
+def test_an_ensemble_of_members_has_a_folder_of_its_own(copy):
+    message = refusal(command_line.read_config, [], "ensemble", None, [str(copy)])
+    assert message == "--members takes --workdir as well: the folder for ensemble.json"
 
 
 def test_features_of_two_sets_have_files_of_their_own(copy):
@@ -258,6 +272,23 @@ def test_one_seed_becomes_two_and_three(copy, two_seeds):
     assert "seeds is 3 there and 2 here" in refusal(again, copy, seeds=2)
     assert "seeds is 3 there and 1 here" in refusal(again, copy)
     assert "seed is 0 there and 1 here" in refusal(again, copy, seeds=4, seed=1)
+
+
+def test_files_of_ones_own_stay_where_they_are(copy, two_seeds):
+    (copy / "notes.txt").write_text("mine")
+    (copy / "plots").mkdir()
+    assert params(again(copy, seeds=2)) == params(two_seeds[1])
+    assert (copy / "notes.txt").read_text() == "mine" and (copy / "plots").exists()
+
+
+def test_a_seed_that_is_unfinished_is_left_out(two_seeds, tmp_path, capsys):
+    folder = pathlib.Path(shutil.copytree(two_seeds[0], tmp_path / "copy"))
+    config, _ = command_line.read_config([], "eval", str(folder))
+    config.seeds = 3
+    workdir.write_json(folder / "config.json", {"schema": 2} | configuration.recorded(config))
+    assert [run["seed"] for run in do("eval", folder)["runs"]] == [0, 1]
+    assert f"{folder}/seed_2 has no checkpoint; left out" in capsys.readouterr().out
+    assert len(do("ensemble", folder)["members"]) == 2
 
 
 def test_an_unfinished_run_becomes_the_first_of_two(tmp_path, two_seeds):
@@ -359,6 +390,21 @@ def nested(flat):
             part = part.setdefault(each, {})
         part[last] = value
     return config
+
+
+@pytest.mark.parametrize(("schema", "kept"), [(1, {"name": "my_nets:Net"}), (2, {"name": "my_nets:Net", "layers": 0})])
+def test_only_the_oldest_workdirs_have_options_of_all_networks(copy, monkeypatch, schema, kept):
+    """In schema 1, 0 and "" stood for defaults. Later, 0 is what the network was trained with."""
+    from flax import linen as nn
+
+    class Net(nn.Module):
+        num_classes: int
+        layers: int = 3
+
+    monkeypatch.setitem(sys.modules, "my_nets", types.SimpleNamespace(Net=Net))
+    content = json.loads((copy / "config.json").read_text())
+    workdir.write_json(copy / "config.json", content | {"schema": schema, "model": {"name": "my_nets:Net", "layers": 0}})
+    assert configuration.of_workdir(copy).model.to_dict() == kept
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in (ROOT / "results").glob("*/config.json")))

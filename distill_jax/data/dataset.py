@@ -86,10 +86,14 @@ def shown(words: Sequence[str]) -> str:
     return ", ".join(line if len(line) <= 40 else f"{line[:37]}..." for line in lines) + (", ..." if len(words) > 10 else "")
 
 
-def fingerprint(dataset: Dataset) -> dict[str, Any]:
+def fingerprint(dataset: Dataset, schema: int = 2) -> dict[str, Any]:
     """Identifies the data, so that a resumed run can detect changes.
 
     Streamed images are identified by their records (for a folder: the file names), not by their content.
+
+    Args:
+      dataset: the data.
+      schema: of the workdir whose data.json is compared. In schema 1 the names of streamed files are whole paths.
 
     Returns:
       train_examples, test_examples; train_sha256, test_sha256; and classes, a list, if the classes have names.
@@ -97,18 +101,21 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
     parts = {"train": dataset.train, "test": dataset.test}
     counts = {f"{part}_examples": len(rows["label"]) for part, rows in parts.items()}
     names = {"classes": list(dataset.classes)} if dataset.classes else {}
-    return counts | {f"{part}_sha256": _sha256(rows) for part, rows in parts.items()} | names
+    return counts | {f"{part}_sha256": _sha256(rows, schema) for part, rows in parts.items()} | names
 
 
-def _sha256(rows: dict[str, Any]) -> str:
+def _sha256(rows: dict[str, Any], schema: int) -> str:
     digest = hashlib.sha256()
     for key, column in sorted(rows.items()):
         if isinstance(column, np.ndarray):
             digest.update(key.encode())
             digest.update(np.ascontiguousarray(column).data)  # separately: appending it to the key would copy it
         elif isinstance(column, StreamedImages):
-            files = "\n".join(getattr(column.records, "files", ()))
-            digest.update(key.encode() + column.rows.tobytes() + files.encode(errors="surrogateescape"))
+            files = list(getattr(column.records, "files", ()))
+            if files and schema > 1:
+                root = os.path.commonpath(files)
+                files = [os.path.relpath(file, root) for file in files]
+            digest.update(key.encode() + column.rows.tobytes() + "\n".join(files).encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -164,4 +171,4 @@ def check_crop(dataset: Dataset, crop_padding: int) -> None:
 def locate(path: str, directory: str) -> Path:
     """The file or folder `path` of a data.name. A relative path that does not exist here is resolved against `directory` (data.dir)."""
     place = Path(path).expanduser()
-    return place if os.path.exists(place) else Path(directory).expanduser() / place
+    return place if path and os.path.exists(place) else Path(directory).expanduser() / place

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distill_jax.data.dataset import Dataset, held_out_rows, shown
+from distill_jax.data.dataset import Dataset, held_out_rows, locate, shown
 from distill_jax.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[SEP]")  # ids 0, 1, 2: padding, an unknown word, the separator between a pair's sentences
@@ -163,10 +163,10 @@ def drop_empty(where: str, rows: list[Row]) -> list[Row]:
 
 
 def _files(path: str, directory: str, fields: Any) -> tuple[Path, Path | None]:
-    root = Path(directory).expanduser()
-    place = root / Path(path).expanduser()
+    place = locate(path, directory)
     if fields.format != "glue":
-        return place, root / Path(fields.test).expanduser() if fields.test else None
+        folder = Path("" if place == Path(path).expanduser() else directory).expanduser()  # that of `path`
+        return place, folder / Path(fields.test).expanduser() if fields.test else None
     dev = "dev_matched.tsv" if (place / "dev_matched.tsv").exists() else "dev.tsv"
     return place / "train.tsv", place / Path(fields.test or dev).expanduser()
 

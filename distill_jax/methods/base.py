@@ -90,7 +90,7 @@ class Method(NamedTuple):
     # A separate call, since reading and writing a table within one compiled program copies the whole table, twice per step.
     observe: ObserveFn | None = None
     observes: str = "step"  # logits passed to `observe`: "step", those of the step; "clean", those of the unaugmented samples
-    by_sample: Any = False  # whether the teacher is a table with one row per sample, split over the devices; a tuple if there are several
+    by_sample: Any = False  # whether the teacher is a table with one row per sample, split evenly over the devices; several: a tuple
     predict: PredictFn | None = None
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from distill_jax.fields import check_choice, check_range
+from distill_jax.fields import check_choice, check_range, is_plain
 from distill_jax.models import resnet_cifar, resnet_imagenet, transformer
 
 NOT_OPTIONS = ("parent", "name", "num_classes", "dtype", "vocabulary_size")  # flax's own fields, and the arguments of `models.create`
@@ -23,10 +23,6 @@ def default(field: dataclasses.Field) -> Any:
     """A field's default; `dataclasses.MISSING` if it has none."""
     value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     return tuple(value) if isinstance(value, list) else value
-
-
-def is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str) or (isinstance(value, tuple) and all(map(is_plain, value)))
 
 
 def check_value(option: str, value: Any) -> None:
