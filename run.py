@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
         from distill_jax import study, transfer  # here, so that --help does not wait for jax
 
         actions = {
-            "train": study.train,
+            "train": lambda config, workdir: study.train(config, workdir, command_line.PROFILE.value),
             "eval": study.evaluate,
             "ensemble": lambda config, workdir: transfer.ensemble(config, workdir, MEMBERS.value),
             "features": transfer.features,

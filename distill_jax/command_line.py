@@ -24,6 +24,7 @@ HELP = "The experiment's file; --config.FIELD=VALUE overrides. Default: the work
 UNWRITABLE = (OSError, ValueError, AttributeError, RuntimeError)  # raised by a stream that is closed, or was being written to
 SMALLER = "try a smaller batch_size or network"
 flags.DEFINE_bool("traceback", False, "After an error, also print where in the code it was raised.")
+PROFILE = flags.DEFINE_integer("profile", 0, "Write a trace of this many train steps of each run, for TensorBoard.", lower_bound=0)
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     None,
@@ -167,11 +168,12 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def import_jax() -> None:
-    """Imports jax, which takes seconds.
+    """Imports jax, which takes a second, and keeps its compiled programs.
 
     Raises:
       UserError: an environment variable of JAX has an invalid value.
     """
+    from distill_jax import compilation
     from distill_jax.errors import UserError
 
     terminal.show("importing JAX ...")
@@ -179,6 +181,7 @@ def import_jax() -> None:
         import jax  # noqa: F401
     except ValueError as error:
         raise UserError(f"JAX cannot be imported: {error}; check the environment variables JAX_*") from error
+    compilation.keep_programs()
     logging.set_verbosity(logging.FATAL)  # orbax logs every file it touches, and also every error it raises
     terminal.show("")
 

@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from distill_jax import checks, evaluate, methods, optimizers, schedules, sharding, specs, state, workdir
+from distill_jax import checks, configuration, evaluate, methods, optimizers, programs, schedules, sharding, specs, state, workdir
 from distill_jax.data import Dataset, augment, batches, load_config, streaming
 from distill_jax.data.dataset import check_crop, fingerprint
 from distill_jax.errors import UserError
@@ -19,6 +19,8 @@ from distill_jax.state import TrainMetrics, TrainState, init_state
 from distill_jax.step import make_train_step
 
 MOST_STEPS = 50_000_000  # per run
+# Fields that leave the compiled functions as they are. Of the teachers these see the specs, or for a table only the number.
+NOT_IN_PROGRAMS = ("seed", "seeds", "teachers", "initial", "stages", "log_every", "eval_every", "checkpoint_every")
 
 
 class Data(NamedTuple):
@@ -97,7 +99,7 @@ def build(config: ConfigDict, data: Data, teachers: Sequence[specs.Spec] = (), r
     spec = recorded or make_spec(config, dataset)
     spec.abstract_network(config.dtype)  # raises if the network cannot take such inputs
     model = spec.module(config.dtype)
-    apply = functools.partial(model.apply, train=False)
+    apply = programs.inference(model)
     method = make_method(config, data, plan, apply)
     with checks.naming("optimizer"):
         optimizer = optimizers.create(config.optimizer, schedule)
@@ -112,11 +114,12 @@ def build(config: ConfigDict, data: Data, teachers: Sequence[specs.Spec] = (), r
     speak = [from_table if table else functools.partial(from_forward, *each) for each in zip(teachers, modules, strict=True)]
     train_step = make_train_step(model, method, optimizer, views, spec.to_inputs, speak)
 
+    @functools.partial(jax.jit, out_shardings=layout)
+    def fresh_state(network):
+        return init_state(network, optimizer).replace(teacher=method.init(network))
+
     def init(key):
-        columns = {name: rows for name, rows in dataset.train.items() if name != "label"}
-        example = spec.to_inputs({name: jnp.zeros((1, *rows.shape[1:]), rows.dtype) for name, rows in columns.items()})
-        fresh = init_state(model, optimizer, example, key)
-        return fresh.replace(teacher=method.init(fresh.network))
+        return fresh_state(programs.init(model, mesh)(key, np.zeros(spec.example.shape, spec.example.dtype)))
 
     guides = [] if table else list(zip(teachers, modules, strict=True))
     return Experiment(
@@ -126,12 +129,27 @@ def build(config: ConfigDict, data: Data, teachers: Sequence[specs.Spec] = (), r
         plan=plan,
         method=method,
         teachers=tuple(teachers),
-        init=jax.jit(init, out_shardings=layout),
+        init=init,
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(layout, whole, sharding.rows(mesh))),
         observe=method.observe and jax.jit(method.observe, donate_argnums=0, out_shardings=layout.teacher),
         predict=predict_with(data, plan.batch_size, spec, apply),
         predict_teacher=make_predict_teacher(data, plan.batch_size, method, spec, guides),
     )
+
+
+def sharing(exp: Experiment, others: Iterable[Experiment]) -> Experiment:
+    """The experiment with the compiled functions of another that computes the same: stages often differ only in their teachers' weights."""
+    for other in others:
+        if exp.data is other.data and _program(exp) == _program(other):
+            return other._replace(config=exp.config, teachers=exp.teachers)
+    return exp
+
+
+def _program(exp: Experiment) -> tuple[Any, ...]:
+    """Equal for experiments whose functions are compiled to the same programs, if their data is the same."""
+    fields = {name: value for name, value in configuration.resolved(exp.config).items() if name not in NOT_IN_PROGRAMS}
+    teachers = len(exp.teachers) if methods.wants_table(**exp.config.method) else exp.teachers
+    return fields, exp.spec, teachers
 
 
 def make_method(config: ConfigDict, data: Data, plan: Plan, apply: Callable[[Any, Any], jax.Array]) -> methods.Method:
@@ -207,7 +225,7 @@ def make_predict_teacher(
         return lambda state: own(state.teacher)
     if guides:
         first_spec, module = guides[0]
-        first = predict_with(data, batch_size, first_spec, functools.partial(module.apply, train=False))
+        first = predict_with(data, batch_size, first_spec, programs.inference(module))
         return lambda state: first(state.given[0])
     return None
 
@@ -218,9 +236,7 @@ def predict_with(
     """Builds predict(network) -> logits of a whole split without augmentation, float32 [N, C]."""
     rows, source = (data.dataset.train, data.train) if split == "train" else (data.dataset.test, data.test)
 
-    @functools.partial(jax.jit, out_shardings=sharding.replicated(data.mesh))
-    def predict_batch(network, source, batch):
-        return apply(network, spec.to_inputs(batches.gather(source, batch)))
+    predict_batch = programs.predict(apply, spec, data.mesh)
 
     def predict(network):
         results = [predict_batch(network, source, batch) for batch in batches.evaluation_batches(rows, batch_size, data.mesh)]

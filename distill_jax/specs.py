@@ -56,17 +56,21 @@ class Spec(NamedTuple):
         left, top, right, bottom = map(round, streaming.central_box(width, height))
         return images[:, top:bottom, left:right]
 
+    @property
+    def example(self) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of the module's inputs for one sample."""
+        return jax.ShapeDtypeStruct((1, *self.input_shape), jnp.int32 if self.vocabulary_size else jnp.float32)
+
     def abstract_network(self, dtype: str = "float32") -> dict[str, Any]:
         """Shapes and dtypes of the variables: {"params": ..., "batch_stats": ...}.
 
         Raises:
           UserError: the module cannot take inputs of this shape.
         """
-        inputs = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.int32 if self.vocabulary_size else jnp.float32)
         name, size = self.model["name"], "x".join(map(str, self.input_shape))
         module = self.module(dtype)
         try:
-            logits, shapes = jax.eval_shape(functools.partial(module.init_with_output, train=False), jax.random.key(0), inputs)
+            logits, shapes = jax.eval_shape(functools.partial(module.init_with_output, train=False), jax.random.key(0), self.example)
         except Exception as error:  # flax, or a user's own network: either may raise anything
             reason = next(iter(str(error).splitlines()), "").strip()
             raise UserError(f"model.name {name!r} cannot take inputs of {size}: {type(error).__name__}: {reason}") from error

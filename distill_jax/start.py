@@ -1,12 +1,11 @@
 """Where a run starts: from its newest checkpoint, from another run's weights, or from scratch."""
 
-import functools
 import pathlib
 from typing import Any
 
 import jax
 
-from distill_jax import checkpoints, logs, methods, sharding, specs, state, trained, workdir
+from distill_jax import checkpoints, logs, methods, programs, sharding, specs, state, trained, workdir
 from distill_jax.experiment import Experiment, predict_with
 from distill_jax.state import TrainMetrics, TrainState
 
@@ -75,7 +74,7 @@ def load_given(exp: Experiment, folder: pathlib.Path) -> tuple[Any, ...]:
 
 
 def _table(exp: Experiment, spec: specs.Spec, network: Any) -> jax.Array:
-    apply = functools.partial(spec.module(exp.config.dtype).apply, train=False)
+    apply = programs.inference(spec.module(exp.config.dtype))
     logits = predict_with(exp.data, exp.plan.batch_size, spec, apply, split="train")(network)
     return sharding.put(logits, sharding.replicated(exp.data.mesh))
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from clu import metrics
-from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
 
@@ -41,11 +40,9 @@ class TrainMetrics(metrics.Collection):
     train_accuracy: metrics.Accuracy
 
 
-def init_state(model: nn.Module, optimizer: optax.GradientTransformation, inputs: Any, key: jax.Array) -> TrainState:
-    """A fresh state without a teacher: a function of `key` alone; only the shapes of `inputs` [B, ...] matter."""
-    variables = model.init(key, inputs, train=False)
-    params = variables["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
+def init_state(network: Network, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state of a network that is not yet trained, without a teacher."""
+    return TrainState(jnp.zeros((), jnp.int32), network["params"], network["batch_stats"], optimizer.init(network["params"]))
 
 
 def layout(method: Method, mesh: Mesh) -> TrainState:

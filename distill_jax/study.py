@@ -12,7 +12,21 @@ import jax
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from distill_jax import checkpoints, checks, configuration, experiment, logs, loop, processes, specs, stages, start, trained, workdir
+from distill_jax import (
+    checkpoints,
+    checks,
+    configuration,
+    experiment,
+    logs,
+    loop,
+    processes,
+    profiling,
+    specs,
+    stages,
+    start,
+    trained,
+    workdir,
+)
 from distill_jax.data import describe
 from distill_jax.errors import UserError
 from distill_jax.experiment import Data, Experiment
@@ -37,7 +51,7 @@ class Study(NamedTuple):
     experiments: dict[str, Experiment]  # by stage
 
 
-def train(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
+def train(config: ConfigDict, root: str | os.PathLike, profile: int = 0) -> dict[str, Any]:
     """Trains the runs of a config, resuming those already begun in this workdir. Finished runs are not repeated.
 
     With config.seeds > 1, each seed is a separate run in root/seed_<seed>, and all share the compiled functions; more seeds can be added
@@ -46,6 +60,7 @@ def train(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
     Args:
       config: see default_config.py.
       root: the workdir.
+      profile: number of train steps of each run, after its first ones, to write a profiler's trace of.
 
     Returns:
       The content of root/summary.json.
@@ -65,7 +80,7 @@ def train(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
         if job.stage not in shown and not is_finished(job):
             shown.add(job.stage)
             logs.say(parameter_table(study.experiments[job.stage]))
-        summaries.append(run(study.experiments[job.stage], job))
+        summaries.append(run(study.experiments[job.stage], job, profile))
         if number == len(study.jobs) or study.jobs[number].stage != job.stage:
             del study.experiments[job.stage]  # frees its compiled functions
     return conclude(study, summaries)
@@ -76,15 +91,15 @@ def parameter_table(exp: Experiment) -> str:
     return parameter_overview.get_parameter_overview(params, include_stats=False)
 
 
-def run(exp: Experiment, job: Job) -> dict[str, Any]:
-    """Trains one run unless it is finished; returns the content of its summary.json."""
+def run(exp: Experiment, job: Job, profile: int = 0) -> dict[str, Any]:
+    """Trains one run unless it is finished; returns the content of its summary.json. For `profile`, see `train`."""
     if is_finished(job):
         summary = workdir.load_summary(job.folder)
         logs.say(f"{job.folder}: already finished, {accuracy(summary)}")
         return summary
     if not workdir.is_claimed(job.folder):
         workdir.claim(job.folder, configuration.recorded(job.config))
-    with workdir.exclusive(job.folder):
+    with workdir.exclusive(job.folder), profiling.traced(exp, profile, job.folder) as exp:
         experiment.remember_data(job.folder, exp.data)
         if exp.spec.tokenizer:
             workdir.write_text(job.folder / "tokenizer.json", exp.spec.tokenizer)
@@ -199,7 +214,7 @@ def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experimen
             raise UserError(f"initial: {job.config.initial} holds a different network from {exp.spec.model['name']}, which this run trains")
         if theirs.tokenizer != exp.spec.tokenizer:
             raise UserError(f"initial: {job.config.initial} has a different vocabulary from {data.dataset.name}")
-    return exp
+    return experiment.sharing(exp, earlier.values())
 
 
 def has_shapes_of(one: specs.Spec, other: specs.Spec) -> bool:

@@ -136,7 +136,7 @@ def crash_in(stage, step):
     """Within the context, `study.train` crashes before the given step of a stage."""
     run_job = study.run
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
-        patch.setattr(study, "run", lambda exp, job: run_job(act_at(exp, step, crash) if job.stage == stage else exp, job))
+        patch.setattr(study, "run", lambda exp, job, *rest: run_job(act_at(exp, step, crash) if job.stage == stage else exp, job, *rest))
         yield
 
 

@@ -1,5 +1,6 @@
 """run.py as a user sees it: one line for each error, never a stack trace."""
 
+import os
 import subprocess
 import sys
 
@@ -50,3 +51,39 @@ def test_the_usual_path_imports_no_tensorflow():
     code = "import sys, distill_jax.study, distill_jax.transfer; print('tensorflow' in sys.modules, 'tensorflow_datasets' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert result.stdout == "False False\n"
+
+
+PROGRAM = """
+from distill_jax import command_line
+command_line.make_output_safe()
+command_line.import_jax()
+import jax
+print(jax.jit(lambda x: 3 * x + 1)(2.0))
+"""
+
+
+def compile_with(**environment):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, cwd=ROOT, env=kept | environment)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "7.0\n", "")
+
+
+def test_compiled_programs_are_kept(tmp_path):
+    """In the user's cache; a program whose writing was cut short is written again."""
+    compile_with(XDG_CACHE_HOME=str(tmp_path))
+    (folder,) = (tmp_path / "distill_jax").iterdir()
+    kept = {path.name: path.read_bytes() for path in folder.glob("*-cache")}
+    assert kept and folder.stat().st_mode & 0o77 == 0, "nobody else may write there: the programs are run"
+    for path in folder.glob("*-cache"):
+        path.write_bytes(path.read_bytes()[:20])
+        path.with_name(path.name.removesuffix("cache") + "atime").unlink()
+    compile_with(XDG_CACHE_HOME=str(tmp_path))
+    assert {name: len(content) for name, content in kept.items()} == {path.name: path.stat().st_size for path in folder.glob("*-cache")}
+
+
+def test_jax_may_keep_its_programs_elsewhere_or_nowhere(tmp_path):
+    (tmp_path / "file").touch()
+    compile_with(XDG_CACHE_HOME=str(tmp_path / "file"))
+    compile_with(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "file"))
+    compile_with(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine"), XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert list((tmp_path / "mine").glob("*-cache")) and not (tmp_path / "cache").exists()

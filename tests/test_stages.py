@@ -7,7 +7,7 @@ import pytest
 from helpers import crash_in, family_config, with_fields
 from ml_collections import ConfigDict
 
-from distill_jax import stages, study, trained, transfer, workdir
+from distill_jax import programs, stages, study, trained, transfer, workdir
 from distill_jax.errors import UserError
 
 
@@ -134,3 +134,29 @@ def test_seeds_are_the_studys_whatever_a_stage_has(finished_family, tmp_path):
     summary = workdir.load_summary(finished_family[0] / "generation_0")
     assert study.conclude(prepared, [summary | {"seed": job.config.seed} for job in prepared.jobs])["seeds"] == [3, 4]
     assert trained.below(tmp_path) == [tmp_path / "seed_3", tmp_path / "seed_4"]
+
+
+def test_stages_that_compute_the_same_share_their_programs(tmp_path):
+    """They keep their own teachers. Other numbers are other programs."""
+    config = family_config(stages__generations=3, stages__weight_ce=(0.5, 0.5, 0.7))
+    patriarch, first, second, third = study.prepare(config, tmp_path).experiments.values()
+    assert first.train_step is second.train_step and first.init is second.init
+    assert len({exp.train_step for exp in (patriarch, first, third)}) == 3
+    assert [exp.config.teachers for exp in (first, second)] == [("stage:generation_0",), ("stage:generation_1",)]
+    assert second.config.seed == 2000
+    assert programs.inference(first.spec.module()) is programs.inference(third.spec.module())
+
+
+@pytest.mark.parametrize("source", ["table", "forward"])
+def test_guides_from_a_table_are_one_program_whatever_their_networks(tmp_path, source):
+    taught = {"method": {"name": "distillation", "guide_logits": source}}
+    config = listed(
+        big={},
+        small={"model": {"name": "plain2_cifar10"}},
+        c=taught | {"teachers": ("stage:big",)},
+        d=taught | {"teachers": ("stage:small",)},
+    )
+    config.data.crop_padding = 0
+    experiments = study.prepare(config, tmp_path).experiments
+    assert (experiments["c"].train_step is experiments["d"].train_step) == (source == "table")
+    assert [experiments[stage].teachers[0].model["name"] for stage in "cd"] == ["small_cnn", "plain2_cifar10"]
