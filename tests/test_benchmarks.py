@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 from helpers import ROOT
 
+from distill_jax import archive
+
 BENCHMARKS = ROOT / "benchmarks"
 
 
@@ -23,6 +25,20 @@ def test_every_methods_step_is_timed(monkeypatch):
     methods = ["supervised", "SD, cycle 1", "SD, cycle >= 2", "LSTSD", "DGKD, guides: 1, forward", "DGKD, guides: 1, table"]
     assert list(measured) == methods
     assert min(measured.values()) > 0
+
+
+def test_every_case_has_a_row(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    module = runpy.run_path(str(BENCHMARKS / "speed.py"))
+    timed = {name: module["METHODS"][name] for name in ("supervised", "SD, cycle >= 2", "DGKD, guides: 3, forward")}
+    monkeypatch.setitem(module["main"].__globals__, "METHODS", timed)  # the others would compile for longer
+    arguments = ["--models=plain2_cifar10", "--dtypes=float32", "--batch_size=8", "--steps=1", "--repeats=1", f"--out={tmp_path}"]
+    rows = list(archive.from_csv(module["main"](arguments), ("model", "dtype", "method")))
+    assert [row["method"] for row in rows] == list(timed)
+    assert rows[0]["time_over_supervised"] == 1 and all(row["images_per_second"] > 0 for row in rows)
+    of_teacher, of_guides = (row["argument_bytes"] - rows[0]["argument_bytes"] for row in rows[1:])
+    assert of_guides == 3 * of_teacher > 0
+    assert rows[0]["versions"]["jax"] and module["random_data"]("text_cnn").dataset.vocabulary_size > 0
 
 
 def test_pytorch_is_timed_too(monkeypatch):
