@@ -1,0 +1,126 @@
+"""The CPU's filter gradients agree with XLA's own, on one device and on two."""
+
+import functools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from distill_jax import models
+from distill_jax.models import layers
+
+DIMENSIONS = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # NHWC, HWIO, as flax gives them
+
+
+def random(*shape, dtype="float32"):
+    return jnp.asarray(np.random.default_rng(len(shape) + sum(shape)).standard_normal(shape), dtype)
+
+
+def gradients(conv, x, kernel, strides, padding, **options):
+    y, pull_back = jax.vjp(lambda x, kernel: conv(x, kernel, strides, padding, dimension_numbers=DIMENSIONS, **options), x, kernel)
+    return y, *pull_back(random(*y.shape, dtype=y.dtype))
+
+
+def assert_same(got, wanted, tolerance):
+    for a, b in zip(got, wanted, strict=True):
+        a, b = (np.asarray(leaf, np.float64) for leaf in (a, b))
+        assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
+
+
+@pytest.fixture
+def no_minimum(monkeypatch):
+    """Every convolution takes the path of large ones."""
+    monkeypatch.setattr(layers, "MIN_PIXELS", 0)
+    monkeypatch.setattr(layers, "MAX_WINDOW", 99)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", [(1, 1), (1, 1)], [(0, 2), (1, 0)]])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2), (3, 2)])
+@pytest.mark.parametrize("window", [(1, 1), (3, 3), (5, 5), (7, 7), (2, 3)])
+def test_gradients(no_minimum, window, strides, padding):
+    x, kernel = random(4, 13, 10, 3), random(*window, 3, 5)
+    run = jax.jit(gradients, static_argnames=("conv", "strides", "padding"))
+    padding = padding if isinstance(padding, str) else tuple(padding)
+    assert_same(run(layers.conv, x, kernel, strides, padding), run(lax.conv_general_dilated, x, kernel, strides, padding), 1e-5)
+
+
+def test_gradients_of_bfloat16(no_minimum):
+    x, kernel = random(4, 9, 9, 3, dtype="bfloat16"), random(3, 3, 3, 5, dtype="bfloat16")
+    got = gradients(layers.conv, x, kernel, (2, 2), "SAME")
+    assert {leaf.dtype for leaf in got} == {jnp.dtype("bfloat16")}
+    assert_same(got, gradients(lax.conv_general_dilated, x, kernel, (2, 2), "SAME"), 1e-2)
+
+
+def test_vmap(no_minimum):
+    x, kernels = random(4, 9, 9, 3), random(2, 3, 3, 3, 5)
+    run = {
+        conv: jax.vmap(lambda kernel, conv=conv: gradients(conv, x, kernel, (1, 1), "SAME"))
+        for conv in (layers.conv, lax.conv_general_dilated)
+    }
+    assert_same(run[layers.conv](kernels), run[lax.conv_general_dilated](kernels), 1e-5)
+
+
+@pytest.mark.parametrize("options", [{"feature_group_count": 2}, {"rhs_dilation": (2, 2)}, {"lhs_dilation": (2, 1)}])
+def test_other_convolutions_are_unchanged(options):
+    x, kernel = random(4, 18, 18, 4), random(3, 3, 4 // options.get("feature_group_count", 1), 6)
+    assert program(layers.conv, x, kernel, **options) == program(lax.conv_general_dilated, x, kernel, **options)
+
+
+def program(conv, x, kernel, **options):
+    return jax.jit(functools.partial(gradients, conv, strides=(1, 1), padding=((1, 1), (1, 1)), **options)).lower(x, kernel).as_text()
+
+
+def test_small_images_and_large_windows_have_xlas_gradients():
+    for x, kernel in ((random(4, 15, 15, 3), random(3, 3, 3, 5)), (random(4, 16, 16, 3), random(5, 5, 3, 5))):
+        assert "while" not in program(layers.conv, x, kernel)
+    assert "while" in program(layers.conv, random(4, 16, 16, 3), random(3, 3, 3, 5))
+
+
+def test_accelerators_get_the_same_program(monkeypatch):
+    x, kernel = random(4, 18, 18, 4), random(3, 3, 4, 6)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert program(layers.conv, x, kernel) == program(lax.conv_general_dilated, x, kernel)
+
+
+TWO_DEVICES = """
+import re, jax, jax.numpy as jnp, numpy as np
+from distill_jax import models, sharding
+mesh = sharding.make_mesh()
+model = models.create("resnet8", 10)
+images = np.random.default_rng(0).standard_normal((8, 32, 32, 3)).astype(np.float32)
+variables = model.init(jax.random.key(0), images)
+def gradient(params, images):
+    loss = lambda params: (model.apply(variables | {"params": params}, images, train=True, mutable=["batch_stats"])[0] ** 2).mean()
+    return jax.grad(loss)(params)
+one = jax.jit(gradient)(variables["params"], images)
+split = jax.jit(gradient, out_shardings=sharding.replicated(mesh))
+params, images = sharding.put(variables["params"], sharding.replicated(mesh)), sharding.put(images, sharding.rows(mesh))
+two = split(params, images)
+for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two)):
+    assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(a), (a, b)
+text = split.lower(params, images).compile().as_text()
+assert "while(" in text and "all-reduce" in text and "all-gather" not in text and "all-to-all" not in text
+body, computations = None, {}
+for line in text.splitlines():
+    if line.endswith("{"): body = line.split()[0]
+    computations.setdefault(body, []).append(line)
+for body in re.findall(r"body=(%[^ ,]+)", text):
+    assert not any("all-reduce" in line for line in computations[body])
+"""
+
+
+def test_two_devices_exchange_only_sums(monkeypatch):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    subprocess.run([sys.executable, "-c", TWO_DEVICES], check=True)
+
+
+def test_networks_use_it():
+    model = models.create("resnet8", 10)
+    images = jnp.zeros((2, 32, 32, 3))
+    variables = model.init(jax.random.key(0), images)
+    loss = jax.grad(lambda params: model.apply(variables | {"params": params}, images).sum())
+    assert jax.jit(loss).lower(variables["params"]).as_text().count("stablehlo.while") == 5  # those with at least 16x16 outputs
