@@ -51,7 +51,7 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path) -> dict[str, Any]:
             if cycle_ended or epoch % exp.config.eval_every == 0:
                 if teacher_logits is None and exp.predict_teacher and (state.given or state.teacher is not None):
                     teacher_logits = exp.predict_teacher(state)
-                line |= evaluate_network(exp, state.network, teacher_logits)
+                line |= evaluate_network(exp, state.network, teacher_logits, folder if epoch == plan.epochs else None)
             log.end_epoch(line)
 
             epoch_metrics = empty_metrics(data.mesh)
