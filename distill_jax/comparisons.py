@@ -79,8 +79,7 @@ def read_all_workdirs(folders: Sequence[pathlib.Path]) -> Source:
             curves[run[:3]], places[run[:3]] = curve, place / "metrics.jsonl"
             if content := predictions.read(place):
                 said[run[:3]] = content
-    title = runs[0].variant if len({run.variant for run in runs}) == 1 else f"{len(folders)} runs"
-    return Source(title, list(folders), False, runs, compare(runs, curves, said, places))
+    return Source(some(list(dict.fromkeys(run.variant for run in runs))), list(folders), False, runs, compare(runs, curves, said, places))
 
 
 def compare(runs: Sequence[Run], curves: dict[tuple, Curve], said: dict[tuple, Any], places: dict[tuple, pathlib.Path]) -> list[Comparison]:
@@ -134,6 +133,11 @@ def value_of(values: dict[str, Any], name: str) -> Any:
     return values.get(name, values.get(validation_name(name)))
 
 
+def some(names: Sequence[str]) -> str:
+    """The first of many names, as text."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def groups(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
     """The lines of each figure, under a name: the stages of a family, or all runs without stages, at most `MOST` at once."""
     families: dict[str, list[Line]] = {}
@@ -141,7 +145,8 @@ def groups(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
         families.setdefault(line.variant if line.stage else "", []).append(line)
     parts = []
     for name, members in families.items():
-        chunks = [members[start : start + MOST] for start in range(0, len(members), MOST)]
+        size = math.ceil(len(members) / math.ceil(len(members) / MOST))
+        chunks = [members[start : start + size] for start in range(0, len(members), size)]
         several = len(chunks) > 1
         parts += [(" ".join(filter(None, (name, f"part {count}" if several else ""))), chunk) for count, chunk in enumerate(chunks, 1)]
     return parts

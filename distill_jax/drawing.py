@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from distill_jax.errors import UserError
 from distill_jax.plots import Panel, Plot, Series
 
-WIDTH = 4.6  # inches, of every plot; 72 units of SVG each
+WIDTH = 3.9  # inches, of every plot; 72 units of SVG each
 LINE = 0.145  # inches, the height of a line of text
 PALETTE = ("#0072b2", "#d55e00", "#00805f", "#aa4499", "#997700", "#3399cc", "#555555", "#882255")
 INK, MUTED, GRID = "#1b1f24", "#59636e", "#d1d9e0"
@@ -25,7 +25,7 @@ MINOR = ("learning rate", "samples, %")  # labels of low panels
 FEW = 25  # points of a curve that all get a marker; longer curves have about eight
 STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5,
-    "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
+    "axes.facecolor": "none", "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
     "xtick.labelcolor": INK, "ytick.labelcolor": INK, "grid.color": GRID, "axes.grid": True, "grid.linewidth": 0.6,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.4, "axes.axisbelow": True,
     "legend.frameon": False, "legend.handlelength": 1.8, "svg.fonttype": "none", "svg.hashsalt": "distill_jax", "figure.dpi": 72,
@@ -39,7 +39,7 @@ def draw(plot: Plot) -> Figure:
     """The figure of a plot, with its legend above the data."""
     with matplotlib.rc_context(STYLE):
         named = legend_entries(plot)
-        columns = 1 if max(map(len, named), default=0) > 26 else 2
+        columns = 1 if max(map(len, named), default=0) > 21 else 2
         top = 0.1 + (LINE * -(-len(named) // columns) if named else 0)
         heights = panel_heights(plot)
         bottom, gap, left, right = 0.46, 0.16, left_margin(plot), 0.12
@@ -65,10 +65,10 @@ def draw(plot: Plot) -> Figure:
 def panel_heights(plot: Plot) -> list[float]:
     """In inches; the first panel is the main one."""
     if plot.rows:
-        return [0.12 + 0.175 * len(plot.categories)]
+        return [0.12 + 0.165 * len(plot.categories)]
     if len(plot.panels) == 1:
-        return [2.3]
-    return [1.9 if plot.panels[0].diagonal else 1.5, *(0.65 if panel.label in MINOR else 1.1 for panel in plot.panels[1:])]
+        return [2.1]
+    return [1.8 if plot.panels[0].diagonal else 1.35, *(0.6 if panel.label in MINOR else 1.0 for panel in plot.panels[1:])]
 
 
 def left_margin(plot: Plot) -> float:
@@ -77,7 +77,7 @@ def left_margin(plot: Plot) -> float:
 
 
 def short(name: str) -> str:
-    return name if len(name) <= 30 else f"{name[:14]}…{name[-15:]}"
+    return name if len(name) <= 27 else f"{name[:12]}…{name[-14:]}"
 
 
 def legend_entries(plot: Plot) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def legend_entries(plot: Plot) -> dict[str, Any]:
 
 
 def short_series(name: str) -> str:
-    return name if len(name) <= 56 else f"{name[:30]}…{name[-25:]}"
+    return name if len(name) <= 46 else f"{name[:25]}…{name[-20:]}"
 
 
 def draw_panel(axes: Axes, plot: Plot, panel: Panel) -> None:
@@ -112,7 +112,7 @@ def draw_panel(axes: Axes, plot: Plot, panel: Panel) -> None:
         axes.set_xticks(range(len(plot.categories)), [short(name) for name in plot.categories])
         axes.set_xlim(-0.3, len(plot.categories) - 0.7)
     elif not plot.log_x:
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=plot.x == "epoch"))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=plot.x == "epoch"))
     if plot.x == "epoch":
         axes.set_xlim(left=0)
     axes.yaxis.set_major_locator(MaxNLocator(3 if panel.label in MINOR else 5))
@@ -121,8 +121,10 @@ def draw_panel(axes: Axes, plot: Plot, panel: Panel) -> None:
 
 
 def shift_of(plot: Plot, panel: Panel, series: Series) -> float:
-    """How far to move a series to the right, so that the error bars of one category stand beside each other."""
-    return 0.06 * (panel.series.index(series) - (len(panel.series) - 1) / 2) if plot.categories and not plot.rows else 0.0
+    """How far to move a series along the categories, so that several in one category stand beside each other."""
+    if not plot.categories or all(len(each.points) == 1 for each in panel.series):
+        return 0.0
+    return (0.1 if plot.rows else 0.06) * (panel.series.index(series) - (len(panel.series) - 1) / 2)
 
 
 def draw_series(axes: Axes, kind: str, series: Series, shift: float) -> None:
@@ -146,14 +148,15 @@ def draw_rows(axes: Axes, plot: Plot, panel: Panel) -> None:
         colour = PALETTE[series.colour]
         for point in series.points:
             axes.plot(point.each, [point.x] * len(point.each), linestyle="none", marker=".", markersize=4, color=colour, alpha=0.45)
-        rows, values = [point.x for point in series.points], [point.y for point in series.points]
+        shift = shift_of(plot, panel, series)
+        rows, values = [point.x + shift for point in series.points], [point.y for point in series.points]
         spreads = [point.spread or 0.0 for point in series.points]
         axes.errorbar(values, rows, xerr=spreads if any(spreads) else None, color=colour, marker=MARKERS[series.colour], markersize=4.5,
                       elinewidth=1.2, capsize=2.5, linestyle="none")  # fmt: skip
     axes.set_yticks(range(len(plot.categories)), [short(name) for name in plot.categories])
     axes.set_ylim(len(plot.categories) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.margins(x=0.06)
 
 
@@ -212,6 +215,9 @@ def clean(svg: str) -> str:
     svg = re.sub(r"<svg [^>]*viewBox=\"([^\"]*)\"[^>]*>", r'<svg viewBox="\1" aria-hidden="true" focusable="false">', svg, count=1)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
     svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
+    svg = re.sub(r' transform="rotate\(-0 [^"]*"|<g/>|<defs>\s*</defs>|(?<=<g>)\s*<path [^>]*style="fill: none"/>', "", svg)
+    svg = re.sub(r"<g>\s*</g>", "", svg)
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"\s*\n(z)?\s*", r"\1", path[0]), svg)
     svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), svg)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, variable)
@@ -225,7 +231,8 @@ def positions(figure: Figure, plot: Plot) -> list[dict[str, Any]]:
         series = []
         for each in panel.series:
             shift = shift_of(plot, panel, each)
-            places = axes.transData.transform([(point.y, point.x) if plot.rows else (point.x + shift, point.y) for point in each.points])
+            moved = [(point.x + shift, point.y) for point in each.points]
+            places = axes.transData.transform([(y, x) for x, y in moved] if plot.rows else moved)
             points = [
                 [round(x, 1), round(height - y, 1), what(plot, point), number(point.y), None if point.spread is None else number(point.spread)]
                 for (x, y), point in zip(places * 72 / figure.dpi, each.points, strict=True)

@@ -7,12 +7,13 @@ import html
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from distill_jax import drawing, plots, report
 from distill_jax.archive import Run, nest
-from distill_jax.comparisons import Comparison, Line, Source, groups, value_of
+from distill_jax.comparisons import Comparison, Line, Source, groups, some, value_of
 from distill_jax.plots import Plot
 from distill_jax.results import markdown, paired_difference, plus_minus
 
@@ -20,6 +21,7 @@ HERE = pathlib.Path(__file__).parent
 DIFFERENCES = {"accuracy, points": ("test_accuracy", 2, 100), "NLL, nats": ("test_nll", 3, 1), "ECE, points": ("test_ece", 2, 100)}
 PROVENANCE = ("commit", "device", "params_sha256")
 SHOWN_CLASSES = 4  # of a sample, for each network
+MOST_OPINIONS = 24  # networks that speak of each sample
 
 text = html.escape
 
@@ -30,11 +32,12 @@ def build(sources: Sequence[Source]) -> str:
     Raises:
       UserError: a table of a study cannot be made.
     """
-    title = f"{sources[0].title}: results" if len(sources) == 1 else "Results"
+    title = f"Results: {some([source.title for source in sources])}"
     numbers = itertools.count(1)
     sections = [section_of(source, f"source-{place}", numbers) for place, source in enumerate(sources, 1)]
     links = "".join(f'<li><a href="#source-{place}">{text(source.title)}</a></li>' for place, source in enumerate(sources, 1))
     contents = f'<nav aria-label="Contents"><ul>{links}</ul></nav>' if len(sources) > 1 else ""
+    body, styles = with_classes("".join(sections))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -43,18 +46,18 @@ def build(sources: Sequence[Source]) -> str:
 <title>{text(title)}</title>
 <link rel="icon" href="data:,">
 <style>
-{(HERE / "page.css").read_text(encoding="utf-8")}</style>
+{(HERE / "page.css").read_text(encoding="utf-8")}{styles}</style>
 </head>
 <body>
 <a class="skip" href="#main">Skip to the results</a>
 <header>
-<h1>{text(title)}</h1>
+<h1>Results</h1>
 <p class="note">Point at a plot for its numbers, or select it and use the arrow keys. ± is the standard deviation over seeds (n − 1); in
 differences, the standard error of the mean over paired seeds.</p>
 {contents}
 </header>
 <main id="main">
-{"".join(sections)}
+{body}
 </main>
 <footer><p class="note">Made by <code>python -m distill_jax.report</code>.</p></footer>
 <script>
@@ -64,18 +67,37 @@ differences, the standard error of the mean over paired seeds.</p>
 """
 
 
+def with_classes(body: str) -> tuple[str, str]:
+    """Replaces the style attributes of the plots, which repeat a few styles thousands of times, by classes; and the rules of these."""
+    attribute = re.compile(r' style="((?:fill|stroke|font|opacity|clip)[^"]*)"')
+    classes = {style: f"s{place}" for place, style in enumerate(dict.fromkeys(attribute.findall(body)))}
+    rules = "".join(f".{name} {{ {style} }}\n" for style, name in classes.items())
+    return attribute.sub(lambda found: f' class="{classes[found[1]]}"', body), rules
+
+
 def section_of(source: Source, anchor: str, numbers: Iterable[int]) -> str:
     """A study, or all workdirs."""
-    parts = [f"<h2>{text(source.title)}</h2>"]
+    headline, claim = headlines(source)
+    parts = [f"<h2>{text(headline)}</h2>", f"<p><strong>{text(claim)}</strong></p>" if claim else ""]
     several = len(source.comparisons) > 1
     if several:
         parts.append(f'<p class="note">{text(several_data_sets(source))}</p>')
-    parts.append("<h3>Tables</h3>" + "".join(html_table(rows) for rows in tables(source)))
-    for comparison in source.comparisons:
-        parts.append(of_comparison(comparison, several, numbers))
+    parts += [overview(comparison, several, numbers) for comparison in source.comparisons]
+    parts.append("<h3>Tables</h3>" + "".join(html_table(rows, caption) for caption, rows in tables(source)))
+    parts += [details(comparison, several, numbers) for comparison in source.comparisons]
     parts.append(configuration(source.runs))
     parts.append(provenance([run for run in source.runs if "train_accuracy" in run.results]))
     return f'<section id="{anchor}">\n{"".join(parts)}</section>\n'
+
+
+def headlines(source: Source) -> tuple[str, str]:
+    """The title of a study's README.md and, if it opens with one in bold, its finding."""
+    readme = source.folders[0] / "README.md"
+    if not source.is_study or not readme.exists():
+        return source.title, ""
+    title, _, rest = readme.read_text(encoding="utf-8").removeprefix("# ").partition("\n")
+    finding = re.match(r"\s*\*\*(.+?)\*\*\s*\n", rest)
+    return title, finding[1] if finding else ""
 
 
 def several_data_sets(source: Source) -> str:
@@ -83,26 +105,29 @@ def several_data_sets(source: Source) -> str:
     return f"{source.title}: runs of {len(source.comparisons)} different test sets, each in its own section, not compared: {names}"
 
 
-def of_comparison(comparison: Comparison, several: bool, numbers: Iterable[int]) -> str:
-    name = f"{comparison.dataset}, {comparison.split} set"
-    parts = [f"<h3>{text(name if several else 'Overview')}</h3>", gallery(plots.overview(comparison), numbers)]
-    if len(comparison.lines) > 1:
-        parts.append(html_table(difference_table(comparison.lines), f"Paired differences to {comparison.lines[0].name}"))
+def overview(comparison: Comparison, several: bool, numbers: Iterable[int]) -> str:
+    """The results of all lines; nothing for a single one."""
+    if len(comparison.lines) == 1:
+        return ""
+    heading = f"Overview: {comparison.dataset}, {comparison.split} set" if several else "Overview"
+    differences = html_table(difference_table(comparison.lines), f"Paired differences to {comparison.lines[0].name}")
+    return f"<h3>{text(heading)}</h3>{gallery(plots.overview(comparison), numbers)}{differences}"
+
+
+def details(comparison: Comparison, several: bool, numbers: Iterable[int]) -> str:
+    """The training of each group of lines, and what its networks say of the test set."""
+    parts = []
     for group, lines in groups(comparison.lines):
         heading = " ".join(filter(None, (group or "Training", f"({comparison.dataset})" if several else "")))
         parts.append(f"<h3>{text(heading)}</h3>" + gallery(plots.of_group(group, lines, comparison.split), numbers))
-        parts.append(samples(lines))
+    parts.append(samples(comparison.lines))
     silent = [line.name for line in comparison.lines if not line.predictions]
     if silent:
         parts.append(
-            f'<p class="note">No reliability diagram, classes or samples for {text(short_list(silent))}: these need the predictions.json '
+            f'<p class="note">No reliability diagram, classes or samples for {text(some(silent))}: these need the predictions.json '
             "that a run's workdir has; studies and older workdirs have none.</p>"
         )
     return "".join(parts)
-
-
-def short_list(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 # Plots
@@ -128,11 +153,13 @@ def figure(plot: Plot, number: int) -> str:
 # Tables
 
 
-def tables(source: Source) -> list[str]:
-    """The tables that the report prints, and one of all stages if there are families; Markdown."""
-    printed = [report.report(source.folders)] if not source.is_study else [table for _, table in report.study_tables(source.folders[0])]
-    if not source.is_study and any(run.stage for run in source.runs):
-        printed.append(report.table(source.runs, report.declare_all(source.runs)))
+def tables(source: Source) -> list[tuple[str, str]]:
+    """Captions and tables, in Markdown: those that the report prints and, if there are families, one of all stages."""
+    if source.is_study:
+        return [("", table) for _, table in report.study_tables(source.folders[0])]
+    printed = [("Results; of a family, those of its last stage", report.report(source.folders))]
+    if any(run.stage for run in source.runs):
+        printed.append(("All stages", report.table(source.runs, report.declare_all(source.runs))))
     return printed
 
 
@@ -149,19 +176,18 @@ def html_table(rows: str, caption: str = "", kind: str = "") -> str:
 
 
 def difference_table(lines: Sequence[Line]) -> str:
-    """Each line minus the first: mean over paired seeds ± its standard error; - if the seeds differ. Markdown."""
+    """Each line minus the first: mean over the seeds that both have ± its standard error; - if there are none. Markdown."""
     rows = []
     for line in lines[1:]:
         cells = [difference(line, lines[0], *each) for each in DIFFERENCES.values()]
-        rows.append([line.name, str(len(line.runs)), *cells])
-    return markdown(["run", "seeds", *DIFFERENCES], rows)
+        rows.append([line.name, str(len(line.runs.keys() & lines[0].runs.keys())), *cells])
+    return markdown(["run", "shared seeds", *DIFFERENCES], rows)
 
 
 def difference(line: Line, baseline: Line, name: str, digits: int, factor: float) -> str:
-    values, theirs = (
-        {seed: value for seed, run in each.runs.items() if (value := value_of(run.results, name)) is not None} for each in (line, baseline)
-    )
-    if not values or values.keys() != theirs.keys():
+    seeds = [seed for seed in line.runs if seed in baseline.runs]
+    values, theirs = ({seed: value_of(each.runs[seed].results, name) for seed in seeds} for each in (line, baseline))
+    if not seeds or None in (*values.values(), *theirs.values()):
         return "-"
     return plus_minus(*paired_difference(values, theirs), digits, factor)
 
@@ -170,24 +196,33 @@ def difference(line: Line, baseline: Line, name: str, digits: int, factor: float
 
 
 def samples(lines: Sequence[Line]) -> str:
-    """The same test samples, with what each network and its teacher say of them; of the first seed that recorded them."""
-    said = [(plots.label_of(line), next(iter(line.predictions.values()))) for line in lines if line.predictions]
+    """The same test samples, with what each network and its teacher say of them: of the first seed of each line that recorded it."""
+    said = [(line, next(iter(line.predictions.values()))) for line in by_stage(lines) if line.predictions]
     if not said:
         return ""
-    first = said[0][1]
-    items = []
-    for place, sample in enumerate(first["samples"]):
-        rows = []
-        for name, content in said:
-            for speaker, suffix in (("student", ""), ("teacher", ": teacher")):
-                if place < len(content["samples"]) and speaker in content["samples"][place]:
-                    rows.append(opinion(f"{name}{suffix}", content, content["samples"][place][speaker], sample["label"]))
-        items.append(f"<li>{shown_input(first, sample)}<table><tbody>{''.join(rows)}</tbody></table></li>")
+    items, left_out = [], len(said) - MOST_OPINIONS
+    for place, sample in enumerate(said[0][1]["samples"]):
+        rows = [row for line, content in said[:MOST_OPINIONS] for row in opinions(line, content, place)]
+        items.append(f"<li>{shown_input(said[0][1], sample)}<table><tbody>{''.join(rows)}</tbody></table></li>")
+    more = f" {left_out} more runs are left out." if left_out > 0 else ""
     return (
-        "<h3>What the networks say of test samples</h3><p class='note'>The most probable classes, in per cent; the label in bold. "
-        "The classes after the first are what a teacher adds to a label. One seed of each run.</p>"
-        f'<ul class="samples">{"".join(items)}</ul>'
+        "<h3>What the networks say of test samples</h3>\n<p class='note'>The most probable classes with their probabilities in per cent, the "
+        f"label in bold. What a teacher adds to a label are the classes after the first. One seed of each run.{more}</p>\n"
+        f'<ul class="samples">{"".join(items)}</ul>\n'
     )
+
+
+def by_stage(lines: Sequence[Line]) -> list[Line]:
+    """The same stage of different families stands together."""
+    stages = list(dict.fromkeys(line.stage for line in lines))
+    return sorted(lines, key=lambda line: stages.index(line.stage))
+
+
+def opinions(line: Line, said: dict[str, Any], place: int) -> list[str]:
+    """A row for the student and, unless it is a stage with a row of its own, one for its teacher."""
+    sample = said["samples"][place] if place < len(said["samples"]) else {}
+    names = {"student": line.name} | ({} if plots.teachers_of(line) and line.stage else {"teacher": f"{line.name}: teacher"})
+    return [opinion(name, said, sample[speaker], sample["label"]) for speaker, name in names.items() if speaker in sample]
 
 
 def shown_input(said: dict[str, Any], sample: dict[str, Any]) -> str:
@@ -202,8 +237,13 @@ def opinion(name: str, said: dict[str, Any], classes: Sequence[Sequence[float]],
     for predicted, probability in classes[:SHOWN_CLASSES]:
         kind = ' class="right"' if predicted == label else ""
         bar = f'<span class="bar" style="width:{100 * min(max(probability, 0), 1):.1f}%"></span>'
-        cells.append(f"<td{kind}>{text(plots.class_name(said, int(predicted)))} {100 * probability:.3g}{bar}</td>")
+        name_of_class = text(plots.class_name(said, int(predicted)))
+        cells.append(f"<td{kind}>{name_of_class} <small>{in_per_cent(probability)}</small>{bar}</td>")
     return f'<tr><th scope="row">{text(name)}</th>{"".join(cells)}</tr>'
+
+
+def in_per_cent(probability: float) -> str:
+    return f"{100 * probability:.1f} %" if probability >= 0.0005 else "&lt; 0.1 %"
 
 
 # Configs and provenance

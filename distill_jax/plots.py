@@ -3,7 +3,6 @@
 Every function takes lines of a comparison and returns the plots for which they have data. Fractions are in per cent here.
 """
 
-import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -94,7 +93,7 @@ def result(line: Line, name: str, scale: Callable[[float], float] = percent) -> 
 
 def curve(line: Line, name: str, scale: Callable[[float], float] = percent) -> list[Point]:
     """A metric at the ends of epochs: its mean and spread over the seeds, at most `MOST_POINTS` points."""
-    steps_per_epoch = next(iter(line.runs.values())).results["steps"] / next(iter(line.runs.values())).results["epochs"]
+    steps_per_epoch = epoch_length(line)
     values: dict[int, list[float]] = {}
     for lines in line.curves.values():
         at = {row["step"]: value_of(row, name) for row in lines if row["step"] % steps_per_epoch == 0}
@@ -107,15 +106,22 @@ def curve(line: Line, name: str, scale: Callable[[float], float] = percent) -> l
 
 
 def cycle_ends(lines: Iterable[Line]) -> tuple[float, ...]:
-    """The epochs at which cycles end, except at the ends of the runs."""
-    ends = set()
-    for line in lines:
-        run, rows = next(iter(line.runs.values())), next(iter(line.curves.values()))
-        cycles = {row["step"]: row.get("cycle", 1) for row in rows}
-        steps = sorted(cycles)
-        per_epoch = run.results["steps"] / run.results["epochs"]
-        ends |= {math.floor(before / per_epoch) for before, after in zip(steps, steps[1:], strict=False) if cycles[after] != cycles[before]}
-    return tuple(sorted(end for end in ends if end > 0))
+    """The epochs at which the cycles of all lines that have several end, without the last; () if they differ."""
+    found = {ends for line in lines if (ends := own_cycle_ends(line))}
+    return found.pop() if len(found) == 1 else ()
+
+
+def own_cycle_ends(line: Line) -> tuple[float, ...]:
+    steps_per_epoch, rows = epoch_length(line), next(iter(line.curves.values()))
+    cycles = {row["step"] / steps_per_epoch: row.get("cycle", 1) for row in rows if row["step"] % steps_per_epoch == 0}
+    epochs = sorted(cycles)
+    return tuple(before for before, after in zip(epochs, epochs[1:], strict=False) if cycles[after] != cycles[before])
+
+
+def epoch_length(line: Line) -> float:
+    """Steps per epoch."""
+    results = next(iter(line.runs.values())).results
+    return results["steps"] / results["epochs"]
 
 
 def seeds_of(lines: Sequence[Line]) -> str:
@@ -143,9 +149,9 @@ def overview(comparison: Comparison) -> list[Plot]:
     """Results, positions in families, and cost."""
     split = comparison.split
     metrics = (
-        ("accuracy", f"{split} accuracy, %", "test_accuracy", percent),
-        ("nll", f"{split} NLL, nats", "test_nll", same),
-        ("ece", f"{split} ECE, %", "test_ece", percent),
+        ("accuracy", f"{split} accuracy", "%", "test_accuracy", percent),
+        ("nll", f"{split} NLL", "nats", "test_nll", same),
+        ("ece", f"{split} ECE", "%", "test_ece", percent),
     )
     if len(comparison.lines) == 1:
         return []
@@ -153,7 +159,7 @@ def overview(comparison: Comparison) -> list[Plot]:
     return plots + generations(comparison) + paths(comparison) + costs(comparison)
 
 
-def results(comparison: Comparison, key: str, label: str, name: str, scale: Callable[[float], float]) -> list[Plot]:
+def results(comparison: Comparison, key: str, title: str, unit: str, name: str, scale: Callable[[float], float]) -> list[Plot]:
     """A metric after the last epoch, one row per line."""
     found = [(line, result(line, name, scale)) for line in comparison.lines]
     found = [(line, values) for line, values in found if values]
@@ -165,11 +171,11 @@ def results(comparison: Comparison, key: str, label: str, name: str, scale: Call
             for row, (line, (mean, spread, each)) in enumerate(part)
         ]
         lines = [line for line, _ in part]
-        caption = f"{sentence(label)} after the last epoch. {spread_of(lines, 'bars')}" + (
+        caption = f"{sentence(title)} after the last epoch. {spread_of(lines, 'bars')}" + (
             " Small dots are the seeds." if any(len(line.runs) > 1 for line in lines) else ""
         )
-        plots.append(Plot(f"{key}{suffix(start, MOST_ROWS)}", sentence(label), caption, label, [Panel(label, series, "points")],
-                          tuple(line.name for line in lines), rows=True))  # fmt: skip
+        plots.append(Plot(f"{key}{suffix(start, MOST_ROWS)}", sentence(title), caption, f"{title}, {unit}",
+                          [Panel(f"{title}, {unit}", series, "points")], tuple(line.name for line in lines), rows=True))  # fmt: skip
     return plots
 
 
@@ -344,9 +350,9 @@ def losses(lines: Sequence[Line], split: str) -> Plot | None:
 def agreements(lines: Sequence[Line], split: str) -> Plot | None:
     panels = with_series([
         curves_panel("agreement, %", lines, "teacher_agreement", percent),
-        curves_panel("teacher's entropy, nats", lines, "teacher_entropy"),
+        curves_panel("entropy, nats", lines, "teacher_entropy"),
     ])  # fmt: skip
-    caption = f"{sentence(split)} samples on which student and teacher have the same top class, and how undecided the teacher is."
+    caption = f"{sentence(split)} samples on which student and teacher have the same top class, and the mean entropy of the teacher."
     return Plot("agreement", "Agreement with the teacher", f"{caption} {spread_of(lines, 'bands')}", "epoch", panels) if panels else None
 
 
@@ -433,7 +439,7 @@ def class_accuracies(lines: Sequence[Line], split: str) -> Plot | None:
     ]
     which = f"the {MOST_CLASSES} hardest and the {MOST_CLASSES} easiest of {len(mean)} classes" if many else "every class"
     label = f"{split} accuracy, %"
-    return Plot("classes", "Accuracy by class", f"{sentence(label)} of {which}, over all seeds.", label, [Panel(label, series, "points")],
+    return Plot("classes", "Accuracy by class", f"{sentence(split)} accuracy of {which}, over all seeds.", label, [Panel(label, series, "points")],
                 tuple(name_of(label) for label in classes), rows=True)  # fmt: skip
 
 
