@@ -72,9 +72,7 @@ def find_workdirs(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield from find_workdirs(child)
 
 
-def read_workdir(
-    folder: pathlib.Path, variant: str, stage: str = "", seed: int | None = None
-) -> Iterator[tuple[Run, Curve, pathlib.Path]]:
+def read_workdir(folder: pathlib.Path, variant: str, stage: str = "", seed: int | None = None) -> Iterator[tuple[Run, Curve, pathlib.Path]]:
     """Reads a workdir, with its seeds and stages."""
     if not (folder / "summary.json").exists():
         raise UserError(f"{folder}: not finished, as it has no summary.json; repeat its command until it finishes")

@@ -19,14 +19,14 @@ WIDTH = 3.9  # inches, of every plot; 72 units of SVG each
 LINE = 0.145  # inches, the height of a line of text
 PALETTE = ("#0072b2", "#d55e00", "#00805f", "#aa4499", "#997700", "#3399cc", "#555555", "#882255")
 INK, MUTED, GRID = "#1b1f24", "#59636e", "#d1d9e0"
-VARIABLES = {colour: f"var(--c{place})" for place, colour in enumerate(PALETTE)} | {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
+VARIABLES = {colour: f"c{place}" for place, colour in enumerate(PALETTE)} | {INK: "ink", MUTED: "muted", GRID: "grid"}  # of page.css
 MARKERS = "os^DvPX*"
 MINOR = ("learning rate", "samples, %")  # labels of low panels
 FEW = 25  # points of a curve that all get a marker; longer curves have about eight
 STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5,
-    "axes.facecolor": "none", "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED,
-    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "grid.color": GRID, "axes.grid": True, "grid.linewidth": 0.6,
+    "axes.facecolor": "none", "axes.edgecolor": MUTED, "axes.labelcolor": INK, "text.color": INK, "xtick.color": MUTED,
+    "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "grid.color": GRID, "axes.grid": True, "grid.linewidth": 0.6,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.4, "axes.axisbelow": True,
     "legend.frameon": False, "legend.handlelength": 1.8, "svg.fonttype": "none", "svg.hashsalt": "distill_jax", "figure.dpi": 72,
 }  # fmt: skip
@@ -42,7 +42,7 @@ def draw(plot: Plot) -> Figure:
         columns = 1 if max(map(len, named), default=0) > 21 else 2
         top = 0.1 + (LINE * -(-len(named) // columns) if named else 0)
         heights = panel_heights(plot)
-        bottom, gap, left, right = 0.46, 0.16, left_margin(plot), 0.12
+        bottom, gap, left, right = 0.46, 0.16, left_margin(plot), 0.16
         height = top + sum(heights) + gap * (len(heights) - 1) + bottom
         figure = Figure(figsize=(WIDTH, height))
         edge, all_axes = height - top, []
@@ -57,8 +57,9 @@ def draw(plot: Plot) -> Figure:
         all_axes[-1].set_xlabel(plot.x)
         figure.align_ylabels(all_axes)
         if named:
-            figure.legend(named.values(), named, loc="upper left", ncols=columns, bbox_to_anchor=(left / WIDTH - 0.02, 1 - 0.03 / height), borderaxespad=0,
-                          borderpad=0.2, labelspacing=0.25, columnspacing=1.2)  # fmt: skip
+            corner = (left / WIDTH - 0.02, 1 - 0.03 / height)
+            figure.legend(named.values(), named, loc="upper left", ncols=columns, bbox_to_anchor=corner, borderaxespad=0, borderpad=0.2,
+                          labelspacing=0.25, columnspacing=1.2)  # fmt: skip
         return figure
 
 
@@ -220,7 +221,7 @@ def clean(svg: str) -> str:
     svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"\s*\n(z)?\s*", r"\1", path[0]), svg)
     svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), svg)
     for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, variable)
+        svg = svg.replace(colour, f"var(--{variable})")
     return re.sub(r"\s*\n\s*", "\n", svg).strip()
 
 
@@ -234,7 +235,7 @@ def positions(figure: Figure, plot: Plot) -> list[dict[str, Any]]:
             moved = [(point.x + shift, point.y) for point in each.points]
             places = axes.transData.transform([(y, x) for x, y in moved] if plot.rows else moved)
             points = [
-                [round(x, 1), round(height - y, 1), what(plot, point), number(point.y), None if point.spread is None else number(point.spread)]
+                [round(x, 1), round(height - y, 1), what(plot, point), number(point.y), number(point.spread)]
                 for (x, y), point in zip(places * 72 / figure.dpi, each.points, strict=True)
             ]
             series.append({"name": each.name, "colour": each.colour, "points": points})
@@ -248,9 +249,9 @@ def what(plot: Plot, point: Any) -> str:
     return f"{x} ({point.label})" if point.label else x
 
 
-def number(value: float) -> float:
+def number(value: float | None) -> float | None:
     """With four digits, as JSON would otherwise write seventeen."""
-    return float(f"{value:.4g}")
+    return None if value is None else float(f"{value:.4g}")
 
 
 def describe(plot: Plot) -> str:
@@ -266,4 +267,4 @@ def describe(plot: Plot) -> str:
 
 def as_json(panels: list[dict[str, Any]]) -> str:
     """JSON that can stand inside a <script> element."""
-    return json.dumps(panels, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
+    return json.dumps(panels, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")

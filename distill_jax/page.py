@@ -167,7 +167,7 @@ def html_table(rows: str, caption: str = "", kind: str = "") -> str:
     """A Markdown table as HTML that scrolls in a box of its own."""
     header, _, *body = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in rows.splitlines()]
     head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in header)
-    lines = [f'<tr><th scope="row">{text(cells[0])}</th>' + "".join(f"<td>{text(cell)}</td>" for cell in cells[1:]) + "</tr>" for cells in body]
+    lines = [f'<tr><th scope="row">{text(first)}</th>{"".join(f"<td>{text(cell)}</td>" for cell in rest)}</tr>' for first, *rest in body]
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="{text(caption or "Table")}"><table class="{kind}">'
         + (f"<caption>{text(caption)}</caption>" if caption else "")
@@ -206,8 +206,8 @@ def samples(lines: Sequence[Line]) -> str:
         items.append(f"<li>{shown_input(said[0][1], sample)}<table><tbody>{''.join(rows)}</tbody></table></li>")
     more = f" {left_out} more runs are left out." if left_out > 0 else ""
     return (
-        "<h3>What the networks say of test samples</h3>\n<p class='note'>The most probable classes with their probabilities in per cent, the "
-        f"label in bold. What a teacher adds to a label are the classes after the first. One seed of each run.{more}</p>\n"
+        "<h3>What the networks say of test samples</h3>\n<p class='note'>The most probable classes with their probabilities, the label in "
+        f"bold. What a teacher adds to a label are the classes after the first. One seed of each run.{more}</p>\n"
         f'<ul class="samples">{"".join(items)}</ul>\n'
     )
 

@@ -199,9 +199,7 @@ def generations(comparison: Comparison) -> list[Plot]:
         )
         panel = Panel(f"{comparison.split} accuracy, %", series, "path")
         numbers = tuple(str(m) for m in range(1 + max(int(point.x) for each in series for point in each.points)))
-        plots.append(
-            Plot(f"generations{suffix(start, MOST)}", "Accuracy against generation", caption, "generation", [panel], numbers)
-        )
+        plots.append(Plot(f"generations{suffix(start, MOST)}", "Accuracy against generation", caption, "generation", [panel], numbers))
     return plots
 
 
@@ -269,7 +267,8 @@ def costs(comparison: Comparison) -> list[Plot]:
         )
         panel = Panel(f"{comparison.split} accuracy, %", series, "points")
         label = "training time with teachers, minutes"
-        plots.append(Plot(f"cost{suffix(start, MOST)}", "Accuracy against cost", caption, label, [panel], log_x=max(times) > 8 * min(times)))
+        is_wide = max(times) > 8 * min(times)
+        plots.append(Plot(f"cost{suffix(start, MOST)}", "Accuracy against cost", caption, label, [panel], log_x=is_wide))
     return plots
 
 
@@ -366,8 +365,9 @@ def reliabilities(lines: Sequence[Line], split: str) -> Plot | None:
         mean, spread, _ = result(line, "test_ece") or (calibration_error(counts, confidence, accuracy), None, ())
         name = f"{label_of(line)}, ECE {mean:.1f}{'' if spread is None else f' ± {spread:.1f}'} %"
         some = np.flatnonzero(counts)
-        diagram.append(Series(name, colour, [Point(100 * confidence[k], 100 * accuracy[k], None, f"{counts[k]:.0f} samples") for k in some]))
-        share.append(Series(name, colour, [Point(100 * confidence[k], 100 * counts[k] / counts.sum()) for k in some]))
+        x, y, shares = 100 * confidence, 100 * accuracy, 100 * counts / counts.sum()
+        diagram.append(Series(name, colour, [Point(x[k], y[k], None, f"{counts[k]:.0f} samples") for k in some]))
+        share.append(Series(name, colour, [Point(x[k], shares[k]) for k in some]))
     if not diagram:
         return None
     caption = (
@@ -439,8 +439,9 @@ def class_accuracies(lines: Sequence[Line], split: str) -> Plot | None:
     ]
     which = f"the {MOST_CLASSES} hardest and the {MOST_CLASSES} easiest of {len(mean)} classes" if many else "every class"
     label = f"{split} accuracy, %"
-    return Plot("classes", "Accuracy by class", f"{sentence(split)} accuracy of {which}, over all seeds.", label, [Panel(label, series, "points")],
-                tuple(name_of(label) for label in classes), rows=True)  # fmt: skip
+    caption = f"{sentence(split)} accuracy of {which}, over all seeds."
+    names = tuple(name_of(label) for label in classes)
+    return Plot("classes", "Accuracy by class", caption, label, [Panel(label, series, "points")], names, rows=True)
 
 
 def confusions(lines: Sequence[Line], split: str) -> Plot | None:

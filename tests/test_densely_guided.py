@@ -251,7 +251,7 @@ def family(tmp_path_factory):
     folder, kept = tmp_path_factory.mktemp("path"), {}
     with pytest.MonkeyPatch.context() as patch:
         run_job = study.run
-        patch.setattr(study, "run", lambda exp, job: kept.update({job.stage: exp}) or run_job(exp, job))
+        patch.setattr(study, "run", lambda exp, job, *rest: kept.update({job.stage: exp}) or run_job(exp, job, *rest))
         return folder, study.train(path_config(), folder), kept[STUDENT]
 
 
