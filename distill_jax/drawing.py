@@ -22,6 +22,7 @@ INK, MUTED, GRID = "#1b1f24", "#59636e", "#d1d9e0"
 VARIABLES = {colour: f"c{place}" for place, colour in enumerate(PALETTE)} | {INK: "ink", MUTED: "muted", GRID: "grid"}  # of page.css
 MARKERS = "os^DvPX*"
 MINOR = ("learning rate", "samples, %")  # labels of low panels
+NICE = (1, 2, 5, 10)  # steps between ticks, times a power of ten
 FEW = 25  # points of a curve that all get a marker; longer curves have about eight
 STYLE = {
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5,
@@ -113,10 +114,10 @@ def draw_panel(axes: Axes, plot: Plot, panel: Panel) -> None:
         axes.set_xticks(range(len(plot.categories)), [short(name) for name in plot.categories])
         axes.set_xlim(-0.3, len(plot.categories) - 0.7)
     elif not plot.log_x:
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=plot.x == "epoch"))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=NICE, integer=plot.x == "epoch"))
     if plot.x == "epoch":
         axes.set_xlim(left=0)
-    axes.yaxis.set_major_locator(MaxNLocator(3 if panel.label in MINOR else 5))
+    axes.yaxis.set_major_locator(MaxNLocator(3 if panel.label in MINOR else 5, steps=NICE))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.margins(y=0.08)
 
@@ -157,7 +158,7 @@ def draw_rows(axes: Axes, plot: Plot, panel: Panel) -> None:
     axes.set_yticks(range(len(plot.categories)), [short(name) for name in plot.categories])
     axes.set_ylim(len(plot.categories) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=NICE))
     axes.margins(x=0.06)
 
 
@@ -219,10 +220,14 @@ def clean(svg: str) -> str:
     svg = re.sub(r' transform="rotate\(-0 [^"]*"|<g/>|<defs>\s*</defs>|(?<=<g>)\s*<path [^>]*style="fill: none"/>', "", svg)
     svg = re.sub(r"<g>\s*</g>", "", svg)
     svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"\s*\n(z)?\s*", r"\1", path[0]), svg)
-    svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), svg)
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"\d+\.\d{3,}", two_digits, tag[0]), svg)  # but not in the text of labels
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     return re.sub(r"\s*\n\s*", "\n", svg).strip()
+
+
+def two_digits(found: re.Match) -> str:
+    return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
 
 
 def positions(figure: Figure, plot: Plot) -> list[dict[str, Any]]:

@@ -203,7 +203,9 @@ def samples(lines: Sequence[Line]) -> str:
     items, left_out = [], len(said) - MOST_OPINIONS
     for place, sample in enumerate(said[0][1]["samples"]):
         rows = [row for line, content in said[:MOST_OPINIONS] for row in opinions(line, content, place)]
-        items.append(f"<li>{shown_input(said[0][1], sample)}<table><tbody>{''.join(rows)}</tbody></table></li>")
+        longest = max((probability for _, _, classes in rows for _, probability in classes), default=1.0)
+        table = "".join(opinion(name, content, classes, sample["label"], longest) for name, content, classes in rows)
+        items.append(f"<li>{shown_input(said[0][1], sample)}<table>{table}</table></li>")
     more = f" {left_out} more runs are left out." if left_out > 0 else ""
     return (
         "<h3>What the networks say of test samples</h3>\n<p class='note'>The most probable classes with their probabilities, the label in "
@@ -218,11 +220,11 @@ def by_stage(lines: Sequence[Line]) -> list[Line]:
     return sorted(lines, key=lambda line: stages.index(line.stage))
 
 
-def opinions(line: Line, said: dict[str, Any], place: int) -> list[str]:
-    """A row for the student and, unless it is a stage with a row of its own, one for its teacher."""
+def opinions(line: Line, said: dict[str, Any], place: int) -> list[tuple[str, dict[str, Any], list[list[float]]]]:
+    """What the student and, unless it is a stage with a row of its own, its teacher say: name, content, most probable classes."""
     sample = said["samples"][place] if place < len(said["samples"]) else {}
     names = {"student": line.name} | ({} if plots.teachers_of(line) and line.stage else {"teacher": f"{line.name}: teacher"})
-    return [opinion(name, said, sample[speaker], sample["label"]) for speaker, name in names.items() if speaker in sample]
+    return [(name, said, sample[speaker][:SHOWN_CLASSES]) for speaker, name in names.items() if speaker in sample]
 
 
 def shown_input(said: dict[str, Any], sample: dict[str, Any]) -> str:
@@ -232,14 +234,15 @@ def shown_input(said: dict[str, Any], sample: dict[str, Any]) -> str:
     return f"<h4>{label}</h4><blockquote>{text(sample['text'])}</blockquote>"
 
 
-def opinion(name: str, said: dict[str, Any], classes: Sequence[Sequence[float]], label: int) -> str:
+def opinion(name: str, said: dict[str, Any], classes: Sequence[Sequence[float]], label: int, longest: float) -> str:
+    """The name of a network, and below it a cell for each class; a bar as wide as its cell stands for the probability `longest`."""
     cells = []
-    for predicted, probability in classes[:SHOWN_CLASSES]:
+    for predicted, probability in classes:
         kind = ' class="right"' if predicted == label else ""
-        bar = f'<span class="bar" style="width:{100 * min(max(probability, 0), 1):.1f}%"></span>'
-        name_of_class = text(plots.class_name(said, int(predicted)))
-        cells.append(f"<td{kind}>{name_of_class} <small>{in_per_cent(probability)}</small>{bar}</td>")
-    return f'<tr><th scope="row">{text(name)}</th>{"".join(cells)}</tr>'
+        bar = f'<span class="bar" style="width:{100 * probability / max(longest, 1e-9):.0f}%"></span>'
+        shown = text(plots.class_name(said, int(predicted))).replace("_", "_<wbr>")
+        cells.append(f"<td{kind}>{shown} <small>{in_per_cent(probability)}</small>{bar}</td>")
+    return f'<tbody><tr><th scope="rowgroup" colspan="{SHOWN_CLASSES}">{text(name)}</th></tr><tr>{"".join(cells)}</tr></tbody>'
 
 
 def in_per_cent(probability: float) -> str:
