@@ -235,14 +235,18 @@ def write_plots(folders: Sequence[pathlib.Path], page_path: pathlib.Path | None,
         print(f"{plots_folder}: {len(paths) - 1} files, and captions.md")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m distill_jax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", metavar="FOLDER", type=pathlib.Path, nargs="+", help="a study, or the workdir of a finished run")
     parser.add_argument("--html", metavar="FILE", type=pathlib.Path, help="write a page of plots and tables")
     parser.add_argument("--plots", metavar="DIR", type=pathlib.Path, help="write the plots as SVG and PNG files")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = make_parser().parse_args(arguments)
     try:
         if options.html or options.plots:
             write_plots(options.folders, options.html, options.plots)
