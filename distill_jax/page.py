@@ -110,7 +110,7 @@ def overview(comparison: Comparison, several: bool, numbers: Iterable[int]) -> s
     if len(comparison.lines) == 1:
         return ""
     heading = f"Overview: {comparison.dataset}, {comparison.split} set" if several else "Overview"
-    differences = html_table(difference_table(comparison.lines), f"Paired differences to {comparison.lines[0].name}")
+    differences = html_table(difference_table(comparison.lines), f"Paired differences to {baseline_of(comparison.lines).name}")
     return f"<h3>{text(heading)}</h3>{gallery(plots.overview(comparison), numbers)}{differences}"
 
 
@@ -118,8 +118,9 @@ def details(comparison: Comparison, several: bool, numbers: Iterable[int]) -> st
     """The training of each group of lines, and what its networks say of the test set."""
     parts = []
     for group, lines in groups(comparison.lines):
-        heading = " ".join(filter(None, (group or "Training", f"({comparison.dataset})" if several else "")))
-        parts.append(f"<h3>{text(heading)}</h3>" + gallery(plots.of_group(group, lines, comparison.split), numbers))
+        heading = (group or "Training") + (f" ({comparison.dataset}, {comparison.split} set)" if several else "")
+        figures = gallery(plots.of_group(group, lines, comparison.split), numbers)
+        parts.append(f"<h3>{text(heading)}</h3>{figures}" if figures else "")
     parts.append(samples(comparison.lines))
     silent = [line.name for line in comparison.lines if not line.predictions]
     if silent:
@@ -175,12 +176,18 @@ def html_table(rows: str, caption: str = "", kind: str = "") -> str:
     )
 
 
+def baseline_of(lines: Sequence[Line]) -> Line:
+    """The first line that learns from labels alone, or else the first."""
+    return next((line for line in lines if next(iter(line.runs.values())).results.get("method") == "supervised"), lines[0])
+
+
 def difference_table(lines: Sequence[Line]) -> str:
-    """Each line minus the first: mean over the seeds that both have ± its standard error; - if there are none. Markdown."""
-    rows = []
-    for line in lines[1:]:
-        cells = [difference(line, lines[0], *each) for each in DIFFERENCES.values()]
-        rows.append([line.name, str(len(line.runs.keys() & lines[0].runs.keys())), *cells])
+    """Each line minus the baseline: mean over the seeds that both have ± its standard error; - if there are none. Markdown."""
+    baseline, rows = baseline_of(lines), []
+    for line in lines:
+        if line is not baseline:
+            cells = [difference(line, baseline, *each) for each in DIFFERENCES.values()]
+            rows.append([line.name, str(len(line.runs.keys() & baseline.runs.keys())), *cells])
     return markdown(["run", "shared seeds", *DIFFERENCES], rows)
 
 
@@ -262,9 +269,11 @@ def configuration(runs: Sequence[Run]) -> str:
     differing = {}
     for run in trained:
         differing.setdefault(run.path, [run.path, *(cell(run.config.get(name)) for name in names)])
-    table = html_table(markdown(["run", *names], list(differing.values())), "Fields that differ", "text") if names else ""
+    table = html_table(markdown(["run", *names], list(differing.values())), "Fields that differ", "text")
     return (
-        f"<h3>Config</h3>{table}<details><summary>Fields that all runs share</summary>"
+        "<h3>Config and provenance</h3>\n"
+        + (f"<details><summary>Fields that differ</summary>{table}</details>\n" if names else "")
+        + f"<details><summary>Fields that all runs share</summary>"
         f"<pre>{text(json.dumps(nest(shared), indent=2, ensure_ascii=False))}</pre></details>\n"
     )
 

@@ -164,6 +164,7 @@ def results(comparison: Comparison, key: str, title: str, unit: str, name: str, 
     found = [(line, result(line, name, scale)) for line in comparison.lines]
     found = [(line, values) for line, values in found if values]
     colour, plots = colours(comparison.lines), []
+    is_one_family = len({line.variant for line in comparison.lines}) == 1
     for start in range(0, len(found), MOST_ROWS):
         part = found[start : start + MOST_ROWS]
         series = [
@@ -174,8 +175,9 @@ def results(comparison: Comparison, key: str, title: str, unit: str, name: str, 
         caption = f"{sentence(title)} after the last epoch. {spread_of(lines, 'bars')}" + (
             " Small dots are the seeds." if any(len(line.runs) > 1 for line in lines) else ""
         )
-        plots.append(Plot(f"{key}{suffix(start, MOST_ROWS)}", sentence(title), caption, f"{title}, {unit}",
-                          [Panel(f"{title}, {unit}", series, "points")], tuple(line.name for line in lines), rows=True))  # fmt: skip
+        names = tuple(label_of(line) if is_one_family else line.name for line in lines)
+        panel = Panel(f"{title}, {unit}", series, "points")
+        plots.append(Plot(f"{key}{suffix(start, MOST_ROWS)}", sentence(title), caption, panel.label, [panel], names, rows=True))
     return plots
 
 
