@@ -75,7 +75,7 @@ def read_all_workdirs(folders: Sequence[pathlib.Path]) -> Source:
     for folder in folders:
         for run, curve, place in read_workdirs(folder):
             if run[:3] in places:
-                raise UserError(f"{place}: {places[run[:3]].parent} is also called {run.path}; give the folder above both, or rename one")
+                raise UserError(f"{place}: {places[run[:3]].parent} is also called {run.path}; rename one of them")
             runs.append(run)
             curves[run[:3]], places[run[:3]] = curve, place / "metrics.jsonl"
             if content := predictions.read(place):

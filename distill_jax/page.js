@@ -4,7 +4,8 @@ for (const figure of document.querySelectorAll("figure[data-plot]")) {
   const panels = JSON.parse(figure.querySelector("script").textContent);
   const xLabel = figure.dataset.x;
   const chart = figure.querySelector(".chart");
-  const svg = chart.querySelector("svg");
+  const drawing = chart.querySelector(".drawing");
+  const svg = drawing.querySelector("svg");
   const tip = chart.querySelector(".tip");
   const series = panels.flatMap((panel) => panel.series.map((each) => ({ ...each, label: panel.label })));
   const ring = document.createElementNS("http://www.w3.org/2000/svg", "circle");
@@ -57,11 +58,11 @@ for (const figure of document.querySelectorAll("figure[data-plot]")) {
     show(s, Math.max(0, Math.min(at[1] + by[1], series[s].points.length - 1)));
   }
 
-  chart.addEventListener("pointermove", nearest);
-  chart.addEventListener("pointerdown", nearest);
-  chart.addEventListener("pointerleave", hide);
-  chart.addEventListener("keydown", move);
-  chart.addEventListener("blur", hide);
+  drawing.addEventListener("pointermove", nearest);
+  drawing.addEventListener("pointerdown", nearest);
+  drawing.addEventListener("pointerleave", hide);
+  drawing.addEventListener("keydown", move);
+  drawing.addEventListener("blur", hide);
 
   const details = figure.querySelector("details");
   details.addEventListener("toggle", () => {

@@ -143,7 +143,8 @@ def figure(plot: Plot, number: int) -> str:
     svg, panels = drawing.inline_svg(plot)
     return f"""<figure data-plot="{text(plot.key)}" data-x="{text(plot.x)}" aria-labelledby="plot-{number}">
 <h4 id="plot-{number}">{text(plot.title)}</h4>
-<div class="chart" tabindex="0" role="img" aria-label="{text(drawing.describe(plot))}">{svg}<div class="tip" role="status"></div></div>
+<div class="chart"><div class="drawing" tabindex="0" role="img" aria-label="{text(drawing.describe(plot))}">{svg}</div>
+<div class="tip" role="status"></div></div>
 <figcaption>{text(plot.caption)}</figcaption>
 <details><summary>Numbers</summary><div class="scroll" tabindex="0"></div></details>
 <script type="application/json">{drawing.as_json(panels)}</script>

@@ -309,17 +309,18 @@ addEventListener("load", () => {
   const sizes = (figure) => [...figure.querySelectorAll("svg path, svg use")].map((each) => each.getBoundingClientRect());
   const drawn = (figure) => figure.querySelector("svg").getBoundingClientRect().height > 50
     && sizes(figure).filter((box) => box.width > 20 || box.height > 20).length > 4;
-  const chart = figures[0].querySelector(".chart");
+  const chart = figures[0].querySelector(".drawing");
+  const tip = figures[0].querySelector(".tip");
   chart.focus();
   const key = (name) => chart.dispatchEvent(new KeyboardEvent("keydown", { key: name, cancelable: true }));
   key("ArrowRight");
-  const byKey = chart.querySelector(".tip").textContent;
+  const byKey = tip.textContent;
   key("Escape");
   const [x, y] = JSON.parse(figures[0].querySelector("script").textContent)[0].series[0].points[0];
   const box = chart.querySelector("svg").getBoundingClientRect();
   const scale = box.width / chart.querySelector("svg").viewBox.baseVal.width;
   chart.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + x * scale + 2, clientY: box.top + y * scale + 2 }));
-  const byPointer = chart.querySelector(".tip").textContent;
+  const byPointer = tip.textContent;
   const details = figures[0].querySelector("details");
   details.open = true;
   setTimeout(() => {
