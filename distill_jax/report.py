@@ -216,14 +216,14 @@ def write_plots(folders: Sequence[pathlib.Path], page_path: pathlib.Path | None,
     Raises:
       UserError: a run is unfinished or damaged, or the output cannot be written.
     """
-    from distill_jax import comparisons, drawing, page, plots  # here, since tables do not need matplotlib
+    from distill_jax.page import comparisons, document, export  # here, since tables do not need matplotlib
 
     sources = comparisons.read(folders)
     for source in sources:
         if len(source.comparisons) > 1:
-            print(f"note: {page.several_data_sets(source)}")
+            print(f"note: {document.several_data_sets(source)}")
     if page_path:
-        content = page.build(sources)
+        content = document.build(sources)
         try:
             page_path.parent.mkdir(parents=True, exist_ok=True)
             page_path.write_text(content, encoding="utf-8")
@@ -231,7 +231,7 @@ def write_plots(folders: Sequence[pathlib.Path], page_path: pathlib.Path | None,
             raise UserError(f"{page_path}: cannot be written ({error.strerror or error}); choose another file with --html") from error
         print(f"{page_path}: {len(content.encode()) / 1e6:.1f} MB; open it in a browser")
     if plots_folder:
-        paths = drawing.save(plots.of_sources(sources), plots_folder)
+        paths = export.save(export.of_sources(sources), plots_folder)
         print(f"{plots_folder}: {len(paths) - 1} files, and captions.md")
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from helpers import ROOT, refused, write, write_run
 
-from distill_jax import comparisons, drawing, page, plots, report, results
+from distill_jax import report, results
+from distill_jax.page import comparisons, document, drawing, export, overview, plots, predicted
 
 STUDIES = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -42,7 +43,7 @@ def write_runs(root, names, seeds=(0, 1), epochs=4):
 
 
 def build(folders):
-    return page.build(comparisons.read([pathlib.Path(folder) for folder in folders]))
+    return document.build(comparisons.read([pathlib.Path(folder) for folder in folders]))
 
 
 def figures(content):
@@ -86,7 +87,7 @@ def test_long_curves_are_thinned_and_keep_their_ends(tmp_path):
 
 def test_the_shown_numbers_are_those_of_the_study(studies_page):
     (source,) = comparisons.read([ROOT / "results" / "sd_cifar100_cpu"])
-    shown = figures(page.build([source]))
+    shown = figures(document.build([source]))
     rows = {series["name"]: series["points"][0] for series in shown["accuracy"][1][0]["series"]}
     for line in source.comparisons[0].lines:
         values = [100 * run.results["test_accuracy"] for run in line.runs.values()]
@@ -106,7 +107,7 @@ def test_the_pages_tables_are_the_reports(study, studies_page):
 def test_differences_are_those_of_the_committed_function(studies_page):
     (source,) = comparisons.read([ROOT / "results" / "sd_cifar100_cpu"])
     lines = {line.name: line for line in source.comparisons[0].lines}
-    row = next(row for row in page.difference_table(source.comparisons[0].lines).splitlines() if row.startswith("| sd |"))
+    row = next(row for row in document.difference_table(source.comparisons[0].lines).splitlines() if row.startswith("| sd |"))
     values, baseline = ({seed: run.results["test_nll"] for seed, run in lines[name].runs.items()} for name in ("sd", "cosine"))
     assert row.split(" | ")[3] == results.plus_minus(*results.paired_difference(values, baseline), 3)
     assert "Paired differences to cosine" in studies_page
@@ -117,20 +118,20 @@ def test_differences_are_over_shared_seeds(tmp_path):
     (source,) = comparisons.read([first, second])
     one, two = source.comparisons[0].lines
     difference = 100 * (two.runs[1].results["test_accuracy"] - one.runs[1].results["test_accuracy"])
-    assert page.difference_table([one, two]).splitlines()[-1].startswith(f"| two | 1 | {difference:.2f} | ")
+    assert document.difference_table([one, two]).splitlines()[-1].startswith(f"| two | 1 | {difference:.2f} | ")
 
 
 def test_the_costs_of_a_stage_include_its_teachers():
     (source,) = comparisons.read([ROOT / "results" / "tolerant_cifar100_cpu"])
     lines = {line.name: line for line in source.comparisons[0].lines}
     own = [statistics.mean(run.results["wall_seconds"] for run in lines[f"strict/generation_{m}"].runs.values()) / 60 for m in range(3)]
-    assert plots.minutes(lines["strict/generation_0"], list(lines.values())) == pytest.approx(own[0])
-    assert plots.minutes(lines["strict/generation_2"], list(lines.values())) == pytest.approx(sum(own))
+    assert overview.minutes(lines["strict/generation_0"], list(lines.values())) == pytest.approx(own[0])
+    assert overview.minutes(lines["strict/generation_2"], list(lines.values())) == pytest.approx(sum(own))
 
 
 def test_paths_follow_the_teachers():
     (source,) = comparisons.read([ROOT / "results" / "dgkd_cifar100_cpu"])
-    code, paper = plots.paths(source.comparisons[0])
+    code, paper = overview.paths(source.comparisons[0])
     assert code.categories == paper.categories == ("plain6", "plain6_cifar10", "plain4_cifar10", "plain2_cifar10")
     series = {each.name: each.points for each in paper.panels[0].series}
     assert [round(point.y, 2) for point in series["DGKD"]] == [17.57, 18.27, 17.90, 17.26]  # the README's table
@@ -140,7 +141,7 @@ def test_paths_follow_the_teachers():
 
 def test_generations_are_those_of_the_readme():
     (source,) = comparisons.read([ROOT / "results" / "tolerant_cifar100_cpu"])
-    (plot,) = plots.generations(source.comparisons[0])
+    (plot,) = overview.generations(source.comparisons[0])
     series = {each.name: [(round(point.y, 2), round(point.spread, 2)) for point in each.points] for each in plot.panels[0].series}
     assert series["strict"] == [(17.29, 0.48), (18.68, 0.33), (18.70, 0.17), (18.42, 0.77)]
 
@@ -153,14 +154,14 @@ def test_bins_and_confusions_are_pooled_over_seeds(finished, tmp_path):
     (source,) = comparisons.read([tmp_path / "sd"])
     (line,) = source.comparisons[0].lines
     once = line.predictions[0]
-    counts, confidence, accuracy = plots.pooled_bins(line)
+    counts, confidence, accuracy = predicted.pooled_bins(line)
     assert counts.tolist() == [2 * count for count in once["reliability"]["examples"]]
     np.testing.assert_allclose(accuracy, once["reliability"]["accuracy"])
-    assert plots.calibration_error(counts, confidence, accuracy) == pytest.approx(100 * finished[1]["test_ece"])
-    assert plots.pooled_confusion(line) == {(label, predicted): 2 * count for label, predicted, count in once["confusion"]}
-    shown = figures(page.build([source]))
+    assert predicted.calibration_error(counts, confidence, accuracy) == pytest.approx(100 * finished[1]["test_ece"])
+    assert predicted.pooled_confusion(line) == {(label, predicted): 2 * count for label, predicted, count in once["confusion"]}
+    shown = figures(document.build([source]))
     by_class = {what: value for _, _, what, value, _ in shown["classes"][1][0]["series"][0]["points"]}
-    classes = plots.class_counts(plots.pooled_confusion(line))
+    classes = predicted.class_counts(predicted.pooled_confusion(line))
     right = {label: 200 * count / classes[label] for label, predicted, count in once["confusion"] if label == predicted}
     assert by_class == {str(label): pytest.approx(right.get(label, 0), rel=1e-3) for label in range(10)}
     assert re.search(r"ECE [\d.]+ ± 0.0 %", shown["reliability"][0])
@@ -291,7 +292,7 @@ def test_the_readmes_picture_is_drawn_by_its_command(tmp_path):
     text = (ROOT / "docs" / "README.md").read_text()
     picture, study, name = re.search(r"`(\S+\.svg)`.*?report (results/\S+) --plots plots`.*?`plots/(\S+\.svg)`", text, re.DOTALL).groups()
     assert f"(docs/{picture})" in (ROOT / "README.md").read_text()
-    drawing.save(plots.of_sources(comparisons.read([ROOT / study])), tmp_path)
+    export.save([plot for plot in export.of_sources(comparisons.read([ROOT / study])) if f"{plot.key}.svg" == name], tmp_path)
     committed = (ROOT / "docs" / picture).read_text()
     assert len(committed) < 100_000
     if f"Matplotlib v{matplotlib.__version__}," not in committed:

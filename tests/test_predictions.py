@@ -11,9 +11,10 @@ from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
-from distill_jax import comparisons, evaluate, page, predictions, trained
+from distill_jax import evaluate, predictions, trained
 from distill_jax.data import Dataset
 from distill_jax.errors import UserError
+from distill_jax.page import comparisons, document
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_a_run_records_its_last_evaluation(finished, exp):
 def test_a_run_on_sentences_records_them(finished_text):
     samples = predictions.read(finished_text[0])["samples"]
     assert len(samples) == 12 and all(sample["text"].startswith("the ") and "[PAD]" not in sample["text"] for sample in samples)
-    assert page.build(comparisons.read([finished_text[0]])).count("<blockquote>the ") == 12
+    assert document.build(comparisons.read([finished_text[0]])).count("<blockquote>the ") == 12
 
 
 def test_streamed_images_are_recorded(photographs):

@@ -1,10 +1,8 @@
-"""Draws the plots of `plots.py` with matplotlib: as files for papers, and as SVG inside a page."""
+"""Draws plots with matplotlib: figures, and SVG inside a page."""
 
 import io
 import json
-import pathlib
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -12,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from distill_jax.errors import UserError
-from distill_jax.plots import Panel, Plot, Series
+from distill_jax.page.plots import Panel, Plot, Series
 
 WIDTH = 3.9  # inches, of every plot; 72 units of SVG each
 LINE = 0.145  # inches, the height of a line of text
@@ -160,36 +157,6 @@ def draw_rows(axes: Axes, plot: Plot, panel: Panel) -> None:
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=NICE))
     axes.margins(x=0.06)
-
-
-# Files
-
-
-def save(plots: Sequence[Plot], folder: pathlib.Path) -> list[pathlib.Path]:
-    """Writes each plot as SVG and PNG, and all captions to captions.md; returns the paths.
-
-    Raises:
-      UserError: the folder cannot be written.
-    """
-    paths, captions = [], []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for plot in plots:
-            figure, name = draw(plot), file_name(plot.key)
-            with matplotlib.rc_context(STYLE):
-                for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 200})):
-                    paths.append(folder / f"{name}.{ending}")
-                    figure.savefig(paths[-1], facecolor="white", **options)
-            captions.append(f"**{name}** {plot.title}. {plot.caption}\n")
-        paths.append(folder / "captions.md")
-        paths[-1].write_text("\n".join(captions), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder with --plots") from error
-    return paths
-
-
-def file_name(key: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", key).strip("._")[:120]
 
 
 # Inside a page

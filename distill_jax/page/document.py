@@ -1,6 +1,6 @@
 """One HTML page about runs and studies: opens from disk, and needs no network.
 
-The plots are SVG whose colours are variables of the page, so that they follow its light or dark style; page.js shows their numbers.
+The plots are SVG whose colours are variables of the page, so that they follow its light or dark style; script.js shows their numbers.
 """
 
 import html
@@ -11,17 +11,16 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from distill_jax import drawing, plots, report
+from distill_jax import report
 from distill_jax.archive import Run, nest
-from distill_jax.comparisons import Comparison, Line, Source, groups, some, value_of
-from distill_jax.plots import Plot
+from distill_jax.page import drawing, overview, samples, training
+from distill_jax.page.comparisons import Comparison, Line, Source, groups, some, value_of
+from distill_jax.page.plots import Plot
 from distill_jax.results import markdown, paired_difference, plus_minus
 
 HERE = pathlib.Path(__file__).parent
 DIFFERENCES = {"accuracy, points": ("test_accuracy", 2, 100), "NLL, nats": ("test_nll", 3, 1), "ECE, points": ("test_ece", 2, 100)}
 PROVENANCE = ("commit", "device", "params_sha256")
-SHOWN_CLASSES = 4  # of a sample, for each network
-MOST_OPINIONS = 24  # networks that speak of each sample
 
 text = html.escape
 
@@ -46,7 +45,7 @@ def build(sources: Sequence[Source]) -> str:
 <title>{text(title)}</title>
 <link rel="icon" href="data:,">
 <style>
-{(HERE / "page.css").read_text(encoding="utf-8")}{styles}</style>
+{(HERE / "style.css").read_text(encoding="utf-8")}{styles}</style>
 </head>
 <body>
 <a class="skip" href="#main">Skip to the results</a>
@@ -61,7 +60,7 @@ differences, the standard error of the mean over paired seeds.</p>
 </main>
 <footer><p class="note">Made by <code>python -m distill_jax.report</code>.</p></footer>
 <script>
-{(HERE / "page.js").read_text(encoding="utf-8")}</script>
+{(HERE / "script.js").read_text(encoding="utf-8")}</script>
 </body>
 </html>
 """
@@ -77,13 +76,14 @@ def with_classes(body: str) -> tuple[str, str]:
 
 def section_of(source: Source, anchor: str, numbers: Iterable[int]) -> str:
     """A study, or all workdirs."""
+    printed = tables(source)  # first, as it checks the README.md
     headline, claim = headlines(source)
     parts = [f"<h2>{text(headline)}</h2>", f"<p><strong>{text(claim)}</strong></p>" if claim else ""]
     several = len(source.comparisons) > 1
     if several:
         parts.append(f'<p class="note">{text(several_data_sets(source))}</p>')
-    parts += [overview(comparison, several, numbers) for comparison in source.comparisons]
-    parts.append("<h3>Tables</h3>" + "".join(html_table(rows, caption) for caption, rows in tables(source)))
+    parts += [summary(comparison, several, numbers) for comparison in source.comparisons]
+    parts.append("<h3>Tables</h3>" + "".join(html_table(rows, caption) for caption, rows in printed))
     parts += [details(comparison, several, numbers) for comparison in source.comparisons]
     parts.append(configuration(source.runs))
     parts.append(provenance([run for run in source.runs if "train_accuracy" in run.results]))
@@ -105,13 +105,13 @@ def several_data_sets(source: Source) -> str:
     return f"{source.title}: runs of {len(source.comparisons)} different test sets, each in its own section, not compared: {names}"
 
 
-def overview(comparison: Comparison, several: bool, numbers: Iterable[int]) -> str:
+def summary(comparison: Comparison, several: bool, numbers: Iterable[int]) -> str:
     """The results of all lines; nothing for a single one."""
     if len(comparison.lines) == 1:
         return ""
     heading = f"Overview: {comparison.dataset}, {comparison.split} set" if several else "Overview"
     differences = html_table(difference_table(comparison.lines), f"Paired differences to {baseline_of(comparison.lines).name}")
-    return f"<h3>{text(heading)}</h3>{gallery(plots.overview(comparison), numbers)}{differences}"
+    return f"<h3>{text(heading)}</h3>{gallery(overview.overview(comparison), numbers)}{differences}"
 
 
 def details(comparison: Comparison, several: bool, numbers: Iterable[int]) -> str:
@@ -119,9 +119,9 @@ def details(comparison: Comparison, several: bool, numbers: Iterable[int]) -> st
     parts = []
     for group, lines in groups(comparison.lines):
         heading = (group or "Training") + (f" ({comparison.dataset}, {comparison.split} set)" if several else "")
-        figures = gallery(plots.of_group(group, lines, comparison.split), numbers)
+        figures = gallery(training.of_group(group, lines, comparison.split), numbers)
         parts.append(f"<h3>{text(heading)}</h3>{figures}" if figures else "")
-    parts.append(samples(comparison.lines))
+    parts.append(samples.gallery(comparison.lines))
     silent = [line.name for line in comparison.lines if not line.predictions]
     if silent:
         parts.append(
@@ -198,63 +198,6 @@ def difference(line: Line, baseline: Line, name: str, digits: int, factor: float
     if not seeds or None in (*values.values(), *theirs.values()):
         return "-"
     return plus_minus(*paired_difference(values, theirs), digits, factor)
-
-
-# Samples
-
-
-def samples(lines: Sequence[Line]) -> str:
-    """The same test samples, with what each network and its teacher say of them: of the first seed of each line that recorded it."""
-    said = [(line, next(iter(line.predictions.values()))) for line in by_stage(lines) if line.predictions]
-    if not said:
-        return ""
-    items, left_out = [], len(said) - MOST_OPINIONS
-    for place, sample in enumerate(said[0][1]["samples"]):
-        rows = [row for line, content in said[:MOST_OPINIONS] for row in opinions(line, content, place)]
-        longest = max((probability for _, _, classes in rows for _, probability in classes), default=1.0)
-        table = "".join(opinion(name, content, classes, sample["label"], longest) for name, content, classes in rows)
-        items.append(f"<li>{shown_input(said[0][1], sample)}<table>{table}</table></li>")
-    more = f" {left_out} more runs are left out." if left_out > 0 else ""
-    return (
-        "<h3>What the networks say of test samples</h3>\n<p class='note'>The most probable classes with their probabilities, the label in "
-        f"bold. What a teacher adds to a label are the classes after the first. One seed of each run.{more}</p>\n"
-        f'<ul class="samples">{"".join(items)}</ul>\n'
-    )
-
-
-def by_stage(lines: Sequence[Line]) -> list[Line]:
-    """The same stage of different families stands together."""
-    stages = list(dict.fromkeys(line.stage for line in lines))
-    return sorted(lines, key=lambda line: stages.index(line.stage))
-
-
-def opinions(line: Line, said: dict[str, Any], place: int) -> list[tuple[str, dict[str, Any], list[list[float]]]]:
-    """What the student and, unless it is a stage with a row of its own, its teacher say: name, content, most probable classes."""
-    sample = said["samples"][place] if place < len(said["samples"]) else {}
-    names = {"student": line.name} | ({} if plots.teachers_of(line) and line.stage else {"teacher": f"{line.name}: teacher"})
-    return [(name, said, sample[speaker][:SHOWN_CLASSES]) for speaker, name in names.items() if speaker in sample]
-
-
-def shown_input(said: dict[str, Any], sample: dict[str, Any]) -> str:
-    label = text(plots.class_name(said, sample["label"]))
-    if "image" in sample:
-        return f'<img src="{text(sample["image"])}" alt="A test image of class {label}"><h4>{label}</h4>'
-    return f"<h4>{label}</h4><blockquote>{text(sample['text'])}</blockquote>"
-
-
-def opinion(name: str, said: dict[str, Any], classes: Sequence[Sequence[float]], label: int, longest: float) -> str:
-    """The name of a network, and below it a cell for each class; a bar as wide as its cell stands for the probability `longest`."""
-    cells = []
-    for predicted, probability in classes:
-        kind = ' class="right"' if predicted == label else ""
-        bar = f'<span class="bar" style="width:{100 * probability / max(longest, 1e-9):.0f}%"></span>'
-        shown = text(plots.class_name(said, int(predicted))).replace("_", "_<wbr>")
-        cells.append(f"<td{kind}>{shown} <small>{in_per_cent(probability)}</small>{bar}</td>")
-    return f'<tbody><tr><th scope="rowgroup" colspan="{SHOWN_CLASSES}">{text(name)}</th></tr><tr>{"".join(cells)}</tr></tbody>'
-
-
-def in_per_cent(probability: float) -> str:
-    return f"{100 * probability:.1f} %" if probability >= 0.0005 else "&lt; 0.1 %"
 
 
 # Configs and provenance
