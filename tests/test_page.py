@@ -215,6 +215,13 @@ def test_different_data_sets_have_sections_of_their_own(tmp_path, capsys):
     assert "page.html: 0." in said[1] and "Paired differences" not in (tmp_path / "page.html").read_text()
 
 
+def test_a_folder_of_workdirs_is_all_of_them(tmp_path):
+    write_runs(tmp_path / "runs", ["one", "two"])
+    content = build([tmp_path / "runs"])
+    (table,) = re.findall(r'aria-label="All runs">(.*?</table>)', content, re.DOTALL)
+    assert [row[:2] for row in cells(table)[1:]] == [["one", "2"], ["two", "2"]]
+
+
 def test_labels_keep_their_digits():
     shown = drawing.clean('<?xml?>\n<svg width="1" viewBox="0 0 1 1"><text x="1.23456">0.00125</text></svg>')
     assert shown == '<svg viewBox="0 0 1 1" aria-hidden="true" focusable="false"><text x="1.23">0.00125</text></svg>'

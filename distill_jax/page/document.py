@@ -156,12 +156,13 @@ def figure(plot: Plot, number: int) -> str:
 
 
 def tables(source: Source) -> list[tuple[str, str]]:
-    """Captions and tables, in Markdown: those that the report prints and, if there are families, one of all stages."""
+    """Captions and tables, in Markdown: those that the report prints; for families and folders of workdirs, also one of all runs."""
     if source.is_study:
         return [("", table) for _, table in report.study_tables(source.folders[0])]
-    printed = [("Results; of a family, those of its last stage", report.report(source.folders))]
-    if any(run.stage for run in source.runs):
-        printed.append(("All stages", report.table(source.runs, report.declare_all(source.runs))))
+    are_workdirs = all((folder / "summary.json").exists() or any(folder.glob("seed_*/summary.json")) for folder in source.folders)
+    printed = [("Results; of a family, those of its last stage", report.report(source.folders))] if are_workdirs else []
+    if not are_workdirs or any(run.stage for run in source.runs):
+        printed.append(("All runs", report.table(source.runs, report.declare_all(source.runs))))
     return printed
 
 
