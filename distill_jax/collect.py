@@ -30,7 +30,7 @@ def collect(study: pathlib.Path, workdirs: Sequence[pathlib.Path]) -> None:
     curves = read_curves(study) if runs else {}
     known = {run[:3] for run in runs}
     for folder in workdirs:
-        for run, curve in read_workdirs(folder):
+        for run, curve, _ in read_workdirs(folder):
             if run[:3] in known:
                 raise UserError(
                     f"{folder}: {study} already has a run {run.path} with seed {run.seed}; rename the workdir, or choose another study"
@@ -41,8 +41,10 @@ def collect(study: pathlib.Path, workdirs: Sequence[pathlib.Path]) -> None:
     write_study(study, runs, curves)
 
 
-def read_workdirs(folder: pathlib.Path) -> list[tuple[Run, Curve]]:
-    """Reads the finished runs in a folder: a workdir, named after itself, or a folder of workdirs, named by their paths below it.
+def read_workdirs(folder: pathlib.Path) -> list[tuple[Run, Curve, pathlib.Path]]:
+    """Reads the finished runs in a folder, each with its curve and its own folder.
+
+    The folder is a workdir, named after itself, or a folder of workdirs, named by their paths below it.
 
     Args:
       folder: a trailing seed_N is not part of a name: a/seed_0 and a/seed_1 are two seeds of the variant "a".
@@ -70,7 +72,7 @@ def find_workdirs(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield from find_workdirs(child)
 
 
-def read_workdir(folder: pathlib.Path, variant: str, stage: str = "", seed: int | None = None) -> Iterator[tuple[Run, Curve]]:
+def read_workdir(folder: pathlib.Path, variant: str, stage: str = "", seed: int | None = None) -> Iterator[tuple[Run, Curve, pathlib.Path]]:
     """Reads a workdir, with its seeds and stages."""
     if not (folder / "summary.json").exists():
         raise UserError(f"{folder}: not finished, as it has no summary.json; repeat its command until it finishes")
@@ -78,17 +80,17 @@ def read_workdir(folder: pathlib.Path, variant: str, stage: str = "", seed: int 
     seed = config.get("seed") if seed is None else seed
     beside = side_results(folder)
     if isinstance(summary.get("runs"), list):
-        yield Run(variant, stage, None, config, beside), []
+        yield Run(variant, stage, None, config, beside), [], folder
         for child in seed_folders(folder, summary["runs"]):
             yield from read_workdir(child, variant, stage)
     elif "stages" in summary:
-        yield Run(variant, stage, seed, config, beside), []
+        yield Run(variant, stage, seed, config, beside), [], folder
         for name in stage_names(folder, summary):
             yield from read_workdir(folder / name, variant, name, seed)
     elif "train_accuracy" not in summary:
         raise UserError(f"{folder / 'summary.json'}: not the summary of a run; restore the file or repeat the run")
     else:
-        yield Run(variant, stage, seed, config, leaf_results(summary) | beside), read_jsonl(folder / "metrics.jsonl")
+        yield Run(variant, stage, seed, config, leaf_results(summary) | beside), read_jsonl(folder / "metrics.jsonl"), folder
 
 
 def seed_folders(folder: pathlib.Path, summaries: Sequence[Any]) -> list[pathlib.Path]:

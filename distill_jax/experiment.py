@@ -11,7 +11,20 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from distill_jax import checks, configuration, evaluate, methods, optimizers, programs, schedules, sharding, specs, state, workdir
+from distill_jax import (
+    checks,
+    configuration,
+    evaluate,
+    methods,
+    optimizers,
+    predictions,
+    programs,
+    schedules,
+    sharding,
+    specs,
+    state,
+    workdir,
+)
 from distill_jax.data import Dataset, augment, batches, load_config, streaming
 from distill_jax.data.dataset import check_crop, fingerprint
 from distill_jax.errors import UserError
@@ -249,12 +262,19 @@ def is_augmented(dataset: Dataset, config: ConfigDict) -> bool:
     return "image" in dataset.train and bool(batches.is_streamed(dataset.train) or config.data.crop_padding or config.data.flip)
 
 
-def evaluate_network(exp: Experiment, network: Any, teacher_logits: np.ndarray | None) -> dict[str, float]:
-    """The student's metrics on the test set; given the teacher's logits there, also their agreement and the teacher's entropy."""
+def evaluate_network(
+    exp: Experiment, network: Any, teacher_logits: np.ndarray | None, folder: pathlib.Path | None = None
+) -> dict[str, float]:
+    """The student's metrics on the test set; given the teacher's logits there, also their agreement and the teacher's entropy.
+
+    With a folder, writes predictions.json there.
+    """
     logits, split = exp.predict(network), exp.plan.evaluated_on
     labels = np.asarray(exp.data.dataset.test["label"])
     metrics = evaluate.classification_metrics(logits, labels, split) | evaluate.score_profile(logits, split)
     if teacher_logits is not None:
         metrics["teacher_agreement"] = evaluate.agreement(logits, teacher_logits)
         metrics["teacher_entropy"] = evaluate.mean_entropy(teacher_logits)
+    if folder:
+        predictions.write(folder, exp.data.dataset, logits, teacher_logits)
     return metrics

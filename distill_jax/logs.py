@@ -1,5 +1,6 @@
 """A run's log: metrics.jsonl, TensorBoard, and console output. With multiple processes, the first one writes it."""
 
+import contextlib
 import json
 import math
 import os
@@ -20,6 +21,15 @@ DIVERGED = (
 )
 
 
+PROGRAMS = {
+    "init_network": "the initialisation",
+    "train_step": "the train step",
+    "predict_batch": "the evaluation",
+}  # by their functions' names
+COMPILING = tuple(f"/jax/core/compile/{part}_duration" for part in ("jaxpr_trace", "jaxpr_to_mlir_module", "backend_compile"))
+MOVES_EVERY = 1.0  # seconds, the progress line
+
+
 class RunLog:
     """Records the progress of a run.
 
@@ -29,10 +39,11 @@ class RunLog:
       log_every: steps between lines within an epoch.
       step: finished steps at the start. Lines of later steps, left by a run that was killed after its last checkpoint, are dropped,
         since they will be written again.
+      steps_after: steps of the study's later runs, for the time left.
     """
 
-    def __init__(self, folder: pathlib.Path, plan: Any, log_every: int, step: int):
-        self.plan, self.log_every, self.step = plan, log_every, step
+    def __init__(self, folder: pathlib.Path, plan: Any, log_every: int, step: int, steps_after: int = 0):
+        self.plan, self.log_every, self.step, self.steps_after = plan, log_every, step, steps_after
         self.history = [line for line in files.read_jsonl(folder / "metrics.jsonl") if line["step"] <= step]
         check_complete(folder / "metrics.jsonl", self.history, plan, step)
         workdir.write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
@@ -42,7 +53,8 @@ class RunLog:
         self._finite_until = self._first_step = step
         self._clock = None  # (step, seconds) at which timing of this epoch began
         self._waited = 0.0  # seconds spent waiting for data since then
-        self._start = self._last_end = time.perf_counter()
+        self._start = self._last_end = self._shown = time.perf_counter()
+        self._timed = None  # (step, seconds) after the first step, which may include compilation
         self._seconds_before = max((line.get("wall_seconds", 0.0) for line in self.history), default=0.0)
 
     def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
@@ -65,13 +77,25 @@ class RunLog:
         if self._clock is None:
             jax.block_until_ready(epoch_metrics)  # an epoch's first step may include compilation, so the clock starts after it
             self._clock, self._waited = (self.step, time.perf_counter()), 0.0
+            self._timed = self._timed or self._clock
         if self._pending:
             line = self.train_line(*self._pending)
             self._pending = None
             self._write(line)
-            show_progress(self._sentence(line))
+        self._move()
         if self.step % self.log_every == 0 and self.step % self.plan.steps_per_epoch:
             self._pending = (self.step, epoch_metrics)
+
+    def _move(self) -> None:
+        """Moves the progress line, at most once in `MOVES_EVERY` seconds. It counts dispatched steps: it must not wait for the device."""
+        now = time.perf_counter()
+        if now - self._shown < MOVES_EVERY or self.step == self._timed[0]:
+            return
+        self._shown, steps_per_epoch = now, self.plan.steps_per_epoch
+        epoch, in_epoch = divmod(self.step - 1, steps_per_epoch)
+        loss = f"loss {self.history[-1]['loss']:.4f}  " if self.history else ""
+        where = f"epoch {epoch + 1}/{self.plan.epochs}  step {in_epoch + 1}/{steps_per_epoch} of the epoch"
+        show_progress(f"{where}  {loss}{self._time_left(self.step)}")
 
     def train_line(self, step: int, epoch_metrics: Any) -> dict[str, float]:
         """The line for a step: means since the start of the epoch. Waits for the device.
@@ -130,14 +154,20 @@ class RunLog:
         add_event(self._tensorboard, line)
 
     def _sentence(self, line: dict[str, float]) -> str:
-        seconds_a_step = (time.perf_counter() - self._start) / max(line["step"] - self._first_step, 1)
         accuracy = line.get(f"{self.plan.evaluated_on}_accuracy")
         evaluated = "" if accuracy is None else f"{self.plan.evaluated_on} {accuracy:6.2%}  "
         return (
             f"epoch {line['epoch']}/{self.plan.epochs}  step {line['step']}  cycle {line['cycle']}/{len(self.plan.cycle_ends)}  "
             f"lr {line['learning_rate']:.4f}  loss {line['loss']:.4f}  train {line['train_accuracy']:6.2%}  {evaluated}"
-            f"{line['images_per_second']:.0f} images/s  {duration(seconds_a_step * (self.plan.steps - line['step']))} left"
+            f"{line['images_per_second']:.0f} images/s  {self._time_left(line['step'])}"
         )
+
+    def _time_left(self, step: int) -> str:
+        """For this run and, if others follow, for all; a step of theirs may take longer or shorter, so this is only about right."""
+        first, since = self._timed if self._timed and step > self._timed[0] else (self._first_step, self._start)
+        seconds_a_step, left = (time.perf_counter() - since) / max(step - first, 1), self.plan.steps - step
+        others = f", about {duration(seconds_a_step * (left + self.steps_after))} for all runs" if self.steps_after else ""
+        return f"{duration(seconds_a_step * left)} left{others}"
 
 
 def check_complete(path: pathlib.Path, history: list[dict[str, Any]], plan: Any, step: int) -> None:
@@ -165,8 +195,9 @@ def add_event(writer: Writer, line: dict[str, float]) -> None:
 
 
 def say(text: str) -> None:
-    """Prints one line, on the first process only."""
+    """Prints one line in place of the progress line, on the first process only."""
     if processes.is_first():
+        terminal.show("")
         print(text, flush=True)
 
 
@@ -178,6 +209,31 @@ def show_progress(text: str) -> None:
 
 def clear_progress() -> None:
     show_progress("")
+
+
+@contextlib.contextmanager
+def announced_compilation() -> Iterator[None]:
+    """Within the context, says that a program of a run compiles and, if that takes a second or more, how long it took."""
+    spent = dict.fromkeys(PROGRAMS, 0.0)
+
+    def listen(event: str, seconds: float, fun_name: str = "", **_: Any) -> None:
+        name = fun_name.removeprefix("jit(").removesuffix(")")
+        if event not in COMPILING or name not in PROGRAMS:
+            return
+        spent[name] += seconds
+        if event != COMPILING[-1]:
+            show_progress(f"compiling {PROGRAMS[name]} ...")
+            return
+        clear_progress()
+        if spent[name] >= 1:
+            say(f"compiled {PROGRAMS[name]} in {spent[name]:.0f} s")
+        spent[name] = 0.0
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def duration(seconds: float) -> str:

@@ -15,8 +15,8 @@ from distill_jax.start import init_or_restore
 from distill_jax.state import TrainMetrics, TrainState, check_finite, empty_metrics, saved
 
 
-def train(exp: Experiment, seed: int, folder: pathlib.Path) -> dict[str, Any]:
-    """Trains a run, or the rest of it, in its workdir; returns the content of summary.json.
+def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0) -> dict[str, Any]:
+    """Trains a run, or the rest of it, in its workdir; returns the content of summary.json. `steps_after` are those of later runs.
 
     Raises:
       UserError: the loss is not finite, or something cannot be read or written.
@@ -26,7 +26,7 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path) -> dict[str, Any]:
     init_key, step_key = jax.random.split(jax.random.key(seed))
     manager = checkpoints.open_manager(folder / "checkpoints")
     state, epoch_metrics, step = init_or_restore(exp, folder, init_key, manager)
-    log = logs.RunLog(folder, plan, exp.config.log_every, step)
+    log = logs.RunLog(folder, plan, exp.config.log_every, step, steps_after)
     teacher_logits = None  # on the test set; valid until the teacher changes
 
     logs.show_progress(f"compiling the train step of {exp.config.model.name} ...")
@@ -51,7 +51,7 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path) -> dict[str, Any]:
             if cycle_ended or epoch % exp.config.eval_every == 0:
                 if teacher_logits is None and exp.predict_teacher and (state.given or state.teacher is not None):
                     teacher_logits = exp.predict_teacher(state)
-                line |= evaluate_network(exp, state.network, teacher_logits)
+                line |= evaluate_network(exp, state.network, teacher_logits, folder if epoch == plan.epochs else None)
             log.end_epoch(line)
 
             epoch_metrics = empty_metrics(data.mesh)

@@ -1,7 +1,9 @@
-"""Prints the tables of studies and of finished runs.
+"""Prints the tables of studies and of finished runs, and draws them.
 
-    python -m distill_jax.report results/STUDY     # the tables of the study's README.md, recomputed from its runs.csv
-    python -m distill_jax.report WORKDIR...        # one row per workdir
+    python -m distill_jax.report results/STUDY                  # the tables of the study's README.md, recomputed from its runs.csv
+    python -m distill_jax.report WORKDIR...                     # one row per workdir
+    python -m distill_jax.report WORKDIR... --html report.html  # a page with plots instead; it needs no network
+    python -m distill_jax.report WORKDIR... --plots DIR         # the same plots as SVG and PNG files, with captions.md
 
 A study's README.md declares each of its tables in a comment above it:
 
@@ -208,13 +210,48 @@ def report(folders: Sequence[pathlib.Path]) -> str:
     return "\n\n".join(texts)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def write_plots(folders: Sequence[pathlib.Path], page_path: pathlib.Path | None, plots_folder: pathlib.Path | None) -> None:
+    """Writes the page, the plots, or both, and prints where they are.
+
+    Raises:
+      UserError: a run is unfinished or damaged, or the output cannot be written.
+    """
+    from distill_jax.page import comparisons, document, export  # here, since tables do not need matplotlib
+
+    sources = comparisons.read(folders)
+    for source in sources:
+        if len(source.comparisons) > 1:
+            print(f"note: {document.several_data_sets(source)}")
+    if page_path:
+        content = document.build(sources)
+        try:
+            page_path.parent.mkdir(parents=True, exist_ok=True)
+            page_path.write_text(content, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{page_path}: cannot be written ({error.strerror or error}); choose another file with --html") from error
+        print(f"{page_path}: {len(content.encode()) / 1e6:.1f} MB; open it in a browser")
+    if plots_folder:
+        paths = export.save(export.of_sources(sources), plots_folder)
+        print(f"{plots_folder}: {len(paths) - 1} files, and captions.md")
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m distill_jax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", metavar="FOLDER", type=pathlib.Path, nargs="+", help="a study, or the workdir of a finished run")
+    parser.add_argument("--html", metavar="FILE", type=pathlib.Path, help="write a page of plots and tables")
+    parser.add_argument("--plots", metavar="DIR", type=pathlib.Path, help="write the plots as SVG and PNG files")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = make_parser().parse_args(arguments)
     try:
-        print(report(parser.parse_args(arguments).folders))
+        if options.html or options.plots:
+            write_plots(options.folders, options.html, options.plots)
+        else:
+            print(report(options.folders))
     except UserError as error:
         sys.exit(f"error: {error}")
 

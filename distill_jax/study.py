@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shlex
 import statistics
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -80,7 +81,8 @@ def train(config: ConfigDict, root: str | os.PathLike, profile: int = 0) -> dict
         if job.stage not in shown and not is_finished(job):
             shown.add(job.stage)
             logs.say(parameter_table(study.experiments[job.stage]))
-        summaries.append(run(study.experiments[job.stage], job, profile))
+        with logs.announced_compilation():
+            summaries.append(run(study.experiments[job.stage], job, steps_after(study, number), profile))
         if number == len(study.jobs) or study.jobs[number].stage != job.stage:
             del study.experiments[job.stage]  # frees its compiled functions
     return conclude(study, summaries)
@@ -91,8 +93,20 @@ def parameter_table(exp: Experiment) -> str:
     return parameter_overview.get_parameter_overview(params, include_stats=False)
 
 
-def run(exp: Experiment, job: Job, profile: int = 0) -> dict[str, Any]:
-    """Trains one run unless it is finished; returns the content of its summary.json. For `profile`, see `train`."""
+def steps_after(study: Study, number: int) -> int:
+    """The steps of the unfinished runs after the first `number`."""
+    return sum(study.experiments[job.stage].plan.steps for job in study.jobs[number:] if not is_finished(job))
+
+
+def run(exp: Experiment, job: Job, later_steps: int = 0, profile: int = 0) -> dict[str, Any]:
+    """Trains one run unless it is finished; returns the content of its summary.json.
+
+    Args:
+      exp: of the job's stage.
+      job: the run.
+      later_steps: those of later runs, for the time left.
+      profile: see `train`.
+    """
     if is_finished(job):
         summary = workdir.load_summary(job.folder)
         logs.say(f"{job.folder}: already finished, {accuracy(summary)}")
@@ -104,7 +118,7 @@ def run(exp: Experiment, job: Job, profile: int = 0) -> dict[str, Any]:
         if exp.spec.tokenizer:
             workdir.write_text(job.folder / "tokenizer.json", exp.spec.tokenizer)
         workdir.write_json(job.folder / "network.json", specs.facts(exp.spec))
-        summary = loop.train(exp, job.config.seed, job.folder)
+        summary = loop.train(exp, job.config.seed, job.folder, later_steps)
         processes.wait_for_all()  # so that the others find what the first process wrote
     return summary
 
@@ -313,7 +327,8 @@ def conclude(study: Study, summaries: list[dict[str, Any]]) -> dict[str, Any]:
     if config.stages.name:
         table = stages.FAMILIES[config.stages.name].table(summary["stages"])
         workdir.write_text(root / "table.md", table + "\n")
-        logs.say(table)
+        logs.say(f"{table}\n{root / 'table.md'} has this table")
+    logs.say(f"plots: python -m distill_jax.report {shlex.quote(str(root))} --html {shlex.quote(str(root / 'report.html'))}")
     logs.say(f"{root}: {accuracy(summary)}")
     return summary
 

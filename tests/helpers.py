@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import pathlib
 
 import jax
@@ -225,3 +226,33 @@ def loading_fails(match: str, *arguments) -> None:
     with pytest.raises(UserError, match=match) as caught:
         load(*arguments)
     assert "\n" not in str(caught.value)
+
+
+AWKWARD = [0.1 + 0.2, 1e-308 / 3, 5e-324, 1.0, 123456789.12345678, -0.0]  # numbers that easily lose digits or a sign
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def write_run(folder, seed=0, on="test", **fields):
+    """Writes the result files of a finished run; returns its summary."""
+    summary = {
+        "method": "snapshot", "evaluated_on": on, "seed": seed, "num_params": 1234, "input_mean": [0.1, 1 / 3],
+        "train_accuracy": 0.5 + seed / 70, f"best_{on}_accuracy": 0.4 + seed / 7,
+        f"{on}_accuracy": 0.3 + seed / 7, f"{on}_nll": 1.5, f"{on}_ece": AWKWARD[0],
+        "snapshot_ensemble": {f"{on}_accuracy": 0.25, "members_test_accuracy": [0.1, AWKWARD[1]]}, "params_sha256": f"{seed}e1234",
+    } | fields  # fmt: skip
+    write(folder / "summary.json", summary)
+    write(folder / "config.json", {"seed": seed, "seeds": 1, "data": {"name": "digits", "empty": {}}, "boundaries": [0.5, AWKWARD[4]]})
+    write(folder / "metrics.jsonl", "".join(json.dumps({"step": step, "loss": x}) + "\n" for step, x in enumerate(AWKWARD)))
+    return summary
+
+
+def refused(call, message):
+    """A command exits with a one-line error."""
+    with pytest.raises(SystemExit) as stop:
+        call()
+    assert str(stop.value.code).startswith("error: ") and "\n" not in str(stop.value.code)
+    assert message in str(stop.value.code)

@@ -16,7 +16,7 @@ from helpers import ROOT, TINY, Crash, act_at, crash, make_config
 import distill_jax
 import run as run_py
 from configs import own_images, own_text
-from distill_jax import checks, command_line, experiment, losses, study
+from distill_jax import checks, command_line, experiment, losses, report, study
 from distill_jax.errors import UserError
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("results/*/README.md"))]
@@ -65,6 +65,13 @@ def test_every_command_is_understood(path, arguments, cli, finished, monkeypatch
 
 def test_there_are_commands():
     assert len(ALL) > 60
+
+
+def test_every_command_of_the_report_is_understood():
+    found = [line for path in DOCUMENTS for line in re.findall(r"python -m distill_jax\.report (?!--help)([^`#\n]+)", path.read_text())]
+    assert len(found) >= 6
+    for arguments in found:
+        report.make_parser().parse_args(shlex.split(arguments))
 
 
 def test_the_readme_is_short():

@@ -8,32 +8,13 @@ import shutil
 
 import numpy as np
 import pytest
+from helpers import AWKWARD, refused, write, write_run
 
 from distill_jax import archive, collect, report, results
 from distill_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 STUDIES = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
-AWKWARD = [0.1 + 0.2, 1e-308 / 3, 5e-324, 1.0, 123456789.12345678, -0.0]  # numbers that easily lose digits or a sign
-
-
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-
-
-def write_run(folder, seed=0, on="test", **fields):
-    """Writes the result files of a finished run; returns its summary."""
-    summary = {
-        "method": "snapshot", "evaluated_on": on, "seed": seed, "num_params": 1234, "input_mean": [0.1, 1 / 3],
-        "train_accuracy": 0.5 + seed / 70, f"best_{on}_accuracy": 0.4 + seed / 7,
-        f"{on}_accuracy": 0.3 + seed / 7, f"{on}_nll": 1.5, f"{on}_ece": AWKWARD[0],
-        "snapshot_ensemble": {f"{on}_accuracy": 0.25, "members_test_accuracy": [0.1, AWKWARD[1]]}, "params_sha256": f"{seed}e1234",
-    } | fields  # fmt: skip
-    write(folder / "summary.json", summary)
-    write(folder / "config.json", {"seed": seed, "seeds": 1, "data": {"name": "digits", "empty": {}}, "boundaries": [0.5, AWKWARD[4]]})
-    write(folder / "metrics.jsonl", "".join(json.dumps({"step": step, "loss": x}) + "\n" for step, x in enumerate(AWKWARD)))
-    return summary
 
 
 def write_family(folder, seed=0):
@@ -189,14 +170,6 @@ def test_runs_are_added_to_a_study(workdirs, tmp_path):
 def test_a_seeds_folder_alone_is_a_run_of_its_variant(workdirs, tmp_path):
     collect.collect(tmp_path / "study", [workdirs / "apart" / "seed_1"])
     assert [run[:3] for run in archive.read_runs(tmp_path / "study")] == [("apart", "", 1)]
-
-
-def refused(call, message):
-    """A command exits with a one-line error."""
-    with pytest.raises(SystemExit) as stop:
-        call()
-    assert str(stop.value.code).startswith("error: ") and "\n" not in str(stop.value.code)
-    assert message in str(stop.value.code)
 
 
 def test_what_cannot_be_collected(workdirs, tmp_path):

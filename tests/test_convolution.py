@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 from distill_jax import models
-from distill_jax.models import layers
+from distill_jax.models import convolution
 
 DIMENSIONS = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # NHWC, HWIO, as flax gives them
 
@@ -34,8 +34,8 @@ def assert_same(got, wanted, tolerance):
 @pytest.fixture
 def no_minimum(monkeypatch):
     """Every convolution takes the path of large ones."""
-    monkeypatch.setattr(layers, "MIN_PIXELS", 0)
-    monkeypatch.setattr(layers, "MAX_WINDOW", 99)
+    monkeypatch.setattr(convolution, "MIN_PIXELS", 0)
+    monkeypatch.setattr(convolution, "MAX_WINDOW", 99)
 
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID", [(1, 1), (1, 1)], [(0, 2), (1, 0)]])
@@ -45,12 +45,12 @@ def test_gradients(no_minimum, window, strides, padding):
     x, kernel = random(4, 13, 10, 3), random(*window, 3, 5)
     run = jax.jit(gradients, static_argnames=("conv", "strides", "padding"))
     padding = padding if isinstance(padding, str) else tuple(padding)
-    assert_same(run(layers.conv, x, kernel, strides, padding), run(lax.conv_general_dilated, x, kernel, strides, padding), 1e-5)
+    assert_same(run(convolution.conv, x, kernel, strides, padding), run(lax.conv_general_dilated, x, kernel, strides, padding), 1e-5)
 
 
 def test_gradients_of_bfloat16(no_minimum):
     x, kernel = random(4, 9, 9, 3, dtype="bfloat16"), random(3, 3, 3, 5, dtype="bfloat16")
-    got = gradients(layers.conv, x, kernel, (2, 2), "SAME")
+    got = gradients(convolution.conv, x, kernel, (2, 2), "SAME")
     assert {leaf.dtype for leaf in got} == {jnp.dtype("bfloat16")}
     assert_same(got, gradients(lax.conv_general_dilated, x, kernel, (2, 2), "SAME"), 1e-2)
 
@@ -59,15 +59,15 @@ def test_vmap(no_minimum):
     x, kernels = random(4, 9, 9, 3), random(2, 3, 3, 3, 5)
     run = {
         conv: jax.vmap(lambda kernel, conv=conv: gradients(conv, x, kernel, (1, 1), "SAME"))
-        for conv in (layers.conv, lax.conv_general_dilated)
+        for conv in (convolution.conv, lax.conv_general_dilated)
     }
-    assert_same(run[layers.conv](kernels), run[lax.conv_general_dilated](kernels), 1e-5)
+    assert_same(run[convolution.conv](kernels), run[lax.conv_general_dilated](kernels), 1e-5)
 
 
 @pytest.mark.parametrize("options", [{"feature_group_count": 2}, {"rhs_dilation": (2, 2)}, {"lhs_dilation": (2, 1)}])
 def test_other_convolutions_are_unchanged(options):
     x, kernel = random(4, 18, 18, 4), random(3, 3, 4 // options.get("feature_group_count", 1), 6)
-    assert program(layers.conv, x, kernel, **options) == program(lax.conv_general_dilated, x, kernel, **options)
+    assert program(convolution.conv, x, kernel, **options) == program(lax.conv_general_dilated, x, kernel, **options)
 
 
 def program(conv, x, kernel, **options):
@@ -76,14 +76,14 @@ def program(conv, x, kernel, **options):
 
 def test_small_images_and_large_windows_have_xlas_gradients():
     for x, kernel in ((random(4, 15, 15, 3), random(3, 3, 3, 5)), (random(4, 16, 16, 3), random(5, 5, 3, 5))):
-        assert "while" not in program(layers.conv, x, kernel)
-    assert "while" in program(layers.conv, random(4, 16, 16, 3), random(3, 3, 3, 5))
+        assert "while" not in program(convolution.conv, x, kernel)
+    assert "while" in program(convolution.conv, random(4, 16, 16, 3), random(3, 3, 3, 5))
 
 
 def test_accelerators_get_the_same_program(monkeypatch):
     x, kernel = random(4, 18, 18, 4), random(3, 3, 4, 6)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert program(layers.conv, x, kernel) == program(lax.conv_general_dilated, x, kernel)
+    assert program(convolution.conv, x, kernel) == program(lax.conv_general_dilated, x, kernel)
 
 
 TWO_DEVICES = """
