@@ -48,11 +48,9 @@ def test_gradients(no_minimum, window, strides, padding):
     assert_same(run(convolution.conv, x, kernel, strides, padding), run(lax.conv_general_dilated, x, kernel, strides, padding), 1e-5)
 
 
-def test_gradients_of_bfloat16(no_minimum):
-    x, kernel = random(4, 9, 9, 3, dtype="bfloat16"), random(3, 3, 3, 5, dtype="bfloat16")
-    got = gradients(convolution.conv, x, kernel, (2, 2), "SAME")
-    assert {leaf.dtype for leaf in got} == {jnp.dtype("bfloat16")}
-    assert_same(got, gradients(lax.conv_general_dilated, x, kernel, (2, 2), "SAME"), 1e-2)
+def test_bfloat16_is_unchanged():
+    x, kernel = random(4, 18, 18, 4, dtype="bfloat16"), random(3, 3, 4, 6, dtype="bfloat16")
+    assert program(convolution.conv, x, kernel) == program(lax.conv_general_dilated, x, kernel)
 
 
 def test_vmap(no_minimum):
@@ -88,14 +86,15 @@ def test_accelerators_get_the_same_program(monkeypatch):
 
 TWO_DEVICES = """
 import re, jax, jax.numpy as jnp, numpy as np
-from distill_jax import models, sharding
+from flax import linen as nn
+from distill_jax import sharding
+from distill_jax.models.layers import Conv
 mesh = sharding.make_mesh()
-model = models.create("resnet8", 10)
+model = nn.Sequential([Conv(4, (3, 3)), nn.relu, Conv(6, (3, 3), strides=2)])
 images = np.random.default_rng(0).standard_normal((8, 32, 32, 3)).astype(np.float32)
 variables = model.init(jax.random.key(0), images)
 def gradient(params, images):
-    loss = lambda params: (model.apply(variables | {"params": params}, images, train=True, mutable=["batch_stats"])[0] ** 2).mean()
-    return jax.grad(loss)(params)
+    return jax.grad(lambda params: (model.apply({"params": params}, images) ** 2).mean())(params)
 one = jax.jit(gradient)(variables["params"], images)
 split = jax.jit(gradient, out_shardings=sharding.replicated(mesh))
 params, images = sharding.put(variables["params"], sharding.replicated(mesh)), sharding.put(images, sharding.rows(mesh))
@@ -121,6 +120,6 @@ def test_two_devices_exchange_only_sums(monkeypatch):
 def test_networks_use_it():
     model = models.create("resnet8", 10)
     images = jnp.zeros((2, 32, 32, 3))
-    variables = model.init(jax.random.key(0), images)
-    loss = jax.grad(lambda params: model.apply(variables | {"params": params}, images).sum())
-    assert jax.jit(loss).lower(variables["params"]).as_text().count("stablehlo.while") == 5  # those with at least 16x16 outputs
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    gradient = jax.grad(lambda variables: model.apply(variables, images).sum())
+    assert jax.jit(gradient).lower(variables).as_text().count("stablehlo.while") == 5  # those with at least 16x16 outputs

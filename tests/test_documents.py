@@ -47,6 +47,8 @@ def cli(monkeypatch):
     monkeypatch.chdir(ROOT)
     yield
     flags.FLAGS.unparse_flags()
+    for module in ("my_nets", "my_methods"):  # of examples/; other tests have modules of these names
+        sys.modules.pop(module, None)
 
 
 @pytest.mark.parametrize(("path", "arguments"), ALL, ids=[f"{path} {' '.join(arguments)}"[:100] for path, arguments in ALL])

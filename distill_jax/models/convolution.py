@@ -14,10 +14,11 @@ def conv(x: jax.Array, kernel: jax.Array, strides: tuple, padding: Any, **option
     """`lax.conv_general_dilated` as flax calls it. On a CPU, filter gradients of plain 2-D convolutions are computed image by image.
 
     XLA computes them on a CPU from transposed copies of the whole batch, which also recompute BatchNorm, ReLU and earlier shortcuts. A loop
-    can only read stored activations and stays in the cache: see "A step on a CPU" in benchmarks/README.md. Other backends, and options
-    such as groups and dilation, get `lax.conv_general_dilated` unchanged.
+    can only read stored activations and stays in the cache: see "A step on a CPU" in benchmarks/README.md. Other backends,
+    bfloat16 and options such as groups and dilation get `lax.conv_general_dilated` unchanged.
     """
-    is_plain = x.ndim == 4 and options.get("feature_group_count", 1) == 1 and options.get("precision") is None
+    is_plain = x.ndim == 4 and x.dtype == kernel.dtype == jnp.float32
+    is_plain &= options.get("feature_group_count", 1) == 1 and options.get("precision") is None
     is_dilated = any(step != 1 for name in ("lhs_dilation", "rhs_dilation") for step in options.get(name) or ())
     if jax.default_backend() != "cpu" or not is_plain or is_dilated:
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
@@ -60,14 +61,14 @@ def _filter_gradient(x: jax.Array, dy: jax.Array, kernel: jax.Array, strides: tu
         zero = jnp.zeros((), dy.dtype)
         by_column = [lax.pad(dy, zero, ((0, 0, 0), (j, rest - j, strides[1] - 1), (0, 0, 0))) for j in range(window_w)]
         left, right = jnp.concatenate(by_row, axis=-1), jnp.concatenate(by_column, axis=-1)
-        return jnp.einsum("hwc,hwf->cf", left, right, preferred_element_type=jnp.float32)
+        return jnp.einsum("hwc,hwf->cf", left, right)
 
     def add_image(n, total):
         return total + jax.vmap(of_image)(x[:, n], dy[:, n])
 
     total = jnp.zeros((groups, window_h * channels, window_w * filters))
     total = lax.fori_loop(0, x.shape[1], add_image, total).sum(axis=0)
-    return total.reshape(window_h, channels, window_w, filters).transpose(0, 2, 1, 3).astype(kernel.dtype)
+    return total.reshape(window_h, channels, window_w, filters).transpose(0, 2, 1, 3)
 
 
 _conv = jax.custom_vjp(_plain_conv, nondiff_argnums=(2, 3))
