@@ -23,6 +23,7 @@ WHOLE = {  # field -> its smallest and largest value
     "eval_every": (1, 2**31),
     "checkpoint_every": (1, 2**31),
     "data.image_size": (0, 2**14),
+    "data.downsample": (1, 2**14),
     "data.train_examples": (0, 2**31),
     "data.validation_examples": (0, 2**31),
     "data.crop_padding": (0, 2**14),
