@@ -229,6 +229,14 @@ def predict_with(
     return predict
 
 
+def forward_passes(exp: Experiment) -> int:
+    """How many samples a run passes forward through a network in training: the student's own passes, and those of its teachers."""
+    extra = sum(exp.method.forwards(epoch) for epoch in range(1, exp.plan.epochs + 1))
+    own = exp.plan.epochs * (2 if exp.method.observes == "clean" else 1)
+    tables = len(exp.teachers) * len(exp.data.dataset.train["label"]) if methods.wants_table(**exp.config.method) else 0
+    return round((own + extra) * exp.plan.steps_per_epoch * exp.plan.batch_size) + tables
+
+
 def is_augmented(dataset: Dataset, config: ConfigDict) -> bool:
     return "image" in dataset.train and bool(batches.is_streamed(dataset.train) or config.data.crop_padding or config.data.flip)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from distill_jax import fields, imports
-from distill_jax.methods.base import Batch, Losses, Method, Setting
+from distill_jax.methods.base import Batch, Losses, Method, Setting, no_forwards
 from distill_jax.methods.combined import combine
 from distill_jax.methods.densely_guided import densely_guided
 from distill_jax.methods.generations import distillation, patriarch
@@ -55,14 +55,15 @@ def create(name: str, setting: Setting, **given: Any) -> Method:
         guided = ", ".join(method for method in METHODS if is_guided(method))
         raise ValueError(f"num_teachers is {setting.num_teachers}, but {name!r} takes no teachers; these do: {guided}")
     given = fields.check(f"method {name!r}", options(name), given)
-    if "guide_logits" in given:
-        fields.check_choice("guide_logits", given.pop("guide_logits"), GUIDE_LOGITS)
+    guide_logits = given.pop("guide_logits", "forward")
+    fields.check_choice("guide_logits", guide_logits, GUIDE_LOGITS)
     if "+" in name:
         return combine([_create_member(member, setting, given.get(member, {})) for member in name.split("+")])
     function = find(name)
     needed = [argument for argument in _arguments(function) if argument in Setting._fields]
     arguments = {argument: getattr(setting, argument) for argument in needed} | given
-    return _own(name, function, arguments) if ":" in name else function(**arguments)
+    method = _own(name, function, arguments) if ":" in name else function(**arguments)
+    return method._replace(forwards=no_forwards) if guide_logits == "table" else method
 
 
 def options(name: str) -> dict[str, Any]:

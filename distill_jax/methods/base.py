@@ -69,6 +69,11 @@ class PredictFn(Protocol):
         """The teacher's logits, [B, C], for inputs it has never seen. For evaluation only."""
 
 
+class ForwardsFn(Protocol):
+    def __call__(self, epoch: int) -> float:
+        """Forward passes per sample in an epoch (from 1), beside the student's own: expected, if the method draws them at random."""
+
+
 def no_teacher(network: Network) -> Teacher:
     """An `init` for methods that start without a teacher."""
     del network
@@ -78,6 +83,12 @@ def keep_teacher(teacher: Teacher, network: Network, epochs_done: int) -> Teache
     """An `end_epoch` for methods whose teacher changes only in `observe`, if at all."""
     del network, epochs_done
     return teacher
+
+
+def no_forwards(epoch: int) -> float:
+    """A `forwards` for methods that run no network but the student."""
+    del epoch
+    return 0.0
 
 
 class Method(NamedTuple):
@@ -92,6 +103,7 @@ class Method(NamedTuple):
     observes: str = "step"  # logits passed to `observe`: "step", those of the step; "clean", those of the unaugmented samples
     by_sample: Any = False  # whether the teacher is a table with one row per sample, split evenly over the devices; several: a tuple
     predict: PredictFn | None = None
+    forwards: ForwardsFn = no_forwards  # the method's cost, for comparisons; without the extra one of observes="clean"
 
 
 class Setting(NamedTuple):

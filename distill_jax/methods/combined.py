@@ -44,4 +44,5 @@ def combine(members: Sequence[Method]) -> Method:
         observe=observe if observers else None,
         observes="clean" if any(member.observes == "clean" for member in observers) else "step",
         by_sample=tuple(member.by_sample for member in members),
+        forwards=lambda epoch: sum(member.forwards(epoch) for member in members),
     )

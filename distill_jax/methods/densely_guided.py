@@ -89,7 +89,9 @@ def densely_guided(
         taught = weight_teacher * (guidance.weights_G * kd_G).sum()
         return Losses(loss=weight_ce * ce + taught, ce=ce, teacher=taught)
 
-    return Method(signal, loss)
+    drawn = num_teachers if teacher_may_drop else num_teachers - 1
+    expected = num_teachers - drop - (1 - survival) * drawn
+    return Method(signal, loss, forwards=lambda epoch: expected)
 
 
 def draw_survivors(key: jax.Array, guides: int, survival: float, drop: int, teacher_may_drop: bool) -> jax.Array:

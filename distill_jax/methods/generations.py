@@ -88,4 +88,4 @@ def distillation(num_teachers: int = 1, weight_ce: float = 0.6, temperature: flo
         taught = (1 - weight_ce) * losses.distillation(teacher_logits_BxC, logits_BxC, temperature)
         return Losses(loss=weight_ce * ce + taught, ce=ce, teacher=taught)
 
-    return Method(signal, loss)
+    return Method(signal, loss, forwards=lambda epoch: 1.0)
