@@ -11,7 +11,13 @@ from distill_jax import default_config, fields, methods, models, stages
 from distill_jax.errors import UserError
 
 # The config fields that determine a method's Setting.
-FIELDS_OF_SETTING = {"cycle_ends": "schedule.cycles", "num_teachers": "teachers", "num_classes": "data.name", "num_examples": "data.name"}
+FIELDS_OF_SETTING = {
+    "cycle_ends": "schedule.cycles",
+    "num_teachers": "teachers",
+    "num_classes": "data.name",
+    "num_examples": "data.name",
+    "batch_size": "batch_size",
+}
 OPTIONS = {"method": methods.options, "model": models.options, "stages": stages.options}  # by the group's `name`
 
 WHOLE = {  # field -> its smallest and largest value

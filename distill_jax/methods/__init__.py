@@ -15,28 +15,40 @@ from collections.abc import Callable
 from typing import Any
 
 from distill_jax import fields, imports
+from distill_jax.methods.attention_transfer import attention_transfer
 from distill_jax.methods.base import Batch, Losses, Method, Setting, no_forwards
 from distill_jax.methods.combined import combine
+from distill_jax.methods.cs_kd import cs_kd
 from distill_jax.methods.densely_guided import densely_guided
+from distill_jax.methods.dlb import dlb
+from distill_jax.methods.ema_teacher import ema_teacher
 from distill_jax.methods.generations import distillation, patriarch
 from distill_jax.methods.long_short_term import long_short_term
+from distill_jax.methods.ps_kd import ps_kd
 from distill_jax.methods.snapshot import snapshot_distillation
 from distill_jax.methods.supervised import supervised
+from distill_jax.methods.tf_kd import tf_kd
 
 __all__ = [
-    "METHODS", "Batch", "Losses", "Method", "Setting", "combine", "create", "densely_guided", "distillation", "is_guided",
-    "long_short_term",
-    "options", "patriarch", "snapshot_distillation", "supervised", "wants_table",
+    "METHODS", "Batch", "Losses", "Method", "Setting", "attention_transfer", "combine", "create", "cs_kd", "densely_guided", "distillation",
+    "dlb", "ema_teacher", "is_guided", "long_short_term", "options", "patriarch", "ps_kd", "snapshot_distillation", "supervised", "tf_kd",
+    "wants_table",
 ]  # fmt: skip
 
 GUIDE_LOGITS = ("forward", "table")  # how the run gets the logits of frozen teachers: see `options`
 METHODS = {
+    "attention_transfer": attention_transfer,
+    "cs_kd": cs_kd,
     "densely_guided": densely_guided,
     "distillation": distillation,
+    "dlb": dlb,
+    "ema_teacher": ema_teacher,
     "long_short_term": long_short_term,
     "patriarch": patriarch,
+    "ps_kd": ps_kd,
     "snapshot": snapshot_distillation,
     "supervised": supervised,
+    "tf_kd": tf_kd,
 }
 
 
