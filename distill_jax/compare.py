@@ -154,7 +154,7 @@ def check(comparison: Comparison, only: Sequence[str]) -> None:
     if len(next(iter(arms.values())).tries) > 1 and not config.data.validation_examples:
         raise UserError("data.validation_examples is 0; choosing among tries takes a validation set")
     for name, arm in arms.items():
-        with study.naming_stage(name):
+        with study.naming_stage(name, "arm"):
             check_teachers(arms, name)
             for attempt in range(len(arm.tries)):
                 check_runs(
@@ -175,8 +175,8 @@ def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
     for job in study.make_jobs(config, pathlib.Path("final")):
         with study.naming_stage(job.stage):
             checks.check(job.config)
-            data = loaded.setdefault(json.dumps(job.config.data.to_dict()), None) or experiment.load_data(job.config)
-            loaded[json.dumps(job.config.data.to_dict())] = data
+            key = json.dumps(job.config.data.to_dict())
+            data = loaded[key] = loaded.get(key) or experiment.load_data(job.config)
             plan, _ = experiment.make_plan(job.config, data)
             experiment.make_method(job.config, data, plan, apply=None)
 
