@@ -262,7 +262,8 @@ def teaching_arms(arm: Arm) -> list[str]:
     return [teacher.removeprefix(ARM) for teacher in stages.as_tuple(arm.changes.get("teachers")) if str(teacher).startswith(ARM)]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
+    """The command line: its own options, and the config's overrides."""
     parser = argparse.ArgumentParser(
         prog="python -m distill_jax.compare",
         description=__doc__,
@@ -277,6 +278,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for argument in overrides:
         if not command_line.OVERRIDE.fullmatch(argument):
             parser.error(f"unknown argument {argument!r}; set fields with --config.FIELD=VALUE")
+    return options, overrides
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options, overrides = parse(arguments)
     command_line.make_output_safe()
     with command_line.errors_in_one_line():
         command_line.import_jax()

@@ -1,5 +1,7 @@
 """Comparisons: what is tuned, chosen, trained and shown."""
 
+import re
+import shlex
 import subprocess
 import sys
 
@@ -8,7 +10,7 @@ import pytest
 from helpers import ROOT, Crash, act_at, crash, make_config
 
 from configs import comparison_cifar100, comparison_digits, comparison_teachers_cifar100, comparison_text
-from distill_jax import checks, compare, loop, report, stages, study
+from distill_jax import checks, command_line, compare, loop, report, stages, study
 from distill_jax.compare import Arm, Comparison
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
@@ -25,6 +27,10 @@ def tiny(**fields):
     """100 digits, two epochs of 5 steps, two final seeds."""
     own = {"epochs": 2, "seeds": 2, "batch_size": 20, "schedule__cycles": 1, "model__name": "plain2_cifar10", "eval_every": 2}
     return make_config(**own | {"method": {"name": "supervised"}, "data__train_examples": 100, "data__validation_examples": 50} | fields)
+
+
+def joined(path):
+    return path.read_text().replace("\\\n", " ")
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +155,25 @@ def test_the_configs_arms_fit_their_config(source):
         config = compare.changed(Comparison(source.get_config(), arms, ROOT), name, 0, {"seeds": 1}, "tuning")
         checks.check(config)
         assert stages.expand(config)
+
+
+PATHS = [ROOT / "README.md", ROOT / "configs" / "README.md", *sorted((ROOT / "configs").glob("*.py")), ROOT / "distill_jax" / "compare.py"]
+COMMANDS = [
+    found for path in PATHS for found in re.findall(r"python -m distill_jax.compare (configs/.*?)(?:  +#|$)", joined(path), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_understood(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options, overrides = compare.parse(shlex.split(command))
+    config, _ = command_line.read_config([f"--config={options.config}", *overrides], "train", options.workdir)
+    checks.check(config)
+    assert set(options.arms.split(",")) - {""} <= set(compare.read_arms(options.config))
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 8
 
 
 def test_on_the_command_line(tmp_path):

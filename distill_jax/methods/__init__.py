@@ -12,6 +12,7 @@ the run. Your own method needs no change here:
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from distill_jax import fields, imports
@@ -70,7 +71,8 @@ def create(name: str, setting: Setting, **given: Any) -> Method:
     guide_logits = given.pop("guide_logits", "forward")
     fields.check_choice("guide_logits", guide_logits, GUIDE_LOGITS)
     if "+" in name:
-        return combine([_create_member(member, setting, given.get(member, {})) for member in name.split("+")])
+        members = {member: _create_member(member, setting, given.get(member, {})) for member in name.split("+")}
+        return combine(list(members.values()))._replace(forwards=partial(_forwards, members))
     function = find(name)
     needed = [argument for argument in _arguments(function) if argument in Setting._fields]
     arguments = {argument: getattr(setting, argument) for argument in needed} | given
@@ -128,6 +130,12 @@ def _create_member(name: str, setting: Setting, given: dict[str, Any]) -> Method
         return create(name, setting if is_guided(name) else setting._replace(num_teachers=0), **given)
     except ValueError as error:
         raise ValueError(f"{name}.{error}" if _is_about_option(error, name) else str(error)) from error
+
+
+def _forwards(members: dict[str, Method], epoch: int) -> float:
+    """Of several methods: those taught by frozen networks share the passes of these networks, since XLA computes each only once."""
+    shared = max((method.forwards(epoch) for name, method in members.items() if is_guided(name)), default=0.0)
+    return shared + sum(method.forwards(epoch) for name, method in members.items() if not is_guided(name))
 
 
 def _own(name: str, function: Callable[..., Method], arguments: dict[str, Any]) -> Method:

@@ -61,7 +61,7 @@ def combine(members: Sequence[Method]) -> Method:
         follow=follow if any(member.follow for member in members) else None,
         order=orders[0] if orders else None,
         maps=any(member.maps for member in members),
-        forwards=lambda epoch: sum(member.forwards(epoch) for member in members),
+        forwards=lambda epoch: sum(member.forwards(epoch) for member in members),  # more than needed if members share networks
     )
 
 
@@ -72,7 +72,7 @@ def warmed_up(method: Method, epochs: int) -> Method:
     """
 
     def factor_of(epoch):
-        return jnp.asarray(min(1, epoch / epochs), jnp.float32)
+        return min(1.0, epoch / epochs)
 
     def signal(pair, batch, key):
         return method.signal(pair[0], batch, key), pair[1]
@@ -85,6 +85,6 @@ def warmed_up(method: Method, epochs: int) -> Method:
     return method._replace(
         signal=signal,
         loss=loss,
-        init=lambda network: (method.init(network), factor_of(1)),
-        end_epoch=lambda pair, network, epochs_done: (pair[0], factor_of(epochs_done + 1)),
+        init=lambda network: (method.init(network), jnp.float32(factor_of(1))),
+        end_epoch=lambda pair, network, epochs_done: (pair[0], jnp.full_like(pair[1], factor_of(epochs_done + 1))),
     )

@@ -54,11 +54,11 @@ def ps_kd(num_examples: int, num_classes: int, num_devices: int = 1, epochs: int
     rows = table_rows(num_examples, num_devices)
 
     def weight_of(epoch):
-        return jnp.asarray(weight * min(epoch, epochs) / epochs, jnp.float32)
+        return weight * min(epoch, epochs) / epochs
 
     def init(network):
         del network
-        return Predictions(jnp.zeros((rows, num_classes)), jnp.zeros(rows, bool), weight_of(1))
+        return Predictions(jnp.zeros((rows, num_classes)), jnp.zeros(rows, bool), jnp.float32(weight_of(1)))
 
     def signal(past, batch, key):
         del key
@@ -76,6 +76,6 @@ def ps_kd(num_examples: int, num_classes: int, num_devices: int = 1, epochs: int
 
     def end_epoch(past, network, epochs_done):
         del network
-        return past.replace(weight=weight_of(epochs_done + 1))
+        return past.replace(weight=jnp.full_like(past.weight, weight_of(epochs_done + 1)))
 
     return Method(signal, loss, init, end_epoch, observe=observe, by_sample=Predictions(logits=True, seen=True, weight=False))
