@@ -64,7 +64,7 @@ def naming(part: str) -> Iterator[None]:
         name, rest = re.fullmatch(r"([\w.\[\]]*)(.*)", " ".join(str(error).split())).groups()
         field = f"{part}.{name}" if part else name
         if name in FIELDS_OF_SETTING:
-            field = f"{FIELDS_OF_SETTING[name]}: {name}"
+            field = name if FIELDS_OF_SETTING[name] == name else f"{FIELDS_OF_SETTING[name]}: {name}"
         raise UserError(f"{field}{rest}") from error
 
 

@@ -22,13 +22,12 @@ import argparse
 import json
 import pathlib
 import re
-import runpy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from distill_jax import checks, collect, command_line, experiment, fields, logs, report, stages, study, workdir
+from distill_jax import checks, collect, command_line, configuration, experiment, fields, logs, report, stages, study, workdir
 from distill_jax.archive import flatten, write_study
 from distill_jax.errors import UserError
 
@@ -60,9 +59,10 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
     comparison = Comparison(config, arms, root.expanduser())
     check(comparison, only)
     for name in only or arms:
-        for attempt in range(len(arms[name].tries)) if len(arms[name].tries) > 1 else ():
-            train(tuning_config(comparison, name, attempt), folder_of_try(comparison, name, attempt))
-        train(final_config(comparison, name), comparison.root / name / "final")
+        if len(arms[name].tries) > 1:
+            for attempt in range(len(arms[name].tries)):
+                train(tuning_config(comparison, name, attempt), folder_of_try(comparison, name, attempt))
+        train(final_config(comparison, name, best_try(comparison, name)), comparison.root / name / "final")
         logs.say(write_tables(comparison))
 
 
@@ -79,10 +79,9 @@ def tuning_config(comparison: Comparison, name: str, attempt: int) -> ConfigDict
     return changed(comparison, name, attempt, {"seeds": 1}, "tuning")
 
 
-def final_config(comparison: Comparison, name: str) -> ConfigDict:
-    """The config of an arm's final runs: its best try on the whole training set, with seeds that no try has seen."""
-    final = {"seed": comparison.config.seed + 1, "data": {"validation_examples": 0}}
-    return changed(comparison, name, best_try(comparison, name), final, "final")
+def final_config(comparison: Comparison, name: str, attempt: int) -> ConfigDict:
+    """The config of an arm's final runs: a try on the whole training set, with seeds that no try has seen."""
+    return changed(comparison, name, attempt, {"seed": comparison.config.seed + 1, "data": {"validation_examples": 0}}, "final")
 
 
 def changed(comparison: Comparison, name: str, attempt: int, last: dict[str, Any], phase: str) -> ConfigDict:
@@ -126,8 +125,7 @@ def read_arms(path: str) -> dict[str, Arm]:
     Raises:
       UserError: it has none, or they do not have the form described above.
     """
-    names = runpy.run_path(path)
-    given = names["get_arms"]() if "get_arms" in names else None
+    given = configuration.call(path, "get_arms")
     if not isinstance(given, dict) or not given:
         raise UserError(f"{path}: has no function get_arms() that returns the arms by name")
     for name, arm in given.items():
@@ -157,9 +155,7 @@ def check(comparison: Comparison, only: Sequence[str]) -> None:
         with study.naming_stage(name, "arm"):
             check_teachers(arms, name)
             for attempt in range(len(arm.tries)):
-                check_runs(
-                    changed(comparison, name, attempt, {"seed": config.seed + 1, "data": {"validation_examples": 0}}, "final"), loaded
-                )
+                check_runs(final_config(comparison, name, attempt), loaded)
 
 
 def check_teachers(arms: dict[str, Arm], name: str) -> None:
@@ -197,10 +193,8 @@ def write_tables(comparison: Comparison) -> str:
             curves[runs[-1][:3]] = curve
     folder = comparison.root / "study"
     write_study(folder, runs, curves)
-    declared = [
-        results_table(comparison, done),
-        *([tries_table(comparison, done)] if len(comparison.arms[next(iter(done))].tries) > 1 else []),
-    ]
+    are_tuned = len(comparison.arms[next(iter(done))].tries) > 1
+    declared = [results_table(comparison, done)] + ([tries_table(comparison, done)] if are_tuned else [])
     tables = [report.table(runs, each) for each in declared]
     texts = [f"<!-- table\n{json.dumps(each, indent=1)}\n-->\n{table}\n<!-- end -->" for each, table in zip(declared, tables, strict=True)]
     workdir.write_text(folder / "README.md", "\n\n".join(["# A comparison of methods", *texts]) + "\n")
@@ -249,13 +243,19 @@ def last_stage(path: str, summary: dict[str, Any]) -> str:
 
 
 def cost(comparison: Comparison, name: str) -> dict[str, int]:
-    """The steps, and the samples passed forward through any network in training, of one final run of an arm: of all its stages, and of the
-    arms that teach it."""
-    run = workdir.load_summary(comparison.root / name / "final")["runs"][0]
-    total = {f"total_{part}": sum(stage[part] for stage in run.get("stages", [run])) for part in ("steps", "forward_passes")}
-    for teacher in teaching_arms(comparison.arms[name]):
-        total = {part: count + cost(comparison, teacher)[part] for part, count in total.items()}
+    """What an arm's result takes: the steps, and the samples passed forward through any network in training, of one run of each of its
+    stages, of the arms that teach it, and of those that teach them."""
+    total = {"total_steps": 0, "total_forward_passes": 0}
+    for needed in with_teachers(comparison.arms, name):
+        run = workdir.load_summary(comparison.root / needed / "final")["runs"][0]
+        for stage in run.get("stages", [run]):
+            total = {part: count + stage[part.removeprefix("total_")] for part, count in total.items()}
     return total
+
+
+def with_teachers(arms: dict[str, Arm], name: str) -> set[str]:
+    """An arm and all arms that its result depends on."""
+    return {name}.union(*(with_teachers(arms, teacher) for teacher in teaching_arms(arms[name])))
 
 
 def teaching_arms(arm: Arm) -> list[str]:

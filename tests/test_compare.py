@@ -85,6 +85,13 @@ def test_the_table_has_paired_differences_and_the_whole_cost(compared):
     assert tries.count("(chosen)") == 2 and "cosine: optimizer.learning_rate=0.05" in tries
 
 
+def test_an_arm_that_teaches_twice_is_paid_once():
+    """DGKD's teacher also taught its assistant."""
+    arms = {name: Arm(*arm) for name, arm in comparison_teachers_cifar100.get_arms().items()}
+    assert compare.with_teachers(arms, "dgkd") == {"dgkd", "assistant", "teacher"}
+    assert compare.with_teachers(arms, "takd") == {"takd", "assistant", "teacher"}
+
+
 def test_again_nothing_is_trained_and_a_new_arm_or_seed_alone(compared, trained):
     compare.compare(tiny(), ARMS, compared)
     assert not trained
@@ -136,6 +143,7 @@ def test_bad_arms_are_refused_before_anything_is_trained(arms, fields, message, 
     ("arms", "message"),
     [
         ("{}", "has no function get_arms"),
+        ("{'a': 1 / 0}", "arms.py: ZeroDivisionError in .*arms.py:2: division by zero"),
         ("{'a': {}}", "arm a must be a pair"),
         ("{'study': ({}, [{}])}", "'study' cannot be an arm's folder"),
         ("{'a/b': ({}, [{}])}", "'a/b' cannot be an arm's folder"),

@@ -386,5 +386,5 @@ def test_bad_options_are_named(name, options, message):
 
 def test_an_odd_batch_is_refused():
     config = make_config(schedule__cycles=1, batch_size=39, method=ConfigDict({"name": "cs_kd"}))
-    with pytest.raises(UserError, match="^batch_size: batch_size is 39; cs_kd takes an even one$"):
+    with pytest.raises(UserError, match="^batch_size is 39; cs_kd takes an even one$"):
         experiment.build(config, experiment.load_data(config))
