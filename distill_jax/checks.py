@@ -11,7 +11,13 @@ from distill_jax import default_config, fields, methods, models, stages
 from distill_jax.errors import UserError
 
 # The config fields that determine a method's Setting.
-FIELDS_OF_SETTING = {"cycle_ends": "schedule.cycles", "num_teachers": "teachers", "num_classes": "data.name", "num_examples": "data.name"}
+FIELDS_OF_SETTING = {
+    "cycle_ends": "schedule.cycles",
+    "num_teachers": "teachers",
+    "num_classes": "data.name",
+    "num_examples": "data.name",
+    "batch_size": "batch_size",
+}
 OPTIONS = {"method": methods.options, "model": models.options, "stages": stages.options}  # by the group's `name`
 
 WHOLE = {  # field -> its smallest and largest value
@@ -23,6 +29,7 @@ WHOLE = {  # field -> its smallest and largest value
     "eval_every": (1, 2**31),
     "checkpoint_every": (1, 2**31),
     "data.image_size": (0, 2**14),
+    "data.downsample": (1, 2**14),
     "data.train_examples": (0, 2**31),
     "data.validation_examples": (0, 2**31),
     "data.crop_padding": (0, 2**14),
@@ -57,7 +64,7 @@ def naming(part: str) -> Iterator[None]:
         name, rest = re.fullmatch(r"([\w.\[\]]*)(.*)", " ".join(str(error).split())).groups()
         field = f"{part}.{name}" if part else name
         if name in FIELDS_OF_SETTING:
-            field = f"{FIELDS_OF_SETTING[name]}: {name}"
+            field = name if FIELDS_OF_SETTING[name] == name else f"{FIELDS_OF_SETTING[name]}: {name}"
         raise UserError(f"{field}{rest}") from error
 
 

@@ -27,18 +27,27 @@ def read(path: str) -> ConfigDict:
     Raises:
       UserError: there is no such file, or it fails to run; the message names the file and the line.
     """
+    config = call(path, "get_config")
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config={path}: has no function get_config() that returns an ml_collections.ConfigDict")
+    check_groups(config)
+    return config.unlock()
+
+
+def call(path: str, function: str) -> Any:
+    """What a function of a config file returns; None if the file does not have it. `path` may end in an argument: FILE:ARGUMENT.
+
+    Raises:
+      UserError: as for `read`.
+    """
     file, _, argument = path.partition(":")
     if not pathlib.Path(file).is_file():
         raise UserError(f"--config={path}: no such file")
     try:
         names = runpy.run_path(file)
-        config = names["get_config"](*[argument] if argument else []) if "get_config" in names else None
+        return names[function](*[argument] if argument else []) if function in names else None
     except (Exception, SystemExit) as error:  # a user's file may raise anything
         raise UserError(f"--config={path}: {type(error).__name__} in {_line_of(error, file)}: {' '.join(str(error).split())}") from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"--config={path}: has no function get_config() that returns an ml_collections.ConfigDict")
-    check_groups(config)
-    return config.unlock()
 
 
 def of_workdir(folder: pathlib.Path) -> ConfigDict:

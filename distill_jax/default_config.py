@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.data.name = "cifar100"  # digits, cifar10, cifar100, tfds:NAME, folder:PATH, npz:PATH or text:PATH
     config.data.dir = ""  # folder of the data set's files, and of relative paths in data.name; "" for the current one, or TFDS's own
     config.data.image_size = 0  # 0: images are held in memory; else folder: and tfds: are streamed, in square crops of this side in pixels
+    config.data.downsample = 1  # average blocks of this many pixels squared, once, when images are read into memory; 1: keep the images
     config.data.damaged = "refuse"  # unreadable streamed images: refuse (stop there), or skip (read all images first, leave these out)
     config.data.train_examples = 0  # size of a class-balanced subset of the training set; 0 for all of it
     config.data.validation_examples = 0  # for tuning: hold out this many training examples and evaluate on them, not the test set; 0: none

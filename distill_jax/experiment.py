@@ -28,6 +28,8 @@ from distill_jax import (
 from distill_jax.data import Dataset, augment, batches, load_config, streaming
 from distill_jax.data.dataset import check_crop, fingerprint
 from distill_jax.errors import UserError
+from distill_jax.models.maps import sizes as map_sizes
+from distill_jax.models.maps import with_maps
 from distill_jax.state import TrainMetrics, TrainState, init_state
 from distill_jax.step import make_train_step
 
@@ -120,6 +122,8 @@ def build(config: ConfigDict, data: Data, teachers: Sequence[specs.Spec] = (), r
     if table and is_augmented(dataset, config):
         raise UserError("method.guide_logits is 'table', which needs data.crop_padding=0, data.flip=False, and images in memory")
 
+    if method.maps:
+        check_maps(config, spec, teachers, table)
     layout = state.layout(method, mesh)
     whole = layout.step
     views = augment.make_augment(config.data.crop_padding, config.data.flip)
@@ -175,6 +179,7 @@ def make_method(config: ConfigDict, data: Data, plan: Plan, apply: Callable[[Any
         num_devices=data.mesh.size,
         num_teachers=len(config.teachers),
         epochs=plan.epochs,
+        batch_size=plan.batch_size,
     )
     with checks.naming("method"):
         return methods.create(setting=setting, **config.method.to_dict())
@@ -219,9 +224,26 @@ def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
     )
 
 
-def from_forward(spec: specs.Spec, module: Any, network: Any, view: dict[str, jax.Array]) -> jax.Array:
-    """A frozen network's logits for an augmented batch, float32 [B, C], normalised as in its own training."""
-    return module.apply(network, spec.to_inputs(view), train=False)
+def check_maps(config: ConfigDict, spec: specs.Spec, teachers: Sequence[specs.Spec], table: bool) -> None:
+    """Raises UserError unless the student and its teachers have hidden maps of the same sizes."""
+    if table:
+        raise UserError(f"method.guide_logits is 'table', but {config.method.name} needs the teachers' hidden maps, not only their logits")
+
+    def sizes(each):
+        apply = functools.partial(with_maps, each.module().apply, train=False)
+        return map_sizes(jax.eval_shape(apply, each.abstract_network(), each.example)[1])
+
+    ours = sizes(spec)
+    for teacher in teachers:
+        if sizes(teacher) != ours or ours == "none":
+            names = f"those of {teacher.model['name']} are {sizes(teacher)}, those of {spec.model['name']} {ours}"
+            raise UserError(f"method.name is {config.method.name!r}, which compares hidden maps of equal sizes; {names}")
+
+
+def from_forward(spec: specs.Spec, module: Any, network: Any, view: dict[str, jax.Array], maps: bool = False) -> Any:
+    """A frozen network's logits for an augmented batch, float32 [B, C], normalised as in its own training; with maps=True also its maps."""
+    logits_BxC, hidden = with_maps(module.apply, network, spec.to_inputs(view), train=False)
+    return (logits_BxC, hidden) if maps else logits_BxC
 
 
 def from_table(table_NxC: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
@@ -256,6 +278,14 @@ def predict_with(
         return np.concatenate(jax.device_get(results))[: len(rows["label"])]
 
     return predict
+
+
+def forward_passes(exp: Experiment) -> int:
+    """How many samples a run passes forward through a network in training: the student's own passes, and those of its teachers."""
+    extra = sum(exp.method.forwards(epoch) for epoch in range(1, exp.plan.epochs + 1))
+    own = exp.plan.epochs * (2 if exp.method.observes == "clean" else 1)
+    tables = len(exp.teachers) * len(exp.data.dataset.train["label"]) if methods.wants_table(**exp.config.method) else 0
+    return round((own + extra) * exp.plan.steps_per_epoch * exp.plan.batch_size) + tables
 
 
 def is_augmented(dataset: Dataset, config: ConfigDict) -> bool:

@@ -33,7 +33,7 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0
     with processes.preemption() as asked_to_stop, contextlib.closing(log):
         for epoch in range(step // plan.steps_per_epoch + 1, plan.epochs + 1):
             first = log.step - (epoch - 1) * plan.steps_per_epoch
-            for batch in log.timed(training_batches(data.dataset.train, seed, epoch, first, plan.batch_size, data.mesh)):
+            for batch in log.timed(training_batches(data.dataset.train, seed, epoch, first, plan.batch_size, data.mesh, exp.method.order)):
                 state, epoch_metrics, logits = exp.train_step(state, epoch_metrics, data.train, batch, step_key)
                 if exp.observe:
                     state = state.replace(teacher=exp.observe(state.teacher, batch["id"], logits))

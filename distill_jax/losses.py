@@ -1,8 +1,12 @@
 """Loss terms as pure functions of logits. Temperatures and reductions are explicit, because that is where implementations differ."""
 
+from collections.abc import Callable, Sequence
+
 import jax
 import jax.numpy as jnp
 import optax
+
+from distill_jax.fields import check_choice, check_range
 
 
 def cross_entropy(logits_BxC: jax.Array, labels_B: jax.Array) -> jax.Array:
@@ -16,6 +20,19 @@ def cross_entropy(logits_BxC: jax.Array, labels_B: jax.Array) -> jax.Array:
       Scalar, in nats.
     """
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits_BxC, labels_B).mean()
+
+
+def soft_cross_entropy(probs_BxC: jax.Array, logits_BxC: jax.Array) -> jax.Array:
+    """Cross-entropy with a distribution over the classes, one value per sample.
+
+    Args:
+      probs_BxC: float32 [B, C], each row sums to 1; the caller must ensure that it carries no gradient.
+      logits_BxC: float32 [B, C].
+
+    Returns:
+      float32 [B], in nats.
+    """
+    return optax.losses.softmax_cross_entropy(logits_BxC, probs_BxC)
 
 
 def kl_divergence(
@@ -67,6 +84,146 @@ def distillation(
     """
     kl_B = kl_divergence(teacher_logits_BxC, student_logits_BxC, temperature, temperature)
     return temperature**2 * (kl_B if where is None else jnp.where(where, kl_B, 0)).mean(axis=-1)
+
+
+def decoupled_distillation(
+    teacher_logits_BxC: jax.Array,
+    student_logits_BxC: jax.Array,
+    labels_B: jax.Array,
+    temperature: float,
+    weight_target: float = 1.0,
+    weight_others: float = 8.0,
+) -> jax.Array:
+    """Decoupled knowledge distillation (DKD), averaged over the batch: T^2 * (alpha * TCKD + beta * NCKD).
+
+    TCKD is the KL divergence between the two-valued distributions (label, any other class); NCKD that between the distributions over the
+    other classes. KL = TCKD + (1 - p_teacher(label)) * NCKD: in `distillation`, NCKD counts little for a sample that the teacher knows.
+
+    Args:
+      teacher_logits_BxC: float32 [..., B, C]; the caller must ensure that it carries no gradient.
+      student_logits_BxC: float32 [B, C]; C >= 2.
+      labels_B: int32 [B].
+      temperature: T > 0, divides both.
+      weight_target: alpha.
+      weight_others: beta.
+
+    Returns:
+      float32 [...]: a scalar for one teacher.
+
+    References:
+      Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022 (arXiv 2203.08679), equation 7.
+    """
+    is_label_BxC = jax.nn.one_hot(labels_B, student_logits_BxC.shape[-1], dtype=bool)
+
+    def split(logits_BxC):
+        z_BxC = logits_BxC / temperature
+        others_BxC = jnp.where(is_label_BxC, OUTSIDE, z_BxC)
+        label_B = jnp.where(is_label_BxC, z_BxC, 0).sum(axis=-1)
+        return jnp.stack([label_B, jax.nn.logsumexp(others_BxC, axis=-1)], axis=-1), others_BxC
+
+    (teacher_Bx2, teacher_others_BxC), (student_Bx2, student_others_BxC) = split(teacher_logits_BxC), split(student_logits_BxC)
+    target_B, others_B = kl_divergence(teacher_Bx2, student_Bx2), kl_divergence(teacher_others_BxC, student_others_BxC)
+    return temperature**2 * (weight_target * target_B + weight_others * others_B).mean(axis=-1)
+
+
+OUTSIDE = -1e4  # a logit without probability; finite, since 0 * (inf - inf) is not a number
+
+
+def relational_distillation(
+    teacher_logits_BxC: jax.Array,
+    student_logits_BxC: jax.Array,
+    temperature: float = 1.0,
+    weight_samples: float = 1.0,
+    weight_classes: float = 1.0,
+) -> jax.Array:
+    """DIST: T^2 * (beta * mean over samples of d(row) + gamma * mean over classes of d(column)), d = 1 - Pearson's correlation.
+
+    Rows and columns are those of the softmaxes [B, C]: the student need not match the teacher's probabilities, only their order and
+    relations. Any positive scale, and any shift, of a row or column changes its term not at all.
+
+    Args:
+      teacher_logits_BxC: float32 [..., B, C]; the caller must ensure that it carries no gradient.
+      student_logits_BxC: float32 [B, C].
+      temperature: T > 0, divides both.
+      weight_samples: beta.
+      weight_classes: gamma.
+
+    Returns:
+      float32 [...]: a scalar for one teacher.
+
+    References:
+      Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022 (arXiv 2205.10536), equations 9 and 10.
+    """
+    teacher_BxC, student_BxC = (jax.nn.softmax(logits / temperature) for logits in (teacher_logits_BxC, student_logits_BxC))
+    samples = pearson_distance(teacher_BxC, student_BxC, axis=-1).mean(axis=-1)
+    classes = pearson_distance(teacher_BxC, student_BxC, axis=-2).mean(axis=-1)
+    return temperature**2 * (weight_samples * samples + weight_classes * classes)
+
+
+def pearson_distance(x: jax.Array, y: jax.Array, axis: int) -> jax.Array:
+    """1 - Pearson's correlation of x and y along an axis; 1 where either is constant."""
+    x, y = (each - each.mean(axis=axis, keepdims=True) for each in (x, y))
+    x, y = (each * jax.lax.rsqrt(jnp.maximum((each**2).sum(axis=axis, keepdims=True), 1e-16)) for each in (x, y))
+    return 1 - (x * y).sum(axis=axis)
+
+
+def standardized(logits_BxC: jax.Array) -> jax.Array:
+    """(z - mean) / std over the classes of each sample, for any loss between a teacher and a student.
+
+    Neither then depends on the scale and shift of the other's logits. The standard deviation has C - 1 in its denominator, as in the
+    official code.
+
+    Args:
+      logits_BxC: float32 [..., B, C].
+
+    Returns:
+      float32 [..., B, C].
+
+    References:
+      Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024 (arXiv 2403.01427).
+    """
+    centred = logits_BxC - logits_BxC.mean(axis=-1, keepdims=True)
+    variance = (centred**2).sum(axis=-1, keepdims=True) / (logits_BxC.shape[-1] - 1)
+    return centred * jax.lax.rsqrt(jnp.maximum(variance, 1e-14))
+
+
+FROM_TEACHER = {"kl": (), "dkd": (1.0, 8.0), "dist": (1.0, 1.0)}  # losses between a teacher and a student: the weights of their parts
+
+
+def from_teacher(
+    loss: str = "kl", temperature: float = 1.0, loss_weights: Sequence[float] = (), standardize: bool = False
+) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """A loss between teachers and a student by name.
+
+    Args:
+      loss: "kl", `distillation`; "dkd", `decoupled_distillation`; or "dist", `relational_distillation`.
+      temperature: T > 0, softens both.
+      loss_weights: of the loss's two parts, in the order of its arguments: (alpha, beta) of dkd, (beta, gamma) of dist; () for the
+        defaults.
+      standardize: apply `standardized` to the logits of both first.
+
+    Returns:
+      A function (teacher_logits [..., B, C], student_logits [B, C], labels [B]) -> [...].
+
+    Raises:
+      ValueError: an argument is out of range.
+    """
+    check_choice("loss", loss, FROM_TEACHER)
+    check_range("temperature", temperature, 0.01, 100)
+    weights = tuple(loss_weights) or FROM_TEACHER[loss]
+    if len(weights) != len(FROM_TEACHER[loss]) or not all(isinstance(weight, int | float) and weight >= 0 for weight in weights):
+        raise ValueError(f"loss_weights is {tuple(loss_weights)}; {loss} takes {len(FROM_TEACHER[loss])} numbers, at least 0, or ()")
+
+    def apply(teacher_logits_BxC, student_logits_BxC, labels_B):
+        pair = teacher_logits_BxC, student_logits_BxC
+        teacher_BxC, student_BxC = map(standardized, pair) if standardize else pair
+        if loss == "dkd":
+            return decoupled_distillation(teacher_BxC, student_BxC, labels_B, temperature, *weights)
+        if loss == "dist":
+            return relational_distillation(teacher_BxC, student_BxC, temperature, *weights)
+        return distillation(teacher_BxC, student_BxC, temperature)
+
+    return apply
 
 
 def top_score_difference(logits_BxC: jax.Array, k: int) -> jax.Array:

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from distill_jax.data.batches import gather
 from distill_jax.methods.base import Batch, Method
+from distill_jax.models.maps import with_maps
 from distill_jax.state import TrainMetrics, TrainState
 
 
@@ -32,7 +33,7 @@ def make_train_step(
       optimizer: turns gradients into updates; includes the learning-rate schedule.
       augment: (batch, key) -> batch, as the student and its teachers see the samples.
       to_inputs: batch -> inputs of the model: normalisation.
-      teachers: for each entry of TrainState.given, (entry, augmented batch) -> logits [B, C].
+      teachers: for each entry of TrainState.given, (entry, augmented batch) -> logits [B, C]; see Batch.teachers.
     """
 
     def train_step(state, epoch_metrics, source, batch, key):
@@ -44,9 +45,9 @@ def make_train_step(
         signal = method.signal(state.teacher, Batch(inputs, batch["id"], asked), teacher_key)
 
         def loss_fn(params):
-            network = state.network | {"params": params}
-            logits_BxC, updated = model.apply(network, inputs, train=True, mutable=["batch_stats"], rngs={"dropout": dropout_key})
-            losses = method.loss(logits_BxC, batch["label"], signal)
+            options = {"train": True, "mutable": ["batch_stats"], "rngs": {"dropout": dropout_key}}
+            (logits_BxC, updated), maps = with_maps(model.apply, state.network | {"params": params}, inputs, **options)
+            losses = method.loss(logits_BxC, batch["label"], signal, *([maps] if method.maps else []))
             return losses.loss, (losses, logits_BxC, updated.get("batch_stats", {}))
 
         gradients, (losses, logits_BxC, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
@@ -58,6 +59,7 @@ def make_train_step(
         if method.observes == "clean":
             logits_BxC = model.apply(state.network, to_inputs(batch), train=False)
         state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+        state = state.replace(teacher=method.follow(state.teacher, state.network)) if method.follow else state
         return state, epoch_metrics.merge(step_metrics), logits_BxC
 
     return train_step

@@ -197,12 +197,12 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
 
 
 @contextlib.contextmanager
-def naming_stage(stage: str) -> Iterator[None]:
+def naming_stage(stage: str, kind: str = "stage") -> Iterator[None]:
     """Prefixes a UserError with its stage."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"stage {stage}: {error}" if stage else str(error)) from error
+        raise UserError(f"{kind} {stage}: {error}" if stage else str(error)) from error
 
 
 def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experiment], is_trained: bool) -> Experiment:

@@ -12,7 +12,7 @@ import jax
 
 from distill_jax import checkpoints, evaluate, logs, processes, workdir
 from distill_jax.errors import UserError
-from distill_jax.experiment import Experiment
+from distill_jax.experiment import Experiment, forward_passes
 from distill_jax.state import TrainState
 
 LIBRARIES = ("distill_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -53,6 +53,7 @@ def summarise(exp: Experiment, seed: int, state: TrainState, history: list[dict[
         "seed": seed,
         "epochs": plan.epochs,
         "steps": plan.steps,
+        "forward_passes": forward_passes(exp),
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "train_accuracy": last["train_accuracy"],
         f"best_{split}_accuracy": max(line[f"{split}_accuracy"] for line in epochs if f"{split}_accuracy" in line),

@@ -114,7 +114,9 @@ def test_a_student_has_one_teacher(number):
 
 
 def test_a_method_without_teachers_refuses_them():
-    with pytest.raises(ValueError, match="^num_teachers is 1, but 'snapshot' takes no teachers; these do: densely_guided, distillation"):
+    with pytest.raises(
+        ValueError, match="^num_teachers is 1, but 'snapshot' takes no teachers; these do: attention_transfer, densely_guided, distillation"
+    ):
         methods.create("snapshot", setting=SETTING._replace(num_teachers=1))
 
 

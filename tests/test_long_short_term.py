@@ -231,7 +231,7 @@ def check_layout(exp, state):
     for leaf, its_layout in zip(jax.tree.leaves(state), planned, strict=True):
         assert leaf.sharding == its_layout, (leaf.shape, leaf.sharding)
 
-method = ConfigDict({"name": "snapshot+long_short_term", "long_short_term": {"generation_epochs": 1}})
+method = ConfigDict({"name": "snapshot+long_short_term+ps_kd+dlb+ema_teacher", "long_short_term": {"generation_epochs": 1}})
 config = make_config(epochs=2, batch_size=60, model__name="plain2_cifar10", method=method)
 exp = build(config)
 state, key = start(exp)

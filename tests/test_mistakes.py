@@ -71,6 +71,8 @@ def refusal(act, *arguments, **options):
         ("--config.checkpoint_every=0", "checkpoint_every is 0"),
         ("--config.dtype=float16", "dtype is 'float16'; known: float32, bfloat16; did you mean 'bfloat16'?"),
         ("--config.data.train_examples=5000", "data.train_examples is 5000; digits allows 0 to 1437"),
+        ("--config.data.downsample=3", "data.downsample is 3, which does not divide the 8x8 images of digits"),
+        ("--config.data.downsample=0", "data.downsample is 0; it must lie in [1, 16384]"),
         ("--config.data.crop_padding=9", "data.crop_padding is 9; the 8x8 images of digits allow 0 to 7"),
         ("--config.data.text.format=csv", "data.text.format is 'csv'"),
         ("--config.optimizer.learning_rate=nan", "optimizer.learning_rate is nan; it must be a finite number"),

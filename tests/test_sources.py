@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import loading_fails
+from helpers import loading_fails, text_config, write_npz
 from PIL import Image
 
 from distill_jax.data import images, load, load_config, streaming, tensorflow_sets
@@ -74,6 +74,28 @@ def test_validation_comes_out_of_the_training_set():
     np.testing.assert_array_equal(validation, [image.tobytes() for image in load("digits", validation_examples=100).test["image"]])
     loading_fails("data.validation_examples is 1437; digits allows 0 to 1436", "digits", "", 0, 1437)
     loading_fails("data.train_examples is 1338; digits allows 0 to 1337", "digits", "", 1338, 100)
+
+
+def test_downsampling_averages_blocks_and_rounds_halves_up(tmp_path):
+    """Means 1.25, 1.5, 254.75 and 1.75 of blocks of 2x2, the first in channel 1 alone."""
+    image = np.array([[1, 1, 1, 1], [1, 2, 2, 2], [255, 255, 1, 2], [255, 254, 2, 2]], np.uint8)
+    images = np.stack([np.stack([np.zeros_like(image), image, image], axis=-1)] * 2)
+    name = write_npz(tmp_path / "x.npz", images, [0, 1])
+    data = load(name, downsample=2)
+    for rows in (data.train, data.test):
+        assert rows["image"].shape == (2, 2, 2, 3) and rows["image"].dtype == np.uint8
+        assert rows["image"][1, :, :, 1].tolist() == [[1, 2], [255, 2]] and not rows["image"][..., 0].any()
+    assert load(name, downsample=4).train["image"][0, 0, 0, 2] == 65  # 1037 / 16 = 64.8
+    np.testing.assert_array_equal(load(name, downsample=1).train["image"], images)
+
+
+def test_what_downsampling_does_not_divide_is_refused(sentences, photographs):
+    with pytest.raises(UserError, match="^data.downsample is 3, which does not divide the 8x8 images of digits$"):
+        load("digits", downsample=3)
+    with pytest.raises(UserError, match="^data.downsample is 2, but .* has sentences; set it to 1$"):
+        load_config(text_config(sentences, data__downsample=2).data)
+    with pytest.raises(UserError, match="has streamed images, which data.image_size scales; set it to 1$"):
+        load(f"folder:{photographs}", image_size=16, downsample=2)
 
 
 # Descriptions and checks of every data set

@@ -239,5 +239,8 @@ def test_a_record_of_parameters_alone_is_still_good(finished_family, tmp_path):
 
 def test_a_run_without_teachers_takes_none(finished_family):
     config = make_config(teachers=(str(finished_family[0] / "generation_0"),))
-    with pytest.raises(UserError, match="teachers: num_teachers is 1, but 'snapshot' takes no teachers; these do: densely_guided, distill"):
+    with pytest.raises(
+        UserError,
+        match="teachers: num_teachers is 1, but 'snapshot' takes no teachers; these do: attention_transfer, densely_guided, distill",
+    ):
         build(config)

@@ -1,6 +1,6 @@
 """The order of the samples, and the batches made from them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,15 +11,21 @@ from distill_jax import sharding
 from distill_jax.data import streaming
 
 
-def epoch_order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
-    """Sample ids of each training batch of an epoch: a function of (seed, epoch) alone.
+def permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    """All ids in random order, int32 [num_examples]: a function of the arguments alone.
 
     NumPy guarantees PCG64's bits for a given seed, but not how `permutation` uses them; a test pins that.
+    """
+    return np.random.Generator(np.random.PCG64((seed, epoch))).permutation(num_examples).astype(np.int32)
+
+
+def epoch_order(seed: int, epoch: int, num_examples: int, batch_size: int) -> np.ndarray:
+    """Sample ids of each training batch of an epoch: a function of (seed, epoch) alone.
 
     Returns:
       int32 [num_examples // batch_size, batch_size], without repeated ids. Leftover samples are not used in this epoch.
     """
-    order = np.random.Generator(np.random.PCG64((seed, epoch))).permutation(num_examples).astype(np.int32)
+    order = permutation(seed, epoch, num_examples)
     steps = num_examples // batch_size
     return order[: steps * batch_size].reshape(steps, batch_size)
 
@@ -51,15 +57,15 @@ def gather(source: dict[str, jax.Array], batch: dict[str, jax.Array]) -> dict[st
 
 
 def training_batches(
-    rows: dict[str, Any], seed: int, epoch: int, first: int, batch_size: int, mesh: Mesh
+    rows: dict[str, Any], seed: int, epoch: int, first: int, batch_size: int, mesh: Mesh, order: Callable[..., np.ndarray] | None = None
 ) -> Iterator[dict[str, jax.Array]]:
     """The batches of an epoch from batch `first` on, sharded over the devices.
 
     A batch holds the ids of its samples, "id" [B], and for streamed images also "image" and "label". Each process reads only the rows
-    of its own devices.
+    of its own devices. `order` is a method's own (methods.base.OrderFn); None for `epoch_order`.
     """
-    order = epoch_order(seed, epoch, len(rows["label"]), batch_size)[first:]
-    return _batches(rows, order, (seed, epoch), mesh)
+    ids = order(seed, epoch, np.asarray(rows["label"]), batch_size) if order else epoch_order(seed, epoch, len(rows["label"]), batch_size)
+    return _batches(rows, ids[first:], (seed, epoch), mesh)
 
 
 def evaluation_batches(rows: dict[str, Any], batch_size: int, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:

@@ -22,6 +22,7 @@ def load(
     image_size: int = 0,
     damaged: str = "refuse",
     tokenizer: str = "",
+    downsample: int = 1,
 ) -> Dataset:
     """Reads the data set `name`, one of KNOWN.
 
@@ -38,6 +39,7 @@ def load(
         leaves out the damaged ones (data.damaged).
       tokenizer: for a text data set, the content of a trained run's tokenizer.json, to encode the sentences with the ids and the length
         that the run's network knows; "" to fit a new tokenizer to the training set.
+      downsample: side, in pixels, of the blocks of an image that are each averaged to one pixel (data.downsample); 1 keeps the images.
 
     Every selection of rows is the same in every run. Nothing but damaged images is ever left out of the real `test`.
 
@@ -60,12 +62,15 @@ def load(
     if train_examples:
         check_count(name, "data.train_examples", train_examples, len(dataset.train["label"]))
         dataset = dataset._replace(train=take(dataset.train, balanced_rows(np.asarray(dataset.train["label"]), train_examples)))
+    if downsample != 1:
+        check_downsample(dataset, downsample)
+        dataset = dataset._replace(train=downsampled(dataset.train, downsample), test=downsampled(dataset.test, downsample))
     return dataset
 
 
 def load_config(fields: Any, tokenizer: str = "") -> Dataset:
     """Reads the data set of config.data; see `load`. Missing fields, as in older runs, have the defaults of `load`."""
-    known = ("dir", "train_examples", "validation_examples", "text", "image_size", "damaged")
+    known = ("dir", "train_examples", "validation_examples", "text", "image_size", "damaged", "downsample")
     arguments = {"dir": "directory", "text": "text_fields"}
     given = {arguments.get(field, field): getattr(fields, field) for field in known if hasattr(fields, field)}
     return load(fields.name, **given, tokenizer=tokenizer)
@@ -83,6 +88,25 @@ def without_damaged(rows: dict[str, Any]) -> dict[str, Any]:
     if not readable.any():
         raise UserError(f"none of the {len(readable)} images of a split can be read")
     return take(rows, readable)
+
+
+def check_downsample(dataset: Dataset, factor: int) -> None:
+    """Raises UserError unless blocks of `factor` pixels squared tile the images of a data set."""
+    images = dataset.train.get("image")
+    if images is None or isinstance(images, streaming.StreamedImages):
+        kind = "sentences" if images is None else "streamed images, which data.image_size scales"
+        raise UserError(f"data.downsample is {factor}, but {dataset.name} has {kind}; set it to 1")
+    height, width = images.shape[1:3]
+    if factor < 1 or height % factor or width % factor:
+        raise UserError(f"data.downsample is {factor}, which does not divide the {width}x{height} images of {dataset.name}")
+
+
+def downsampled(rows: dict[str, np.ndarray], factor: int) -> dict[str, np.ndarray]:
+    """Average-pools the images of a split. Means are rounded to the nearest integer, halves up, in integer arithmetic."""
+    count, height, width, channels = rows["image"].shape
+    blocks = rows["image"].reshape(count, height // factor, factor, width // factor, factor, channels)
+    sums = blocks.sum(axis=(2, 4), dtype=np.uint32)
+    return rows | {"image": ((sums + factor**2 // 2) // factor**2).astype(np.uint8)}
 
 
 def check_count(name: str, field: str, count: int, available: int) -> None:

@@ -12,31 +12,44 @@ the run. Your own method needs no change here:
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from distill_jax import fields, imports
-from distill_jax.methods.base import Batch, Losses, Method, Setting
+from distill_jax.methods.attention_transfer import attention_transfer
+from distill_jax.methods.base import Batch, Losses, Method, Setting, no_forwards
 from distill_jax.methods.combined import combine
+from distill_jax.methods.cs_kd import cs_kd
 from distill_jax.methods.densely_guided import densely_guided
+from distill_jax.methods.dlb import dlb
+from distill_jax.methods.ema_teacher import ema_teacher
 from distill_jax.methods.generations import distillation, patriarch
 from distill_jax.methods.long_short_term import long_short_term
+from distill_jax.methods.ps_kd import ps_kd
 from distill_jax.methods.snapshot import snapshot_distillation
 from distill_jax.methods.supervised import supervised
+from distill_jax.methods.tf_kd import tf_kd
 
 __all__ = [
-    "METHODS", "Batch", "Losses", "Method", "Setting", "combine", "create", "densely_guided", "distillation", "is_guided",
-    "long_short_term",
-    "options", "patriarch", "snapshot_distillation", "supervised", "wants_table",
+    "METHODS", "Batch", "Losses", "Method", "Setting", "attention_transfer", "combine", "create", "cs_kd", "densely_guided", "distillation",
+    "dlb", "ema_teacher", "is_guided", "long_short_term", "options", "patriarch", "ps_kd", "snapshot_distillation", "supervised", "tf_kd",
+    "wants_table",
 ]  # fmt: skip
 
 GUIDE_LOGITS = ("forward", "table")  # how the run gets the logits of frozen teachers: see `options`
 METHODS = {
+    "attention_transfer": attention_transfer,
+    "cs_kd": cs_kd,
     "densely_guided": densely_guided,
     "distillation": distillation,
+    "dlb": dlb,
+    "ema_teacher": ema_teacher,
     "long_short_term": long_short_term,
     "patriarch": patriarch,
+    "ps_kd": ps_kd,
     "snapshot": snapshot_distillation,
     "supervised": supervised,
+    "tf_kd": tf_kd,
 }
 
 
@@ -55,14 +68,16 @@ def create(name: str, setting: Setting, **given: Any) -> Method:
         guided = ", ".join(method for method in METHODS if is_guided(method))
         raise ValueError(f"num_teachers is {setting.num_teachers}, but {name!r} takes no teachers; these do: {guided}")
     given = fields.check(f"method {name!r}", options(name), given)
-    if "guide_logits" in given:
-        fields.check_choice("guide_logits", given.pop("guide_logits"), GUIDE_LOGITS)
+    guide_logits = given.pop("guide_logits", "forward")
+    fields.check_choice("guide_logits", guide_logits, GUIDE_LOGITS)
     if "+" in name:
-        return combine([_create_member(member, setting, given.get(member, {})) for member in name.split("+")])
+        members = {member: _create_member(member, setting, given.get(member, {})) for member in name.split("+")}
+        return combine(list(members.values()))._replace(forwards=partial(_forwards, members))
     function = find(name)
     needed = [argument for argument in _arguments(function) if argument in Setting._fields]
     arguments = {argument: getattr(setting, argument) for argument in needed} | given
-    return _own(name, function, arguments) if ":" in name else function(**arguments)
+    method = _own(name, function, arguments) if ":" in name else function(**arguments)
+    return method._replace(forwards=no_forwards) if guide_logits == "table" else method
 
 
 def options(name: str) -> dict[str, Any]:
@@ -115,6 +130,12 @@ def _create_member(name: str, setting: Setting, given: dict[str, Any]) -> Method
         return create(name, setting if is_guided(name) else setting._replace(num_teachers=0), **given)
     except ValueError as error:
         raise ValueError(f"{name}.{error}" if _is_about_option(error, name) else str(error)) from error
+
+
+def _forwards(members: dict[str, Method], epoch: int) -> float:
+    """Of several methods: those taught by frozen networks share the passes of these networks, since XLA computes each only once."""
+    shared = max((method.forwards(epoch) for name, method in members.items() if is_guided(name)), default=0.0)
+    return shared + sum(method.forwards(epoch) for name, method in members.items() if not is_guided(name))
 
 
 def _own(name: str, function: Callable[..., Method], arguments: dict[str, Any]) -> Method:

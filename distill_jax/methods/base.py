@@ -5,17 +5,21 @@
         for batch in batches:
             signal = method.signal(teacher, batch, key)         # outside the differentiated function
             loss = method.loss(logits, labels, signal).loss     # inside it
+            if method.follow:
+                teacher = method.follow(teacher, network)           # the network after the step
             if method.observe:
                 teacher = method.observe(teacher, batch.ids, logits)
         teacher = method.end_epoch(teacher, network, epoch)
 
-A network is what flax's `apply` takes: {"params": ..., "batch_stats": ...}. `examples/own_loop.py` is a complete loop of this form.
+The batches are random unless the method has an `order` of its own. A network is what flax's `apply` takes: {"params": ..., "batch_stats":
+...}. `examples/own_loop.py` is a complete loop of this form.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 Teacher = Any  # a pytree of arrays; None if there is no teacher (yet)
 Signal = Any  # the teacher's output for one batch: a pytree of arrays, or None
@@ -27,8 +31,9 @@ class Batch(NamedTuple):
 
     inputs: Any  # the same as the student's, augmented and normalised: [B, ...]
     ids: jax.Array  # int32 [B]: each sample's row in the training set
-    # one function without arguments for each frozen network of another run: its logits for this batch, [B, C], computed when called
-    teachers: tuple[Callable[[], jax.Array], ...] = ()
+    # one function for each frozen network of another run, computed when called: () -> its logits for this batch, [B, C];
+    # (maps=True) -> its logits and its hidden maps, see `Method.maps`
+    teachers: tuple[Callable[..., Any], ...] = ()
 
 
 class Losses(NamedTuple):
@@ -50,13 +55,24 @@ class SignalFn(Protocol):
 
 
 class LossFn(Protocol):
-    def __call__(self, logits_BxC: jax.Array, labels_B: jax.Array, signal: Signal) -> Losses:
-        """The loss of a batch, given the student's logits (float32 [B, C]) and the labels (int32 [B])."""
+    def __call__(self, logits_BxC: jax.Array, labels_B: jax.Array, signal: Signal, *maps: Sequence[jax.Array]) -> Losses:
+        """The loss of a batch, given the student's logits (float32 [B, C]) and the labels (int32 [B]); for `Method.maps` also its maps."""
 
 
 class ObserveFn(Protocol):
     def __call__(self, teacher: Teacher, ids_B: jax.Array, logits_BxC: jax.Array) -> Teacher:
         """Updates the teacher with a batch after its step. A separate jitted call, with the teacher donated."""
+
+
+class FollowFn(Protocol):
+    def __call__(self, teacher: Teacher, network: Network) -> Teacher:
+        """Updates the teacher with the student's network after each step. Traced into the step."""
+
+
+class OrderFn(Protocol):
+    def __call__(self, seed: int, epoch: int, labels_N: np.ndarray, batch_size: int) -> np.ndarray:
+        """The ids of an epoch's batches, int32 [N // batch_size, batch_size]: a function of its arguments alone, so that a resumed run
+        repeats it. No id may occur twice in a batch, since tables are written by id."""
 
 
 class EndEpochFn(Protocol):
@@ -67,6 +83,11 @@ class EndEpochFn(Protocol):
 class PredictFn(Protocol):
     def __call__(self, teacher: Teacher, inputs: Any) -> jax.Array:
         """The teacher's logits, [B, C], for inputs it has never seen. For evaluation only."""
+
+
+class ForwardsFn(Protocol):
+    def __call__(self, epoch: int) -> float:
+        """Forward passes per sample in an epoch (from 1), beside the student's own: expected, if the method draws them at random."""
 
 
 def no_teacher(network: Network) -> Teacher:
@@ -80,6 +101,12 @@ def keep_teacher(teacher: Teacher, network: Network, epochs_done: int) -> Teache
     return teacher
 
 
+def no_forwards(epoch: int) -> float:
+    """A `forwards` for methods that run no network but the student."""
+    del epoch
+    return 0.0
+
+
 class Method(NamedTuple):
     """A distillation method: `signal`, `loss`, and whatever else it needs."""
 
@@ -91,7 +118,11 @@ class Method(NamedTuple):
     observe: ObserveFn | None = None
     observes: str = "step"  # logits passed to `observe`: "step", those of the step; "clean", those of the unaugmented samples
     by_sample: Any = False  # whether the teacher is a table with one row per sample, split evenly over the devices; several: a tuple
+    follow: FollowFn | None = None
+    order: OrderFn | None = None  # None: each epoch is a random permutation
+    maps: bool = False  # whether `loss` takes the student's hidden maps, and `signal` asks the teachers for theirs: see models/maps.py
     predict: PredictFn | None = None
+    forwards: ForwardsFn = no_forwards  # the method's cost, for comparisons; without the extra one of observes="clean"
 
 
 class Setting(NamedTuple):
@@ -104,3 +135,4 @@ class Setting(NamedTuple):
     num_devices: int = 1
     num_teachers: int = 0  # frozen networks of other runs
     epochs: int = 0  # length of the run; 0 if unknown
+    batch_size: int = 0  # 0 if unknown

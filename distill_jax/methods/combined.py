@@ -1,6 +1,8 @@
-"""Several methods at once: each keeps its own teacher and adds that teacher's term to a single cross-entropy."""
+"""Methods made of methods: several at once, each of which adds its teacher's term to a single cross-entropy; and one that warms up."""
 
 from collections.abc import Sequence
+
+import jax.numpy as jnp
 
 from distill_jax.methods.base import Losses, Method
 
@@ -13,7 +15,13 @@ def combine(members: Sequence[Method]) -> Method:
 
     Returns:
       A Method whose teacher is the tuple of the members' teachers.
+
+    Raises:
+      ValueError: several members have an order of the samples.
     """
+    orders = [member.order for member in members if member.order]
+    if len(orders) > 1:
+        raise ValueError("name joins methods that each need an order of the samples of their own; keep one")
 
     def init(network):
         return tuple(member.init(network) for member in members)
@@ -21,8 +29,10 @@ def combine(members: Sequence[Method]) -> Method:
     def signal(teachers, batch, key):
         return tuple(member.signal(teacher, batch, key) for member, teacher in zip(members, teachers, strict=True))
 
-    def loss(logits_BxC, labels_B, signals):
-        parts = [member.loss(logits_BxC, labels_B, said) for member, said in zip(members, signals, strict=True)]
+    def loss(logits_BxC, labels_B, signals, *maps):
+        parts = [
+            member.loss(logits_BxC, labels_B, said, *(maps if member.maps else ())) for member, said in zip(members, signals, strict=True)
+        ]
         ce = parts[0].ce
         return Losses(loss=ce + sum(part.loss - ce for part in parts), ce=ce, teacher=sum(part.teacher for part in parts))
 
@@ -35,6 +45,10 @@ def combine(members: Sequence[Method]) -> Method:
             for member, teacher in zip(members, teachers, strict=True)
         )
 
+    def follow(teachers, network):
+        pairs = zip(members, teachers, strict=True)
+        return tuple(member.follow(teacher, network) if member.follow else teacher for member, teacher in pairs)
+
     observers = [member for member in members if member.observe]
     return Method(
         signal,
@@ -44,4 +58,33 @@ def combine(members: Sequence[Method]) -> Method:
         observe=observe if observers else None,
         observes="clean" if any(member.observes == "clean" for member in observers) else "step",
         by_sample=tuple(member.by_sample for member in members),
+        follow=follow if any(member.follow for member in members) else None,
+        order=orders[0] if orders else None,
+        maps=any(member.maps for member in members),
+        forwards=lambda epoch: sum(member.forwards(epoch) for member in members),  # more than needed if members share networks
+    )
+
+
+def warmed_up(method: Method, epochs: int) -> Method:
+    """A method without an `end_epoch` of its own whose teacher's term grows linearly, reaching its weight in the epoch `epochs`.
+
+    Its teacher is a pair: the method's own, and the factor of the current epoch.
+    """
+
+    def factor_of(epoch):
+        return min(1.0, epoch / epochs)
+
+    def signal(pair, batch, key):
+        return method.signal(pair[0], batch, key), pair[1]
+
+    def loss(logits_BxC, labels_B, pair):
+        parts = method.loss(logits_BxC, labels_B, pair[0])
+        taught = pair[1] * parts.teacher
+        return parts._replace(loss=parts.loss - parts.teacher + taught, teacher=taught)
+
+    return method._replace(
+        signal=signal,
+        loss=loss,
+        init=lambda network: (method.init(network), jnp.float32(factor_of(1))),
+        end_epoch=lambda pair, network, epochs_done: (pair[0], jnp.full_like(pair[1], factor_of(epochs_done + 1))),
     )

@@ -12,6 +12,7 @@ b_i = 1 in plain DGKD. Stochastic DGKD redraws b_i for each minibatch: from Bern
 AAAI 2020, arXiv 1902.03393) the next larger network.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -37,6 +38,9 @@ def densely_guided(
     survival: float = 1.0,
     drop: int = 0,
     teacher_may_drop: bool = True,
+    loss: str = "kl",
+    loss_weights: Sequence[float] = (),
+    standardize: bool = False,
 ) -> Method:
     """A student of several frozen guides of any architecture, the largest first.
 
@@ -52,6 +56,7 @@ def densely_guided(
       survival: p, in [0, 1]: the probability that a guide teaches a minibatch; the paper's best is 0.75. 1 drops no guide this way.
       drop: number of guides to drop from each minibatch, instead of `survival`; the code's default is 1. 0 for none.
       teacher_may_drop: whether guide 0 may be dropped. True as in the abstract and the code; in the paper's formula it always teaches.
+      loss: this, loss_weights and standardize choose another loss in the place of T^2 * KL, for every guide: see `losses.from_teacher`.
 
     Returns:
       A Method that uses `Batch.teachers`; it has no teacher of its own. If all guides are dropped, only the weighted cross-entropy remains:
@@ -64,11 +69,11 @@ def densely_guided(
         raise ValueError(f"num_teachers is {num_teachers}; densely_guided takes one guide or more")
     check_choice("form", form, ("paper", "code"))
     check_range("weight_teacher", weight_teacher, 0, 1)
-    check_range("temperature", temperature, 0.01, 100)
     check_range("survival", survival, 0, 1)
     check_range("drop", drop, 0, num_teachers if teacher_may_drop else num_teachers - 1)
     if drop and survival < 1:
         raise ValueError(f"drop is {drop} and survival {survival}; choose one: drop=0 or survival=1")
+    from_guide = losses.from_teacher(loss, temperature, loss_weights, standardize)
     is_stochastic = bool(drop) or survival < 1
 
     def signal(teacher, batch, key):
@@ -80,16 +85,18 @@ def densely_guided(
         shape = jax.eval_shape(guide)
         return jax.lax.cond(weight > 0, guide, lambda: jnp.zeros(shape.shape, shape.dtype)) if is_stochastic else guide()
 
-    def loss(logits_BxC, labels_B, guidance):
+    def total(logits_BxC, labels_B, guidance):
         ce = losses.cross_entropy(logits_BxC, labels_B)
-        kd_G = losses.distillation(guidance.logits_GxBxC, logits_BxC, temperature)
+        kd_G = from_guide(guidance.logits_GxBxC, logits_BxC, labels_B)
         if form == "code":
             kd_G /= logits_BxC.shape[-1]
         weight_ce = (1 - weight_teacher) * (num_teachers if form == "paper" else 1)
         taught = weight_teacher * (guidance.weights_G * kd_G).sum()
         return Losses(loss=weight_ce * ce + taught, ce=ce, teacher=taught)
 
-    return Method(signal, loss)
+    drawn = num_teachers if teacher_may_drop else num_teachers - 1
+    expected = num_teachers - drop - (1 - survival) * drawn
+    return Method(signal, total, forwards=lambda epoch: expected)
 
 
 def draw_survivors(key: jax.Array, guides: int, survival: float, drop: int, teacher_may_drop: bool) -> jax.Array:

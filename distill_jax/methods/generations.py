@@ -11,11 +11,14 @@ teacher's signal. eta = 1 gives born-again networks (Furlanello et al., arXiv 18
 of Hinton et al. (arXiv 1503.02531).
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
 from distill_jax import losses
 from distill_jax.fields import check_choice, check_range
 from distill_jax.methods.base import Losses, Method
+from distill_jax.methods.combined import warmed_up
 
 REGULARIZERS = ("top_score_difference", "label_smoothing", "confidence_penalty")
 
@@ -59,33 +62,50 @@ def patriarch(num_classes: int, regularizer: str = "top_score_difference", eta: 
     return Method(signal=lambda teacher, batch, key: None, loss=loss)
 
 
-def distillation(num_teachers: int = 1, weight_ce: float = 0.6, temperature: float = 1.0) -> Method:
+def distillation(
+    num_teachers: int = 1,
+    weight_ce: float = 0.6,
+    temperature: float = 1.0,
+    loss: str = "kl",
+    loss_weights: Sequence[float] = (),
+    standardize: bool = False,
+    weight_teacher: float = -1.0,
+    warmup_epochs: int = 0,
+) -> Method:
     """A student of one frozen network: weight_ce * CE + (1 - weight_ce) * T^2 * KL( softmax(teacher / T) || softmax(student / T) ).
 
     Args:
       num_teachers: 1.
-      weight_ce: lambda, in [0, 1].
+      weight_ce: lambda; in [0, 1] unless weight_teacher is given.
       temperature: T > 0, softens both; 1 in the generations paper; 4 is usual for a large teacher and a small student.
+      loss: this, loss_weights and standardize choose another loss in the place of T^2 * KL: see `losses.from_teacher`.
+      weight_teacher: the weight of the teacher's term; -1 for 1 - weight_ce.
+      warmup_epochs: the teacher's term grows linearly over this many epochs, reaching its weight in the last of them; 20 in DKD.
 
     Returns:
-      A Method that uses `Batch.teachers`; it has no teacher of its own.
+      A Method that uses `Batch.teachers`; it has no teacher of its own but, with a warm-up, the current factor.
 
     Raises:
       ValueError: an argument is out of range.
     """
     if num_teachers != 1:
         raise ValueError(f"num_teachers is {num_teachers}; distillation takes one")
-    check_range("weight_ce", weight_ce, 0, 1)
-    check_range("temperature", temperature, 0.01, 100)
+    is_free = weight_teacher != -1
+    check_range("weight_ce", weight_ce, 0, *([] if is_free else [1]))
+    check_range("weight_teacher", weight_teacher if is_free else 0, 0)
+    check_range("warmup_epochs", warmup_epochs, 0)
+    weight = weight_teacher if is_free else 1 - weight_ce
+    from_teacher = losses.from_teacher(loss, temperature, loss_weights, standardize)
 
     def signal(teacher, batch, key):
         del teacher, key
         (teacher_logits,) = batch.teachers
         return teacher_logits()
 
-    def loss(logits_BxC, labels_B, teacher_logits_BxC):
+    def total(logits_BxC, labels_B, teacher_logits_BxC):
         ce = losses.cross_entropy(logits_BxC, labels_B)
-        taught = (1 - weight_ce) * losses.distillation(teacher_logits_BxC, logits_BxC, temperature)
+        taught = weight * from_teacher(teacher_logits_BxC, logits_BxC, labels_B)
         return Losses(loss=weight_ce * ce + taught, ce=ce, teacher=taught)
 
-    return Method(signal, loss)
+    method = Method(signal, total, forwards=lambda epoch: 1.0)
+    return warmed_up(method, warmup_epochs) if warmup_epochs else method

@@ -25,6 +25,15 @@ from distill_jax.methods.base import Losses, Method
 ROW_MULTIPLE = 1024  # tables are padded to a multiple of this, to split evenly over, and move between, any usual number of devices
 
 
+UPDATE = {"mode": "promise_in_bounds", "unique_indices": True}  # options of a scatter by ids
+
+
+def table_rows(num_examples: int, num_devices: int) -> int:
+    """The number of rows of a table with one row per sample, which is split over the devices."""
+    multiple = math.lcm(ROW_MULTIPLE, num_devices)
+    return -(-num_examples // multiple) * multiple
+
+
 class SampleTable(struct.PyTreeNode):
     """Logits by sample id. Rows beyond the training set stay unused."""
 
@@ -45,16 +54,15 @@ class SampleSignal(struct.PyTreeNode):
 
 def write_rows(table: SampleTable, ids_B: jax.Array, logits_BxC: jax.Array) -> SampleTable:
     """Stores the network's logits for a batch; no id may occur twice in `ids_B`."""
-    options = {"mode": "promise_in_bounds", "unique_indices": True}
     return table.replace(
-        short=table.short.at[ids_B].set(logits_BxC.astype(table.short.dtype), **options),
-        has_short=table.has_short.at[ids_B].set(True, **options),
+        short=table.short.at[ids_B].set(logits_BxC.astype(table.short.dtype), **UPDATE),
+        has_short=table.has_short.at[ids_B].set(True, **UPDATE),
     )
 
 
 def read_rows(table: SampleTable, ids_B: jax.Array) -> SampleSignal:
     """Reads the rows of a batch, in float32."""
-    rows = jax.tree.map(lambda column: column.at[ids_B].get(mode="promise_in_bounds", unique_indices=True), table)
+    rows = jax.tree.map(lambda column: column.at[ids_B].get(**UPDATE), table)
     return SampleSignal(rows.short.astype(jnp.float32), rows.long.astype(jnp.float32), rows.has_short, rows.has_long)
 
 
@@ -106,8 +114,7 @@ def long_short_term(
         )
     check_choice("view", view, ("training", "clean"))
     check_choice("table_dtype", table_dtype, ("float32", "bfloat16"))
-    multiple = math.lcm(ROW_MULTIPLE, num_devices)
-    rows = -(-num_examples // multiple) * multiple
+    rows = table_rows(num_examples, num_devices)
 
     def init(network):
         del network

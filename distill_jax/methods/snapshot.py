@@ -61,4 +61,4 @@ def snapshot_distillation(
     def end_epoch(teacher, network, epochs_done):
         return jax.tree.map(jnp.copy, network) if epochs_done in cycle_ends[:-1] else teacher
 
-    return Method(signal, loss, end_epoch=end_epoch, predict=apply)
+    return Method(signal, loss, end_epoch=end_epoch, predict=apply, forwards=lambda epoch: float(epoch > cycle_ends[0]))

@@ -25,6 +25,9 @@ def stages(
     drop: int = 0,
     teacher_may_drop: bool = True,
     guide_logits: str = "forward",
+    loss: str = "kl",
+    loss_weights: Sequence[float] = (),
+    standardize: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """The runs of a path from the teacher down to the student: the overrides of each, by name.
 
@@ -40,6 +43,7 @@ def stages(
       form: this and the remaining arguments are as in `methods.densely_guided`. survival, drop and teacher_may_drop apply only to the
         variant "stochastic", whose assistants are those of DGKD, as in the paper.
       guide_logits: "forward", or "table": see methods.options.
+      loss: between guides and student; this, loss_weights and standardize are as in `methods.densely_guided`.
 
     Raises:
       ValueError: an option is out of range.
@@ -50,7 +54,8 @@ def stages(
         raise ValueError(f"compare is (); choose from {', '.join(VARIANTS)}")
     for variant in compare:
         check_choice("compare", variant, VARIANTS)
-    taught = {"form": form, "weight_teacher": weight_teacher, "temperature": temperature}
+    other = {"loss": loss, "loss_weights": tuple(loss_weights), "standardize": standardize}
+    taught = {"form": form, "weight_teacher": weight_teacher, "temperature": temperature} | other
     draw = {"survival": survival, "drop": drop, "teacher_may_drop": teacher_may_drop}
     methods.densely_guided(len(path) - 1, **taught, **draw)  # checks them before anything is trained
     check_choice("guide_logits", guide_logits, methods.GUIDE_LOGITS)

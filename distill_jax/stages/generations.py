@@ -19,6 +19,9 @@ def stages(
     weight_ce: Sequence[float] = (0.6,),
     temperature: float = 1.0,
     inherit: bool = False,
+    loss: str = "kl",
+    loss_weights: Sequence[float] = (),
+    standardize: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """The runs of a family of generations: the overrides of each, by name.
 
@@ -32,6 +35,7 @@ def stages(
       weight_ce: weight of the cross-entropy in the students' losses: one for all, or one per student.
       temperature: of teacher and student.
       inherit: start each student from its teacher's weights instead of new ones.
+      loss: between teacher and student; this, loss_weights and standardize are as in `methods.distillation`.
 
     Raises:
       ValueError: an option is out of range.
@@ -43,9 +47,10 @@ def stages(
     first = {"regularizer": regularizer, "eta": eta, "k": k}
     check_range("k", k, 2)
     methods.patriarch(num_classes=k, **first)  # checks everything that does not depend on the data
+    other = {"loss": loss, "loss_weights": tuple(loss_weights), "standardize": standardize}
     runs = {"generation_0": {"method": {"name": "patriarch"} | first}}
     for m, weight in enumerate(weights, start=1):
-        student = {"weight_ce": weight, "temperature": temperature}
+        student = {"weight_ce": weight, "temperature": temperature} | other
         methods.distillation(**student)
         teacher = f"stage:generation_{m - 1}"
         runs[f"generation_{m}"] = {

@@ -1,0 +1,56 @@
+"""Methods with one network side by side on CIFAR-100, at a size for a CPU: 10,000 balanced images at 16x16, ResNet-20, 60 epochs.
+
+    python -m distill_jax.compare configs/comparison_cifar100.py --workdir=runs/comparison --config.data.dir=DIR
+
+At this size the network over-fits, so that a method which fights over-fitting can show it. The validation images of the tries are taken
+out of the 50,000 training images before the 10,000 are chosen. Every arm tries the same three weight decays; its method's own options are
+the paper's, or else this repository's defaults. The generations take three times the steps of the others, and tf_kd_self twice as many.
+"""
+
+from configs import common
+from configs.lstsd_cifar100 import lstsd_fields
+from configs.tolerant_cifar100 import generations
+
+DECAYS = [{"optimizer": {"weight_decay": decay}} for decay in (1e-4, 5e-4, 1e-3)]
+
+
+def get_config():
+    config = common.get_config()
+    config.seeds = 5
+    config.epochs = 60
+    config.eval_every = 20
+    config.data.train_examples = 10_000
+    config.data.validation_examples = 5_000
+    config.data.downsample = 2
+    config.data.crop_padding = 2  # half of the usual 4, like the images
+    config.model.name = "resnet20"
+    return config
+
+
+def get_arms():
+    return {name: (changes, DECAYS) for name, changes in one_network().items()}
+
+
+def one_network():
+    table = {name: value for name, value in lstsd_fields().items() if name != "name"}
+    students = {name: value for name, value in generations().items() if name != "weight_ce"} | {"generations": 2}
+    cycles = {"cycles": 2}
+    return {
+        "cosine": {},
+        "cycles": {"schedule": cycles},
+        "sd_t2": {"schedule": cycles, "method": {"name": "snapshot", "temperature": 2.0}},
+        "label_smoothing": {"method": {"name": "supervised", "label_smoothing": 0.1}},
+        "lstsd": {"method": {"name": "long_short_term"} | table},
+        "sd_t3": {"schedule": cycles, "method": {"name": "snapshot", "temperature": 3.0}},
+        "sd_symmetric": {"schedule": cycles, "method": {"name": "snapshot", "temperature": 4.0, "symmetric": True}},
+        "sd_lstsd": {"schedule": cycles, "method": {"name": "snapshot+long_short_term", "long_short_term": table}},
+        "step": {"schedule": {"name": "step"}},
+        "ps_kd": {"method": {"name": "ps_kd"}},
+        "dlb": {"method": {"name": "dlb"}},
+        "cs_kd": {"method": {"name": "cs_kd"}},
+        "tf_kd": {"method": {"name": "tf_kd"}},
+        "ema_teacher": {"method": {"name": "ema_teacher"}},
+        "tf_kd_self": {"method": {"name": "distillation", "weight_ce": 0.5, "temperature": 4.0}, "teachers": ("arm:cosine",)},
+        "generations_strict": {"stages": students | {"eta": 1.0}},
+        "generations_tolerant": {"stages": students},
+    }

@@ -1,0 +1,194 @@
+"""Comparisons: what is tuned, chosen, trained and shown."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import ROOT, Crash, act_at, crash, make_config
+
+from configs import comparison_cifar100, comparison_digits, comparison_teachers_cifar100, comparison_text
+from distill_jax import checks, command_line, compare, loop, report, stages, study
+from distill_jax.compare import Arm, Comparison
+from distill_jax.errors import UserError
+from distill_jax.files import read_json
+
+RATES = [{"optimizer": {"learning_rate": rate}} for rate in (1e-4, 0.05)]
+ARMS = {
+    "cosine": Arm({}, RATES),
+    "born_again": Arm({"method": {"name": "distillation"}, "teachers": ("arm:cosine",)}, RATES),
+}
+FAMILY = Arm({"stages": {"name": "generations", "generations": 1}}, RATES)
+
+
+def tiny(**fields):
+    """100 digits, an epoch of 5 steps, two final seeds."""
+    own = {"epochs": 1, "seeds": 2, "batch_size": 20, "schedule__cycles": 1, "model__name": "plain2_cifar10", "eval_every": 2}
+    return make_config(**own | {"method": {"name": "supervised"}, "data__train_examples": 100, "data__validation_examples": 50} | fields)
+
+
+def joined(path):
+    return path.read_text().replace("\\\n", " ")
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    root = tmp_path_factory.mktemp("compared")
+    compare.compare(tiny(), ARMS, root)
+    return root
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The folders that are trained from here on."""
+    folders, train = [], loop.train
+    monkeypatch.setattr(loop, "train", lambda exp, seed, folder: folders.append(folder) or train(exp, seed, folder))
+    return folders
+
+
+def test_tries_see_validation_and_finals_the_test_set(compared):
+    for name in ARMS:
+        tries = [read_json(compared / name / f"try_{attempt}" / "summary.json") for attempt in (0, 1)]
+        assert [run["seed"] for run in tries] == [0, 0] and all(run["evaluated_on"] == "validation" for run in tries)
+        accuracies = [run["validation_accuracy"] for run in tries]
+        final = read_json(compared / name / "final" / "config.json")
+        assert final["optimizer"]["learning_rate"] == (1e-4, 0.05)[int(np.argmax(accuracies))]
+        summary = read_json(compared / name / "final" / "summary.json")
+        assert summary["seeds"] == [1, 2] and summary["evaluated_on"] == "test" and final["data"]["validation_examples"] == 0
+
+
+def test_a_taught_try_has_a_teacher_that_has_not_seen_the_validation_set(compared):
+    best = compare.best_try(Comparison(tiny(), ARMS, compared), "cosine")
+    teacher_of_tries = read_json(compared / "born_again" / "try_0" / "config.json")["teachers"]
+    teacher_of_finals = read_json(compared / "born_again" / "final" / "config.json")["teachers"]
+    assert teacher_of_tries == [str(compared / "cosine" / f"try_{best}")]
+    assert teacher_of_finals == [str(compared / "cosine" / "final" / "seed_1")]
+
+
+def test_the_table_has_paired_differences_and_the_whole_cost(compared):
+    ours, theirs = (
+        np.array([run["test_accuracy"] for run in read_json(compared / name / "final" / "summary.json")["runs"]])
+        for name in ("born_again", "cosine")
+    )
+    difference = 100 * (ours - theirs)
+    (shown, computed), (_, tries) = report.study_tables(compared / "study")
+    assert shown == computed
+    cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in computed.splitlines()}
+    header = cells.pop("arm")
+    row = dict(zip(header, cells["born_again"], strict=True))
+    assert row["difference to cosine"] == f"{difference.mean():.2f} ± {difference.std(ddof=1) / 2**0.5:.2f}"
+    assert row["test accuracy, %"] == f"{100 * ours.mean():.2f} ± {100 * ours.std(ddof=1):.2f}"
+    assert (row["seeds"], row["steps"], row["forward passes"]) == ("2", "10", "300"), "with the teacher's 5 and 100"
+    assert (cells["cosine"][4], cells["cosine"][-2:]) == ("-", ["5", "100"])
+    assert tries.count("(chosen)") == 2 and "cosine: optimizer.learning_rate=0.05" in tries
+
+
+def test_an_arm_that_teaches_twice_is_paid_once():
+    """DGKD's teacher also taught its assistant."""
+    arms = {name: Arm(*arm) for name, arm in comparison_teachers_cifar100.get_arms().items()}
+    assert compare.with_teachers(arms, "dgkd") == {"dgkd", "assistant", "teacher"}
+    assert compare.with_teachers(arms, "takd") == {"takd", "assistant", "teacher"}
+
+
+def test_again_nothing_is_trained_and_a_new_arm_or_seed_alone(compared, trained):
+    compare.compare(tiny(), ARMS, compared)
+    assert not trained
+    arms = ARMS | {"generations": FAMILY}
+    compare.compare(tiny(), arms, compared, ["generations"])
+    assert {folder.relative_to(compared).parts[0] for folder in trained} == {"generations"} and len(trained) == 2 * (2 + 2)
+    assert "| generations | 2 |" in (compared / "study" / "README.md").read_text().replace(" ± ", "±")
+    trained.clear()
+    compare.compare(tiny(seeds=3), ARMS, compared)
+    assert [folder.relative_to(compared).as_posix() for folder in trained] == ["cosine/final/seed_3", "born_again/final/seed_3"]
+
+
+def test_a_crash_changes_nothing_in_the_end(compared, tmp_path):
+    run, seen = study.run, []
+
+    def crash_in_the_fourth(exp, job):
+        seen.append(job)
+        return run(act_at(exp, 3, crash) if len(seen) == 4 else exp, job)
+
+    arms = {"cosine": ARMS["cosine"]}
+    with pytest.raises(Crash), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "run", crash_in_the_fourth)
+        compare.compare(tiny(), arms, tmp_path)
+    assert not (tmp_path / "study").exists()
+    compare.compare(tiny(), arms, tmp_path)
+    runs = [read_json(root / "cosine" / "final" / "summary.json")["runs"][:2] for root in (tmp_path, compared)]
+    assert [run["params_sha256"] for run in runs[0]] == [run["params_sha256"] for run in runs[1]]
+
+
+@pytest.mark.parametrize(
+    ("arms", "fields", "message"),
+    [
+        ({"a": Arm({"epoch": 3}, RATES)}, {}, "arm a: epoch is not a config field; did you mean 'epochs'?"),
+        ({"a": Arm({}, [*RATES, {"method": {"name": "snapshot"}}])}, {}, "arm a: schedule.cycles: cycle_ends"),
+        ({"a": Arm({"method": {"name": "cs_kd", "wieght": 1.0}}, RATES)}, {}, "arm a: method.wieght is not an option of method 'cs_kd'"),
+        ({"a": Arm({"teachers": ("arm:b",)}, RATES)}, {}, "arm a: arm:b is not an earlier arm; earlier arms: none"),
+        (ARMS, {"seeds": 1}, "seeds is 1; a comparison takes two or more"),
+        (ARMS, {"data__validation_examples": 0}, "data.validation_examples is 0; choosing among tries takes a validation set"),
+    ],
+)
+def test_bad_arms_are_refused_before_anything_is_trained(arms, fields, message, tmp_path):
+    with pytest.raises(UserError) as raised:
+        compare.compare(tiny(**fields), arms, tmp_path)
+    assert str(raised.value).startswith(message) and "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ("{}", "has no function get_arms"),
+        ("{'a': 1 / 0}", "arms.py: ZeroDivisionError in .*arms.py:2: division by zero"),
+        ("{'a': {}}", "arm a must be a pair"),
+        ("{'study': ({}, [{}])}", "'study' cannot be an arm's folder"),
+        ("{'a/b': ({}, [{}])}", "'a/b' cannot be an arm's folder"),
+        ("{'a': ({}, [{}]), 'b': ({}, [])}", r"must have the same number of tries, at least one; they have {'a': 1, 'b': 0}"),
+    ],
+)
+def test_bad_files_are_refused(arms, message, tmp_path):
+    (tmp_path / "arms.py").write_text(f"def get_arms():\n    return {arms}\n")
+    with pytest.raises(UserError, match=message):
+        compare.read_arms(str(tmp_path / "arms.py"))
+
+
+@pytest.mark.parametrize("source", [comparison_cifar100, comparison_digits, comparison_teachers_cifar100, comparison_text])
+def test_the_configs_arms_fit_their_config(source):
+    arms = compare.read_arms(source.__file__)
+    for name in arms:
+        config = compare.changed(Comparison(source.get_config(), arms, ROOT), name, 0, {"seeds": 1}, "tuning")
+        checks.check(config)
+        assert stages.expand(config)
+
+
+PATHS = [ROOT / "README.md", ROOT / "configs" / "README.md", *sorted((ROOT / "configs").glob("*.py")), ROOT / "distill_jax" / "compare.py"]
+COMMANDS = [
+    found for path in PATHS for found in re.findall(r"python -m distill_jax.compare (configs/.*?)(?:  +#|$)", joined(path), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_understood(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options, overrides = compare.parse(shlex.split(command))
+    config, _ = command_line.read_config([f"--config={options.config}", *overrides], "train", options.workdir)
+    checks.check(config)
+    assert set(options.arms.split(",")) - {""} <= set(compare.read_arms(options.config))
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 8
+
+
+def test_on_the_command_line(tmp_path):
+    command = [sys.executable, "-m", "distill_jax.compare", "configs/comparison_digits.py", f"--workdir={tmp_path}/run"]
+    done = subprocess.run([*command, "--config.seeds=2", "--arms=cosine,cosin"], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: --arms: there is no arm 'cosin'; there are cosine, sd, born_again; did you mean 'cosine'?\n",
+    )
+    assert not list(tmp_path.iterdir())
