@@ -134,3 +134,13 @@ def test_seeds_are_the_studys_whatever_a_stage_has(finished_family, tmp_path):
     summary = workdir.load_summary(finished_family[0] / "generation_0")
     assert study.conclude(prepared, [summary | {"seed": job.config.seed} for job in prepared.jobs])["seeds"] == [3, 4]
     assert trained.below(tmp_path) == [tmp_path / "seed_3", tmp_path / "seed_4"]
+
+
+@pytest.mark.parametrize("family", [{"name": "generations"}, {"name": "densely_guided", "path": ("plain4", "plain2"), "compare": ("kd",)}])
+def test_families_pass_the_loss_on_to_their_students(family):
+    other = {"loss": "dkd", "loss_weights": (1.0, 2.0), "standardize": True}
+    first, *students = stages.expand(with_fields(family_config(), stages=ConfigDict(family | other))).values()
+    assert "loss" not in first.method and students
+    assert all(dict(student.method.items()).items() >= other.items() for student in students)
+    with pytest.raises(ValueError, match="^loss is 'dkt'; known: kl, dkd, dist"):
+        stages.expand(with_fields(family_config(), stages=ConfigDict(family | {"loss": "dkt"})))
