@@ -44,7 +44,7 @@ def compared(tmp_path_factory):
 def trained(monkeypatch):
     """The folders that are trained from here on."""
     folders, train = [], loop.train
-    monkeypatch.setattr(loop, "train", lambda exp, seed, folder: folders.append(folder) or train(exp, seed, folder))
+    monkeypatch.setattr(loop, "train", lambda exp, seed, folder, *rest: folders.append(folder) or train(exp, seed, folder, *rest))
     return folders
 
 
@@ -107,9 +107,9 @@ def test_again_nothing_is_trained_and_a_new_arm_or_seed_alone(compared, trained)
 def test_a_crash_changes_nothing_in_the_end(compared, tmp_path):
     run, seen = study.run, []
 
-    def crash_in_the_fourth(exp, job):
+    def crash_in_the_fourth(exp, job, *rest):
         seen.append(job)
-        return run(act_at(exp, 3, crash) if len(seen) == 4 else exp, job)
+        return run(act_at(exp, 3, crash) if len(seen) == 4 else exp, job, *rest)
 
     arms = {"cosine": ARMS["cosine"]}
     with pytest.raises(Crash), pytest.MonkeyPatch.context() as patch:

@@ -160,3 +160,13 @@ def test_guides_from_a_table_are_one_program_whatever_their_networks(tmp_path, s
     experiments = study.prepare(config, tmp_path).experiments
     assert (experiments["c"].train_step is experiments["d"].train_step) == (source == "table")
     assert [experiments[stage].teachers[0].model["name"] for stage in "cd"] == ["small_cnn", "plain2_cifar10"]
+
+
+@pytest.mark.parametrize("family", [{"name": "generations"}, {"name": "densely_guided", "path": ("plain4", "plain2"), "compare": ("kd",)}])
+def test_families_pass_the_loss_on_to_their_students(family):
+    other = {"loss": "dkd", "loss_weights": (1.0, 2.0), "standardize": True}
+    first, *students = stages.expand(with_fields(family_config(), stages=ConfigDict(family | other))).values()
+    assert "loss" not in first.method and students
+    assert all(dict(student.method.items()).items() >= other.items() for student in students)
+    with pytest.raises(ValueError, match="^loss is 'dkt'; known: kl, dkd, dist"):
+        stages.expand(with_fields(family_config(), stages=ConfigDict(family | {"loss": "dkt"})))
