@@ -22,29 +22,27 @@ def traced(exp: Experiment, steps: int, folder: pathlib.Path) -> Iterator[Experi
     if not steps or not processes.is_first():
         yield exp
         return
-    numbers, tracing = itertools.count(), False
+    numbers, traced_steps = itertools.count(), []
 
     def train_step(*arguments):
-        nonlocal tracing
         number = next(numbers)
         if number == WARM_UP:
             jax.profiler.start_trace(folder / "profile")
-            tracing = True
         with jax.profiler.StepTraceAnnotation("train_step", step_num=number):
             result = exp.train_step(*arguments)
-        if number == WARM_UP + steps - 1:
-            stop(result)
+        if WARM_UP <= number < WARM_UP + steps:
+            traced_steps.append(number)
+            if len(traced_steps) == steps:
+                stop(result)
         return result
 
     def stop(result=None):
-        nonlocal tracing
         jax.block_until_ready(result)
         jax.profiler.stop_trace()
-        tracing = False
-        logs.say(f"trace of {steps} steps: pip install xprof; tensorboard --logdir={folder}")
+        logs.say(f"trace of {len(traced_steps)} steps: pip install xprof; tensorboard --logdir={folder}")
 
     try:
         yield exp._replace(train_step=train_step)
     finally:
-        if tracing:
+        if 0 < len(traced_steps) < steps:
             stop()

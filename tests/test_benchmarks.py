@@ -21,8 +21,8 @@ def speeds(monkeypatch, model, *options):
 
 
 def test_every_methods_step_is_timed(monkeypatch):
-    measured = speeds(monkeypatch, "plain2_cifar10", "--guides=1")
-    methods = ["supervised", "SD, cycle 1", "SD, cycle >= 2", "LSTSD", "DGKD, guides: 1, forward", "DGKD, guides: 1, table"]
+    measured = speeds(monkeypatch, "plain2_cifar10")
+    methods = ["supervised", "SD, cycle 1", "SD, cycle >= 2", "LSTSD"]
     assert list(measured) == methods
     assert min(measured.values()) > 0
 

@@ -226,14 +226,13 @@ def test_seeds_share_one_compilation(finished, tmp_path, monkeypatch):
     assert [run["test_accuracy"] for run in result["runs"]] == accuracies
 
 
-@pytest.mark.parametrize("steps", [3, 1000])
-def test_a_trace_of_some_steps(finished, exp, tmp_path, capsys, steps):
-    """A run that has fewer steps is traced until its end."""
+def test_a_trace_of_some_steps(finished, exp, tmp_path, capsys):
+    """A run that has fewer steps, as here, is traced until its end."""
     job = study.Job("", 0, tmp_path, make_config())
-    assert study.run(exp, job, profile=steps)["params_sha256"] == finished[1]["params_sha256"]
+    assert study.run(exp, job, profile=100)["params_sha256"] == finished[1]["params_sha256"]
     (trace,) = tmp_path.glob("profile/plugins/profile/*/*.xplane.pb")
     assert b"train_step" in trace.read_bytes()
-    assert f"trace of {steps} steps: pip install xprof; tensorboard --logdir={tmp_path}" in capsys.readouterr().out
+    assert f"trace of 15 steps: pip install xprof; tensorboard --logdir={tmp_path}" in capsys.readouterr().out
 
 
 def test_evaluation_of_a_checkpoint(finished):
