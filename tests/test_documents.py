@@ -80,6 +80,11 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text()) < 8000
 
 
+def test_what_a_step_does_is_read_in_four_short_files():
+    files = ("run.py", "distill_jax/loop.py", "distill_jax/step.py", "distill_jax/methods/snapshot.py")
+    assert sum(len((ROOT / name).read_text().splitlines()) for name in files) < 250
+
+
 def test_links_lead_somewhere():
     for path in DOCUMENTS:
         for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):

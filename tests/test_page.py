@@ -18,7 +18,7 @@ from helpers import ROOT, refused, write, write_run
 from distill_jax import report, results
 from distill_jax.page import comparisons, document, drawing, export, overview, plots, predicted
 
-STUDIES = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
+STUDIES = sorted(path.parent for path in (ROOT / "results").glob("*/runs.csv"))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 

@@ -14,7 +14,7 @@ from distill_jax import archive, collect, report, results
 from distill_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
-STUDIES = sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())
+STUDIES = sorted(path.parent for path in (ROOT / "results").glob("*/runs.csv"))
 
 
 def write_family(folder, seed=0):
