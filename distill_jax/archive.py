@@ -37,8 +37,7 @@ class Run(NamedTuple):
 
 def write_study(study: pathlib.Path, runs: Sequence[Run], curves: dict[tuple, Curve]) -> None:
     """Writes config.json, runs.csv and curves.csv.gz; numbers keep every digit."""
-    first = runs[0].config
-    shared = {name: value for name, value in first.items() if all(name in run.config and run.config[name] == value for run in runs)}
+    shared = shared_config(runs)
     study.mkdir(parents=True, exist_ok=True)
     (study / "config.json").write_text(json.dumps(nest(shared), indent=2) + "\n")
     rows = []
@@ -49,6 +48,12 @@ def write_study(study: pathlib.Path, runs: Sequence[Run], curves: dict[tuple, Cu
     lines = [key_columns(key) | line for key, curve in curves.items() for line in curve]
     packed = gzip.compress(to_csv(lines, KEYS).encode(), mtime=0)  # the same bytes for the same content
     (study / "curves.csv.gz").write_bytes(packed)
+
+
+def shared_config(runs: Sequence[Run]) -> dict[str, Any]:
+    """The fields, flat, that have the same value in all runs."""
+    first = runs[0].config
+    return {name: value for name, value in first.items() if all(name in run.config and run.config[name] == value for run in runs)}
 
 
 def read_runs(study: pathlib.Path) -> list[Run]:

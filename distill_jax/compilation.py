@@ -41,9 +41,10 @@ def user_cache() -> pathlib.Path:
 
 def processor() -> str:
     """A name for what programs are compiled for: computers of several kinds may share the folder, and some lack others' instructions."""
-    path = pathlib.Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    features, path = "", pathlib.Path("/proc/cpuinfo")
+    if path.exists():
+        with path.open() as file:  # it has a section for each core; the first one does
+            features = next((line.rstrip("\n") for line in file if line.startswith(("flags", "Features"))), "")
     return hashlib.sha256(f"{os.uname().machine} {features}".encode()).hexdigest()[:8]
 
 

@@ -19,13 +19,8 @@ DIVERGED = (
     "the checkpoints are from before that. Training diverged: try a lower optimizer.learning_rate, or check the weights and "
     "temperatures of the loss (method.*), in a new --workdir"
 )
-
-
-PROGRAMS = {
-    "init_network": "the initialisation",
-    "train_step": "the train step",
-    "predict_batch": "the evaluation",
-}  # by their functions' names
+# By the names of their functions.
+PROGRAMS = {"init_network": "the initialisation", "train_step": "the train step", "predict_batch": "the evaluation"}
 COMPILING = tuple(f"/jax/core/compile/{part}_duration" for part in ("jaxpr_trace", "jaxpr_to_mlir_module", "backend_compile"))
 MOVES_EVERY = 1.0  # seconds, the progress line
 
@@ -78,10 +73,7 @@ class RunLog:
             jax.block_until_ready(epoch_metrics)  # an epoch's first step may include compilation, so the clock starts after it
             self._clock, self._waited = (self.step, time.perf_counter()), 0.0
             self._timed = self._timed or self._clock
-        if self._pending:
-            line = self.train_line(*self._pending)
-            self._pending = None
-            self._write(line)
+        self.write_pending()
         self._move()
         if self.step % self.log_every == 0 and self.step % self.plan.steps_per_epoch:
             self._pending = (self.step, epoch_metrics)

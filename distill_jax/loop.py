@@ -29,7 +29,6 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0
     log = logs.RunLog(folder, plan, exp.config.log_every, step, steps_after)
     teacher_logits = None  # on the test set; valid until the teacher changes
 
-    logs.show_progress(f"compiling the train step of {exp.config.model.name} ...")
     with processes.preemption() as asked_to_stop, contextlib.closing(log):
         for epoch in range(step // plan.steps_per_epoch + 1, plan.epochs + 1):
             first = log.step - (epoch - 1) * plan.steps_per_epoch

@@ -23,9 +23,7 @@ def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manag
         logs.say(f"resuming after step {step} of {exp.plan.steps}")
         restored, epoch_metrics = restore(exp, manager, step)
         return restored.replace(given=given), epoch_metrics, step
-    logs.show_progress("compiling the initialisation ...")
     fresh = exp.init(key).replace(given=given)
-    logs.clear_progress()
     if exp.config.initial:
         run = trained.find(trained.resolve(exp.config.initial, folder))
         fresh = fresh.replace(**trained.load_variables(run, exp.data.mesh))

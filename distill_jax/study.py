@@ -74,6 +74,7 @@ def train(config: ConfigDict, root: str | os.PathLike, profile: int = 0) -> dict
     finish_moving(config, root)
     study = prepare(config, root)
     claim(study)
+    later_steps = steps_after(study)
     summaries, shown = [], set()  # shown: stages whose parameters were printed
     for number, job in enumerate(study.jobs, start=1):
         if len(study.jobs) > 1:
@@ -82,7 +83,7 @@ def train(config: ConfigDict, root: str | os.PathLike, profile: int = 0) -> dict
             shown.add(job.stage)
             logs.say(parameter_table(study.experiments[job.stage]))
         with logs.announced_compilation():
-            summaries.append(run(study.experiments[job.stage], job, steps_after(study, number), profile))
+            summaries.append(run(study.experiments[job.stage], job, later_steps[number], profile))
         if number == len(study.jobs) or study.jobs[number].stage != job.stage:
             del study.experiments[job.stage]  # frees its compiled functions
     return conclude(study, summaries)
@@ -93,9 +94,10 @@ def parameter_table(exp: Experiment) -> str:
     return parameter_overview.get_parameter_overview(params, include_stats=False)
 
 
-def steps_after(study: Study, number: int) -> int:
-    """The steps of the unfinished runs after the first `number`."""
-    return sum(study.experiments[job.stage].plan.steps for job in study.jobs[number:] if not is_finished(job))
+def steps_after(study: Study) -> list[int]:
+    """The steps of the unfinished runs after the first n, for each n from 0."""
+    steps = [0 if is_finished(job) else study.experiments[job.stage].plan.steps for job in study.jobs]
+    return [sum(steps[number:]) for number in range(len(steps) + 1)]
 
 
 def run(exp: Experiment, job: Job, later_steps: int = 0, profile: int = 0) -> dict[str, Any]:
@@ -135,11 +137,14 @@ def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
     """
     study = prepare(config, pathlib.Path(root).expanduser(), training=False)
     jobs = [job for job in study.jobs if workdir.exists(job.folder / "checkpoints")]
+    if not jobs:
+        first = study.jobs[0].folder
+        raise UserError(f"workdir {first} has no checkpoint to evaluate; train first, with the same --config and --workdir")
     for job in study.jobs:
-        if job not in jobs and jobs:
+        if job not in jobs:
             logs.say(f"{job.folder} has no checkpoint; left out")
     runs = []
-    for job in jobs or study.jobs:
+    for job in jobs:
         result = evaluate_run(study.experiments[job.stage], job)
         runs.append(({"stage": job.stage} if job.stage else {}) | result)
     last_stage = jobs[-1].stage
@@ -153,8 +158,6 @@ def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
 
 def evaluate_run(exp: Experiment, job: Job) -> dict[str, Any]:
     """Evaluates the newest checkpoint of one run: its step and its test metrics."""
-    if not workdir.exists(job.folder / "checkpoints"):
-        raise UserError(f"workdir {job.folder} has no checkpoint to evaluate; train first, with the same --config and --workdir")
     manager = checkpoints.open_manager(job.folder / "checkpoints")
     step = checkpoints.latest_step(manager)
     if step is None:

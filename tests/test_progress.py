@@ -43,8 +43,8 @@ def test_the_time_left_is_of_all_runs(tmp_path, monkeypatch):
 
 def test_steps_of_later_runs_are_those_of_unfinished_ones(finished_family, tmp_path):
     done, fresh = (study.prepare(family_config(), folder) for folder in (finished_family[0], tmp_path))
-    assert [study.steps_after(done, number) for number in (0, 1, 2)] == [0, 0, 0]
-    assert [study.steps_after(fresh, number) for number in (0, 1, 3)] == [30, 20, 0]
+    assert [study.steps_after(done)[number] for number in (0, 1, 2)] == [0, 0, 0]
+    assert [study.steps_after(fresh)[number] for number in (0, 1, 3)] == [30, 20, 0]
 
 
 def test_compilation_is_told_and_timed(shown, capsys):

@@ -381,17 +381,6 @@ def test_a_field_that_is_new_leaves_older_workdirs_theirs(copy, finished, monkey
     assert "data.new_field is 3 there and 4 here" in refusal(study.train, config, copy)
 
 
-def nested(flat):
-    config = {}
-    for name, value in flat.items():
-        *parts, last = name.split(".")
-        part = config
-        for each in parts:
-            part = part.setdefault(each, {})
-        part[last] = value
-    return config
-
-
 @pytest.mark.parametrize(("schema", "kept"), [(1, {"name": "my_nets:Net"}), (2, {"name": "my_nets:Net", "layers": 0})])
 def test_only_the_oldest_workdirs_have_options_of_all_networks(copy, monkeypatch, schema, kept):
     """In schema 1, 0 and "" stood for defaults. Later, 0 is what the network was trained with."""
@@ -411,7 +400,7 @@ def test_only_the_oldest_workdirs_have_options_of_all_networks(copy, monkeypatch
 def test_configs_of_all_ages_are_read(tmp_path, name):
     """The configs of the studies in results/, which are older than some fields and checks."""
     for row in archive.read_runs(ROOT / "results" / name):
-        (tmp_path / "config.json").write_text(json.dumps(nested(row.config)))
+        (tmp_path / "config.json").write_text(json.dumps(archive.nest(row.config)))
         config = configuration.of_workdir(tmp_path)
         configuration.check_claim(tmp_path, config)
         assert checks.flatten(config)["data.name"] == row.config["data.name"]

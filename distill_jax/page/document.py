@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from distill_jax import report
-from distill_jax.archive import Run, nest
+from distill_jax.archive import Run, nest, shared_config
 from distill_jax.page import drawing, overview, samples, training
 from distill_jax.page.comparisons import Comparison, Line, Source, groups, some, value_of
 from distill_jax.page.plots import Plot
@@ -207,8 +207,7 @@ def difference(line: Line, baseline: Line, name: str, digits: int, factor: float
 def configuration(runs: Sequence[Run]) -> str:
     """The config that all runs share, and the fields in which they differ."""
     trained = [run for run in runs if "train_accuracy" in run.results]
-    first = trained[0].config
-    shared = {name: value for name, value in first.items() if all(run.config.get(name) == value for run in trained)}
+    shared = shared_config(trained)
     ignored = {"seed", "seeds"}
     names = dict.fromkeys(name for run in trained for name in run.config if name not in shared and name not in ignored)
     differing = {}

@@ -1,6 +1,7 @@
 """Plots of a whole comparison: results, accuracy against generation, path and cost."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from distill_jax.page.comparisons import MOST, Comparison, Line
 from distill_jax.page.plots import Panel, Plot, Point, Series, colours, label_of, percent, result, same, sentence, spread_of
@@ -29,8 +30,7 @@ def results(comparison: Comparison, key: str, title: str, unit: str, name: str, 
     found = [(line, values) for line, values in found if values]
     colour, plots = colours(comparison.lines), []
     is_one_family = len({line.variant for line in comparison.lines}) == 1
-    for start in range(0, len(found), MOST_ROWS):
-        part = found[start : start + MOST_ROWS]
+    for suffix, part in in_parts(found, MOST_ROWS):
         series = [
             Series(line.name, colour[line.name], [Point(row, mean, spread, "", each)])
             for row, (line, (mean, spread, each)) in enumerate(part)
@@ -41,7 +41,7 @@ def results(comparison: Comparison, key: str, title: str, unit: str, name: str, 
         )
         names = tuple(label_of(line) if is_one_family else line.name for line in lines)
         panel = Panel(f"{title}, {unit}", series, "points")
-        plots.append(Plot(f"{key}{suffix(start, MOST_ROWS)}", sentence(title), caption, panel.label, [panel], names, rows=True))
+        plots.append(Plot(f"{key}{suffix}", sentence(title), caption, panel.label, [panel], names, rows=True))
     return plots
 
 
@@ -52,20 +52,19 @@ def generations(comparison: Comparison) -> list[Plot]:
         if line.stage.startswith("generation_") and line.stage.removeprefix("generation_").isdecimal():
             families.setdefault(line.variant, []).append(line)
     plots = []
-    for start in range(0, len(families), MOST):
-        part = dict(list(families.items())[start : start + MOST])
+    for suffix, part in in_parts(list(families.items()), MOST):
         series = [
             Series(name, colour, [Point(int(line.stage.removeprefix("generation_")), *result(line, "test_accuracy")[:2]) for line in lines])
-            for colour, (name, lines) in enumerate(part.items())
+            for colour, (name, lines) in enumerate(part)
         ]
-        every = [line for lines in part.values() for line in lines]
+        every = [line for _, lines in part for line in lines]
         caption = (
             f"{sentence(comparison.split)} accuracy of each generation; generation 0 learns from labels, each later one also from the one "
             f"before. {spread_of(every, 'bars')}"
         )
         panel = Panel(f"{comparison.split} accuracy, %", series, "path")
         numbers = tuple(str(m) for m in range(1 + max(int(point.x) for each in series for point in each.points)))
-        plots.append(Plot(f"generations{suffix(start, MOST)}", "Accuracy against generation", caption, "generation", [panel], numbers))
+        plots.append(Plot(f"generations{suffix}", "Accuracy against generation", caption, "generation", [panel], numbers))
     return plots
 
 
@@ -119,13 +118,12 @@ def costs(comparison: Comparison) -> list[Plot]:
         if minutes(line, comparison.lines):
             clusters.setdefault(line.variant, []).append(line)
     plots = []
-    for start in range(0, len(clusters), MOST):
-        part = dict(list(clusters.items())[start : start + MOST])
+    for suffix, part in in_parts(list(clusters.items()), MOST):
         series = [
             Series(name, colour, [Point(minutes(line, comparison.lines), *result(line, "test_accuracy")[:2], line.name) for line in lines])
-            for colour, (name, lines) in enumerate(part.items())
+            for colour, (name, lines) in enumerate(part)
         ]
-        every = [line for lines in part.values() for line in lines]
+        every = [line for _, lines in part for line in lines]
         times = [point.x for each in series for point in each.points]
         caption = (
             f"{sentence(comparison.split)} accuracy against the time to train a network and, in a family, all networks that teach it. "
@@ -134,7 +132,7 @@ def costs(comparison: Comparison) -> list[Plot]:
         panel = Panel(f"{comparison.split} accuracy, %", series, "points")
         label = "training time with teachers, minutes"
         is_wide = max(times) > 8 * min(times)
-        plots.append(Plot(f"cost{suffix(start, MOST)}", "Accuracy against cost", caption, label, [panel], log_x=is_wide))
+        plots.append(Plot(f"cost{suffix}", "Accuracy against cost", caption, label, [panel], log_x=is_wide))
     return plots
 
 
@@ -161,5 +159,7 @@ def teachers_of(line: Line) -> list[str]:
     return [name.removeprefix("stage:") for name in given if isinstance(name, str)] if isinstance(given, list | tuple) else []
 
 
-def suffix(start: int, size: int) -> str:
-    return f"-{start // size + 1}" if start else ""
+def in_parts(items: Sequence[Any], size: int) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Items by the plot that shows them, with what tells its key from that of the first."""
+    for start in range(0, len(items), size):
+        yield f"-{start // size + 1}" if start else "", items[start : start + size]
