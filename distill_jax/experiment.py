@@ -221,6 +221,7 @@ def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
         vocabulary_size=dataset.vocabulary_size,
         image_size=config.data.image_size,
         tokenizer=dataset.tokenizer,
+        sentences=dataset.sentences,
     )
 
 

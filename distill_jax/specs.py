@@ -26,6 +26,7 @@ class Spec(NamedTuple):
     vocabulary_size: int = 0  # 0 for images
     image_size: int = 0  # side in pixels of the crops, for networks trained on streamed images; they are evaluated on central crops
     tokenizer: str = ""  # for sentences, as JSON; stored separately as tokenizer.json
+    sentences: int = 0  # in a row of text: 1, or 2 for pairs; 0 for images, and in older runs
 
     def module(self, dtype: str = "float32") -> nn.Module:
         options = {name: value for name, value in self.model.items() if name != "name"}
@@ -102,6 +103,7 @@ def read(folder: pathlib.Path) -> Spec:
             tokenizer=tokenizer.read_text(encoding="utf-8") if facts["vocabulary_size"] else "",
             **{name: tuple(facts.get(name, ())) for name in ("input_mean", "input_std", "classes")},
             image_size=facts.get("image_size", 0),
+            sentences=facts.get("sentences", 0),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not describe its network completely (missing or invalid: {error}); retrain that network") from error

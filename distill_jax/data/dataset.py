@@ -28,6 +28,7 @@ class Dataset(NamedTuple):
     tokenizer: str = ""  # of a text data set: its tokenizer as JSON, including the vocabulary
     classes: tuple[str, ...] = ()  # class names in the order of the labels; () if the data has none
     evaluated_on: str = "test"  # what `test` holds: test, or validation if it was held out from the training set
+    sentences: int = 0  # in a row of text: 1, or 2 for pairs; 0 for images
 
     @property
     def vocabulary_size(self) -> int:

@@ -113,7 +113,7 @@ def encode(name: str, num_classes: int, train: Split, test: Split, fields: Any =
     words.enable_padding(length=length)
     train_split = {"tokens": train_tokens, "label": np.asarray(train[1], np.int32)}
     test_split = {"tokens": _tokens(words, _sentences(test[0])), "label": np.asarray(test[1], np.int32)}
-    return Dataset(name, num_classes, train_split, test_split, tokenizer or words.to_str())
+    return Dataset(name, num_classes, train_split, test_split, tokenizer or words.to_str(), sentences=len(train[0][0].sentences))
 
 
 def encode_sentences(tokenizer: str, sentences: Sequence[str | Sequence[str]]) -> np.ndarray:
