@@ -1,8 +1,12 @@
 """Writes a trained network for other programs: --mode=export.
 
 The formats, each in a folder of its own, by default <workdir>/export/<format>:
-  safetensors: model.safetensors with the weights in float32, named "params/..." and "batch_stats/...". The variables of the flax module
-    are flax.traverse_util.unflatten_dict(safetensors.numpy.load_file(path), sep="/").
+  safetensors: model.safetensors with the weights in float32, under the names and in the layout that others expect:
+    BERT, RoBERTa, DistilBERT: those of Hugging Face, with config.json; transformers.AutoModelForSequenceClassification loads the folder.
+    ImageNet ResNets: those of torchvision, whose load_state_dict takes them. Not for version "v1" with bottlenecks, which torchvision
+      does not have.
+    Other networks: ours, "params/..." and "batch_stats/...". The variables of the flax module are
+      flax.traverse_util.unflatten_dict(safetensors.numpy.load_file(path), sep="/").
   stablehlo: model.stablehlo, a program with its weights for CPUs, CUDA and TPUs. jax.export.deserialize(bytearray(content)).call(batch)
     runs it, without this package, on batches of any length. It takes uint8 images, which it normalises itself, or tokens, and returns
     logits.
@@ -24,14 +28,14 @@ import jax
 import jax.export
 import jax.numpy as jnp
 from flax import traverse_util
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from distill_jax import logs, specs, summary, trained
+from distill_jax import huggingface, logs, specs, summary, tensor_names, trained
 from distill_jax.data import streaming
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 
-FILES = {"model.safetensors", "model.stablehlo", "network.json", "tokenizer.json"}  # of an export
+FILES = {"model.safetensors", "model.stablehlo", "network.json", "config.json", "tokenizer.json"}  # of an export
 PLATFORMS = ("cpu", "cuda", "tpu")
 OF_RUN = ("method", "dataset", "test_accuracy", "validation_accuracy", "num_params", "params_sha256", "weights_sha256")
 
@@ -39,7 +43,7 @@ OF_RUN = ("method", "dataset", "test_accuracy", "validation_accuracy", "num_para
 class Written(NamedTuple):
     """What network.json says of a model's file."""
 
-    names: str  # whose names the weights have; "" if they are inside a program
+    names: str  # of the weights: huggingface, torchvision or distill_jax; "" if they are inside a program
     takes: str
     returns: str
 
@@ -74,10 +78,26 @@ def export(root: str | os.PathLike, form: str = "safetensors", output: str | os.
 
 
 def write_safetensors(network: trained.Network, folder: pathlib.Path) -> Written:
-    save_file(traverse_util.flatten_dict(jax.device_get(network.variables), sep="/"), folder / "model.safetensors")
-    takes = inputs(network.spec, "int32" if network.spec.vocabulary_size else "float32")
-    scaled = "" if network.spec.vocabulary_size else ", (pixels / 255 - input_mean) / input_std"
-    return Written("distill_jax", takes + scaled, logits(network.spec))
+    spec, names = network.spec, whose_names(network.spec)
+    if names == "distill_jax":
+        tensors = traverse_util.flatten_dict(jax.device_get(network.variables), sep="/")
+    else:
+        tensors = tensor_names.to_theirs(spec.model["name"], network.variables)
+    (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"} if names == "huggingface" else None))
+    if names == "huggingface":
+        (folder / "config.json").write_text(json.dumps(huggingface.config_of(spec), indent=2) + "\n", encoding="utf-8")
+    if spec.vocabulary_size:
+        return Written(names, inputs(spec, "int32"), logits(spec))
+    takes = f"{inputs(spec, 'float32', channels_first=names == 'torchvision')}, (pixels / 255 - input_mean) / input_std"
+    return Written(names, takes, logits(spec))
+
+
+def whose_names(spec: Spec) -> str:
+    """Whose names and layout the weights get: those of the library that has this very network."""
+    module, kind = spec.module(), tensor_names.format_of(spec.model["name"])
+    if kind == "resnet":
+        return "torchvision" if module.version == "v1.5" or module.depth < 50 else "distill_jax"
+    return "huggingface" if kind and module.pooling == "cls" else "distill_jax"
 
 
 def write_stablehlo(network: trained.Network, folder: pathlib.Path) -> Written:
@@ -99,8 +119,8 @@ WRITERS: dict[str, Callable[[trained.Network, pathlib.Path], Written]] = {
 }
 
 
-def inputs(spec: Spec, dtype: str) -> str:
-    shape = ", ".join(map(str, spec.input_shape))
+def inputs(spec: Spec, dtype: str, channels_first: bool = False) -> str:
+    shape = ", ".join(map(str, (spec.input_shape[-1:] + spec.input_shape[:-1]) if channels_first else spec.input_shape))
     return f"{'tokens' if spec.vocabulary_size else 'images'}, {dtype} [batch, {shape}]"
 
 
