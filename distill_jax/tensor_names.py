@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from distill_jax.models import bert, resnet_imagenet
+from distill_jax.models import resnet_imagenet
 
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 BERT = {
@@ -80,9 +80,8 @@ def table(model: str, network: Any) -> dict[str, Tensor]:
     """
     kind = format_of(model)
     if not kind:
-        raise ValueError(
-            f"name is {model!r}, which has no names in other libraries; these do: {', '.join((*ENCODERS, 'ImageNet ResNets'))}"
-        )
+        known = ", ".join((*ENCODERS, "ImageNet ResNets"))
+        raise ValueError(f"name is {model!r}, a network that other libraries do not have; they have: {known}")
     theirs = {}
     for path, leaf in traverse_util.flatten_dict(network).items():
         module = _of_resnet(path[1:-1]) if kind == "resnet" else _of_encoder(path[1:-1], ENCODERS[kind])

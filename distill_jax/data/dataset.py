@@ -33,7 +33,8 @@ class Dataset(NamedTuple):
     @property
     def vocabulary_size(self) -> int:
         """Number of token ids; 0 for images."""
-        return len(json.loads(self.tokenizer)["model"]["vocab"]) if self.tokenizer else 0
+        content = json.loads(self.tokenizer or '{"model": {"vocab": []}}')
+        return max([len(content["model"]["vocab"]), *(token["id"] + 1 for token in content.get("added_tokens", ()))])
 
 
 def split(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -82,7 +82,7 @@ class Encoder(nn.Module):
       positions: rows of the table of positions; in RoBERTa the first ones, up to that of the padding, are unused.
       epsilon: of LayerNorm; 0 for BERT's 1e-12.
       padding: id of the padding token.
-      separator: id of the token between the sentences of a pair.
+      separator: id of the token between the sentences of a pair; 0 if the tokenizer marks no segments.
       pooling: "cls", the pooler: a dense layer with an activation on the first token's hidden state; or "mean" over the tokens.
       dropout: fraction of the embeddings, the attention weights, each sublayer's output and the head's input dropped in training.
       dtype: computation dtype; parameters, pooling and logits stay float32.
@@ -141,7 +141,7 @@ class Encoder(nn.Module):
         x = embed(self.vocabulary_size, "word_embeddings", tokens_BxL)
         x += embed(self.positions, "position_embeddings", first + jnp.arange(length))
         if kind.segments:
-            is_separator_BxL = tokens_BxL == self.separator
+            is_separator_BxL = (tokens_BxL == self.separator) & (self.separator > 0)
             is_second_BxL = jnp.cumsum(is_separator_BxL, axis=1) > is_separator_BxL
             x += embed(kind.segments, "segment_embeddings", is_second_BxL * (kind.segments - 1))
         return x
