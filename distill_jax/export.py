@@ -145,9 +145,10 @@ def check_target(folder: pathlib.Path) -> None:
     """Raises UserError if writing an export here would delete something else."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose another --output")
-    others = sorted({path.name for path in folder.glob("*")} - FILES)
+    found = {path.name for path in folder.glob("*")}
+    others = sorted(found - FILES if "network.json" in found else found)
     if others:
-        raise UserError(f"{folder} holds other files, such as {others[0]}; choose another --output")
+        raise UserError(f"{folder} holds something else, such as {others[0]}; choose another --output")
 
 
 @contextlib.contextmanager

@@ -30,8 +30,13 @@ class Sample(NamedTuple):
     read: Callable[[], Any]  # -> uint8 [H, W, C], or a sentence or a pair; raises UserError, naming the file or line
 
 
-def find(inputs: str, spec: Spec) -> Iterator[Sample]:
+def find(inputs: str, spec: Spec, downsample: int = 1) -> Iterator[Sample]:
     """The samples that --inputs names, in a stable order: that of the lines, or that of the paths, folder by folder.
+
+    Args:
+      inputs: a file, a folder, or "-" for lines from standard input.
+      spec: of the network that is to take them.
+      downsample: of its training images (data.downsample).
 
     Raises:
       UserError: there is no such file, or a folder has no images.
@@ -44,7 +49,7 @@ def find(inputs: str, spec: Spec) -> Iterator[Sample]:
             raise UserError(f"--inputs={inputs} is a folder, but this network takes sentences; give a text file with one per line")
         return (Sample(line, functools.partial(sentence, where, line, spec.sentences)) for where, line in lines_of(inputs))
     paths = (line for _, line in lines_of(inputs)) if inputs == STDIN else images_below(place) if place.is_dir() else [str(place)]
-    return (Sample(path, functools.partial(read_image, path, spec)) for path in paths)
+    return (Sample(path, functools.partial(read_image, path, spec, downsample)) for path in paths)
 
 
 def images_below(root: pathlib.Path) -> Iterator[str]:
@@ -96,11 +101,12 @@ def sentence(where: str, line: str, sentences: int) -> str | tuple[str, ...]:
     return parts[0] if len(parts) == 1 else parts
 
 
-def read_image(path: str, spec: Spec) -> np.ndarray:
+def read_image(path: str, spec: Spec, downsample: int = 1) -> np.ndarray:
     """An image as the network was evaluated: uint8, of `spec.input_shape`.
 
-    For networks trained on streamed images it is the central crop; other networks get the whole image, resized (bilinear) if its size
-    differs. It becomes grey for a network of grey images.
+    For networks trained on streamed images it is the central crop. Other networks get the whole image: as it is if it has their size,
+    averaged over blocks if it has the size of training images that were (data.downsample), and otherwise resized (bilinear). It becomes
+    grey for a network of grey images.
 
     Raises:
       UserError: the file cannot be read or decoded.
@@ -109,8 +115,11 @@ def read_image(path: str, spec: Spec) -> np.ndarray:
         return streaming.read_crop(streaming.Record(path, path, 0), spec.image_size, None, ADVICE)
     height, width, channels = spec.input_shape
     with images.opened(path, path, ADVICE) as image:
-        rgb = images.to_rgb(path, image)
-        whole = rgb if rgb.size == (width, height) else rgb.resize((width, height), Image.Resampling.BILINEAR)
+        whole = images.to_rgb(path, image)
+        if downsample > 1 and whole.size == (width * downsample, height * downsample):
+            whole = whole.reduce(downsample)
+        elif whole.size != (width, height):
+            whole = whole.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(whole if channels == 3 else whole.convert("L")).reshape(height, width, channels)
 
 

@@ -29,7 +29,7 @@ def predict(config: ConfigDict, root: str | os.PathLike, source: str | None) -> 
     """Writes the most probable classes of each input to standard output. Only a few batches are in memory at any time.
 
     Args:
-      config: only batch_size and dtype matter.
+      config: batch_size, dtype and data.downsample matter.
       root: workdir of a finished run.
       source: an image, or a folder of images and of folders; or a text file with one sentence per line, or one pair, separated by a tab.
         "-" for lines from standard input: sentences, or the paths of images. Blank lines are skipped.
@@ -45,7 +45,7 @@ def predict(config: ConfigDict, root: str | os.PathLike, source: str | None) -> 
     with terminal.only_rows() as output:
         network = trained.load(pathlib.Path(root), config.dtype)
         check_channels(network)
-        samples = inputs.find(source, network.spec)
+        samples = inputs.find(source, network.spec, getattr(config.data, "downsample", 1))
         done, unread, start = 0, 0, time.perf_counter()
         writer = csv.writer(output, lineterminator="\n")
         writer.writerow(header(network))

@@ -87,7 +87,7 @@ class Network:
         if self.spec.tokenizer:
             if not isinstance(inputs, Sequence | np.ndarray) or isinstance(inputs, str) or not len(inputs):
                 raise UserError("this network takes sentences: give a list of one or more, each a str or a pair of str")
-            return {"tokens": text.encode_sentences(self.spec.tokenizer, inputs)}
+            return {"tokens": text.encode_sentences(self.spec.tokenizer, inputs, self.spec.sentences)}
         try:
             images = np.asarray(inputs)
         except ValueError as error:

@@ -121,30 +121,34 @@ def encode(name: str, num_classes: int, train: Split, test: Split, fields: Any =
     return Dataset(name, num_classes, train_split, test_split, words, sentences=len(train[0][0].sentences))
 
 
-def encode_sentences(tokenizer: str, sentences: Sequence[str | Sequence[str]]) -> np.ndarray:
+def encode_sentences(tokenizer: str, sentences: Sequence[str | Sequence[str]], in_row: int = 0) -> np.ndarray:
     """Encodes sentences for a trained network.
 
     Args:
       tokenizer: the content of the run's tokenizer.json, or that of a pre-trained network, as returned by `adopted`.
       sentences: strings or, for a network trained on pairs, pairs of strings.
+      in_row: which of the two: 1 or 2; 0 allows both.
 
     Returns:
       int32 [N, L], as long as the network's training rows, or for a pre-trained network as the longest sentence. Longer sentences are
       truncated, as in training.
 
     Raises:
-      UserError: a sentence is empty or is neither a string nor a pair, or the tokenizer was not saved by a run.
+      UserError: a sentence is empty or not what the network takes, or the tokenizer was not saved by a run.
     """
     words = _load(tokenizer)
     if isinstance(sentences, str):
         raise UserError("sentences must be a list of strings, is one string")
-    return _tokens(words, [_checked(number, sentence) for number, sentence in enumerate(sentences)])
+    return _tokens(words, [_checked(number, sentence, in_row) for number, sentence in enumerate(sentences)])
 
 
-def _checked(number: int, sentence: Any) -> str | tuple[str, str]:
+def _checked(number: int, sentence: Any, in_row: int) -> str | tuple[str, str]:
     parts = (sentence,) if isinstance(sentence, str) else tuple(sentence) if isinstance(sentence, (tuple, list, np.ndarray)) else ()
     if len(parts) not in (1, 2) or not all(isinstance(part, str) for part in parts):
         raise UserError(f"sentences[{number}] must be a string or a pair of strings, is {type(sentence).__name__}")
+    if in_row and len(parts) != in_row:
+        is_, takes = ("a pair", "single sentences") if len(parts) == 2 else ("a single sentence", "pairs")
+        raise UserError(f"sentences[{number}] is {is_}, but this network takes {takes}")
     if not all(part.strip() for part in parts):
         raise UserError(f"sentences[{number}] is empty")
     return parts[0] if len(parts) == 1 else parts
