@@ -3,7 +3,8 @@
 python run.py                                                     # the quickstart: Snapshot Distillation on digits
 python run.py --config=configs/sd_cifar100.py --workdir=/data/sd  # repeat the command to resume the run
 python run.py --workdir=/data/sd --mode=eval                      # a trained run needs no config
-python run.py --workdir=/data/sd --mode=linear_probe --config.data.name=digits
+python run.py --workdir=/data/sd --mode=predict --inputs=photos > photos.csv
+python run.py --workdir=/data/sd --mode=export --format=stablehlo
 srun python run.py --distributed --config=configs/sd_imagenet.py --config.data.dir=DIR --workdir=/data/sd_imagenet  # multiple processes
 """
 
@@ -12,14 +13,7 @@ from absl import app, flags
 from distill_jax import command_line
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the run's files. Default: runs/<name of the config file>.")
-MODE = flags.DEFINE_enum(
-    "mode",
-    "train",
-    ["train", "eval", "ensemble", "features", "linear_probe"],
-    "train: train. eval: evaluate the workdir's newest checkpoint. ensemble: average the workdir's stages or seeds, or --members. "
-    "features: write the features of the config's data set. linear_probe: also fit a logistic regression on them.",
-)
-MEMBERS = flags.DEFINE_list("members", [], "Workdirs of finished runs, for --mode=ensemble.")
+MODE = flags.DEFINE_enum("mode", "train", list(command_line.MODES), command_line.describe_modes())
 flags.adopt_module_key_flags(command_line)
 
 
@@ -27,17 +21,19 @@ def main(argv: list[str]) -> None:
     command_line.make_output_safe()
     with command_line.errors_in_one_line():
         command_line.import_jax()
-        from distill_jax import study, transfer  # here, so that --help does not wait for jax
+        from distill_jax import export, predict, study, transfer  # here, so that --help does not wait for jax
 
         actions = {
             "train": lambda config, workdir: study.train(config, workdir, command_line.PROFILE.value),
             "eval": study.evaluate,
-            "ensemble": lambda config, workdir: transfer.ensemble(config, workdir, MEMBERS.value),
+            "ensemble": lambda config, workdir: transfer.ensemble(config, workdir, command_line.MEMBERS.value),
             "features": transfer.features,
             "linear_probe": transfer.linear_probe,
+            "predict": lambda config, workdir: predict.predict(config, workdir, command_line.INPUTS.value),
+            "export": lambda _, workdir: export.export(workdir, command_line.FORMAT.value, command_line.OUTPUT.value),
         }
         command_line.join_other_processes(MODE.value)
-        config, workdir = command_line.read_config(argv[1:], MODE.value, WORKDIR.value, MEMBERS.value)
+        config, workdir = command_line.read_config(argv[1:], MODE.value, WORKDIR.value, command_line.MEMBERS.value)
         actions[MODE.value](config, workdir)
 
 

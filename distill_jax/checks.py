@@ -43,6 +43,8 @@ REAL = {  # field, or field whose entries -> the arguments of `fields.check_rang
     "optimizer.learning_rate": {"low": 0, "open_low": True},
     "optimizer.momentum": {"low": 0, "high": 1, "open_high": True},
     "optimizer.weight_decay": {"low": 0},
+    "optimizer.clip_norm": {"low": 0},
+    "optimizer.trunk_rate": {"low": 0},
     "schedule.factor": {"low": 0, "high": 1, "open_low": True},
     "schedule.amplitudes": {"low": 0, "open_low": True},
 }
@@ -51,7 +53,7 @@ CHOICES = {
     "data.damaged": ("refuse", "skip"),
     "data.text.format": ("trec", "tsv", "glue"),
     "optimizer.name": ("sgd", "adamw"),
-    "schedule.name": ("cosine", "step"),
+    "schedule.name": ("cosine", "linear", "step"),
 }
 
 
@@ -66,6 +68,15 @@ def naming(part: str) -> Iterator[None]:
         if name in FIELDS_OF_SETTING:
             field = name if FIELDS_OF_SETTING[name] == name else f"{FIELDS_OF_SETTING[name]}: {name}"
         raise UserError(f"{field}{rest}") from error
+
+
+@contextmanager
+def prefixing(field: str) -> Iterator[None]:
+    """Names the field that a UserError is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from error
 
 
 def check(config: ConfigDict) -> None:

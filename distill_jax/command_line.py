@@ -23,8 +23,27 @@ QUICKSTART = pathlib.Path(__file__).parent.parent / "configs" / "sd_digits.py"
 HELP = "The experiment's file; --config.FIELD=VALUE overrides. Default: the workdir's own config; in a new workdir configs/sd_digits.py."
 UNWRITABLE = (OSError, ValueError, AttributeError, RuntimeError)  # raised by a stream that is closed, or was being written to
 SMALLER = "try a smaller batch_size or network"
+MODES = {  # --mode -> what it does
+    "train": "train",
+    "eval": "evaluate the workdir's newest checkpoint",
+    "ensemble": "average the workdir's stages or seeds, or --members",
+    "features": "write the features of the config's data set",
+    "linear_probe": "also fit a logistic regression on them",
+    "predict": "classify --inputs; the answers go to standard output as CSV",
+    "export": "write the network in a --format that other programs read",
+}
+OF_MODE = {"members": "ensemble", "inputs": "predict", "format": "export", "output": "export"}  # flags that belong to one mode
 flags.DEFINE_bool("traceback", False, "After an error, also print where in the code it was raised.")
 PROFILE = flags.DEFINE_integer("profile", 0, "Write a trace of this many train steps of each run, for TensorBoard.", lower_bound=0)
+MEMBERS = flags.DEFINE_list("members", [], "Workdirs of finished runs, for --mode=ensemble.")
+INPUTS = flags.DEFINE_string(
+    "inputs",
+    None,
+    "For --mode=predict: an image, or a folder of images and of folders; or a text file with one sentence per line, or one pair of "
+    "sentences, separated by a tab. - reads lines from standard input: sentences, or the paths of images.",
+)
+FORMAT = flags.DEFINE_enum("format", "safetensors", ["safetensors", "stablehlo"], "For --mode=export; see distill_jax/export.py.")
+OUTPUT = flags.DEFINE_string("output", None, "For --mode=export: the folder to write. Default: <workdir>/export/<format>.")
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     None,
@@ -36,6 +55,10 @@ COORDINATOR = flags.DEFINE_string("coordinator", None, "With multiple processes:
 PROCESSES = flags.DEFINE_integer("processes", None, "With multiple processes: their number.", lower_bound=1)
 PROCESS = flags.DEFINE_integer("process", None, "With multiple processes: the index of this one, from 0.", lower_bound=0)
 JOIN_TIMEOUT = flags.DEFINE_integer("join_timeout", 300, "With multiple processes: seconds to wait for all to join.", lower_bound=1)
+
+
+def describe_modes() -> str:
+    return " ".join(f"{mode}: {does}." for mode, does in MODES.items())
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -62,6 +85,9 @@ def parse(argv: list[str]) -> list[str]:
         fail(" ".join(str(error).split()))
     except BrokenPipeError:  # --help | head
         _end(1)
+    for flag, mode in OF_MODE.items():
+        if flags.FLAGS[flag].present and flags.FLAGS["mode"].value != mode:
+            fail(f"--{flag} belongs to --mode={mode}; the mode here is {flags.FLAGS['mode'].value}")
     if len(rest) > 1:
         fail(f"unknown argument {rest[1]!r}; set fields with --config.FIELD=VALUE")
     return [argv[0], *of_config]

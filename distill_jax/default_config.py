@@ -17,8 +17,9 @@ def get_config() -> ConfigDict:
     config.eval_every = 1  # epochs; the last epoch is always evaluated
     config.checkpoint_every = 10  # epochs; the last epoch and the end of each cycle are always saved
 
-    config.teachers = ()  # workdirs of finished runs whose networks teach this one (methods distillation, densely_guided)
-    config.initial = ""  # workdir of a finished run of the same network, to start from its weights; "" for new ones
+    # Networks are named by the workdir of a finished run, or as hf:DIR or torchvision:FILE: see distill_jax/pretrained.py.
+    config.teachers = ()  # networks that teach this one (methods distillation, densely_guided)
+    config.initial = ""  # network of the same architecture, to start from its weights; an encoder may have more layers; "" for new ones
 
     config.data = ConfigDict()
     config.data.name = "cifar100"  # digits, cifar10, cifar100, tfds:NAME, folder:PATH, npz:PATH or text:PATH
@@ -47,9 +48,11 @@ def get_config() -> ConfigDict:
     config.optimizer.momentum = 0.9  # sgd: fraction of the previous update to keep
     config.optimizer.nesterov = True  # sgd: Nesterov's form of momentum
     config.optimizer.weight_decay = 1e-4  # sgd: on every parameter, added to the gradient; adamw: on matrices and kernels, decoupled
+    config.optimizer.clip_norm = 0.0  # largest global norm of the gradient, to which longer ones are scaled down; 0 for no limit
+    config.optimizer.trunk_rate = 1.0  # learning rate of all layers but the last, "head", as a fraction of the rate; 0 freezes them
 
     config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # cosine, restarted each cycle; or step
+    config.schedule.name = "cosine"  # cosine or linear decay to zero, restarted each cycle; or step
     config.schedule.cycles = 1  # number of cycles of equal length, in whole epochs
     config.schedule.cycle_epochs = ()  # lengths of the cycles in epochs, instead of `cycles`
     config.schedule.amplitudes = ()  # largest rate of each cycle as a fraction of learning_rate; () for all 1

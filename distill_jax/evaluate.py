@@ -20,6 +20,8 @@ def classification_metrics(log_probs_NxC: np.ndarray, labels_N: np.ndarray, spli
       test_accuracy: fraction in 0..1. Ties go to the lower class.
       test_top5: fraction of samples with fewer than five classes strictly above the label's (1 if C <= 5).
       test_nll: mean negative log-likelihood, in nats.
+      test_matthews: Matthews correlation of predictions and labels, in -1..1; of several classes, R_K (Gorodkin, 2004). 0 if all
+        predictions or all labels are of one class.
       test_ece: expected calibration error of the top probability in `ECE_BINS` bins of equal width, in 0..1 (Guo et al., "On
         Calibration of Modern Neural Networks", ICML 2017, equation 3).
     """
@@ -30,8 +32,19 @@ def classification_metrics(log_probs_NxC: np.ndarray, labels_N: np.ndarray, spli
         f"{split}_accuracy": float(correct_N.mean()),
         f"{split}_top5": float(((log_probs_NxC > label_log_probs_N[:, None]).sum(axis=1) < 5).mean()),
         f"{split}_nll": float(-label_log_probs_N.mean()),
+        f"{split}_matthews": matthews_correlation(np.argmax(log_probs_NxC, axis=1), labels_N),
         f"{split}_ece": expected_calibration_error(np.exp(log_probs_NxC.max(axis=1)), correct_N),
     }
+
+
+def matthews_correlation(predicted_N: np.ndarray, labels_N: np.ndarray) -> float:
+    """See `classification_metrics`."""
+    classes = 1 + int(max(predicted_N.max(), labels_N.max()))
+    predicted_C, labels_C = (np.bincount(each, minlength=classes).astype(float) for each in (predicted_N, labels_N))
+    count = len(labels_N)
+    covariance = count * (predicted_N == labels_N).sum() - predicted_C @ labels_C
+    spread = np.sqrt(count**2 - predicted_C @ predicted_C) * np.sqrt(count**2 - labels_C @ labels_C)
+    return float(covariance / spread) if spread else 0.0
 
 
 def score_profile(logits_NxC: np.ndarray, split: str = "test") -> dict[str, float]:

@@ -79,9 +79,9 @@ class Experiment(NamedTuple):
     predict_teacher: Callable[[TrainState], np.ndarray] | None  # state -> logits of the test set; None if no teacher can predict it
 
 
-def load_data(config: ConfigDict) -> Data:
-    """Reads the data set of a config and, unless it is streamed, puts it on all devices."""
-    mesh, dataset = sharding.make_mesh(), load_config(config.data)
+def load_data(config: ConfigDict, tokenizer: str = "") -> Data:
+    """Reads the data set of a config and, unless it is streamed, puts it on all devices. For `tokenizer` see `data.load`."""
+    mesh, dataset = sharding.make_mesh(), load_config(config.data, tokenizer)
     return Data(dataset, mesh, batches.source(dataset.train, mesh), batches.source(dataset.test, mesh), fingerprint(dataset))
 
 
@@ -96,7 +96,13 @@ def remember_data(folder: pathlib.Path, data: Data) -> None:
     workdir.remember(folder / "data.json", facts)
 
 
-def build(config: ConfigDict, data: Data, teachers: Sequence[specs.Spec] = (), recorded: specs.Spec | None = None) -> Experiment:
+def build(
+    config: ConfigDict,
+    data: Data,
+    teachers: Sequence[specs.Spec] = (),
+    recorded: specs.Spec | None = None,
+    start: specs.Spec | None = None,
+) -> Experiment:
     """Builds the functions of a config; nothing is compiled or written yet.
 
     Args:
@@ -104,6 +110,7 @@ def build(config: ConfigDict, data: Data, teachers: Sequence[specs.Spec] = (), r
       data: of config.data.
       teachers: specs of the networks that config.teachers names.
       recorded: for a run that has begun, the recorded spec of its network, so that its normalisation does not change.
+      start: for a new run, the spec of the pre-trained network or encoder that config.initial names: see `specs.completed`.
 
     Raises:
       UserError: a field of the config is out of range, or does not fit the data or the teachers.
@@ -111,7 +118,7 @@ def build(config: ConfigDict, data: Data, teachers: Sequence[specs.Spec] = (), r
     dataset, mesh = data.dataset, data.mesh
     check_crop(dataset, config.data.crop_padding)
     plan, schedule = make_plan(config, data)
-    spec = recorded or make_spec(config, dataset)
+    spec = recorded or specs.completed(make_spec(config, dataset), start)
     spec.abstract_network(config.dtype)  # raises if the network cannot take such inputs
     model = spec.module(config.dtype)
     apply = programs.inference(model)
@@ -221,6 +228,7 @@ def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
         vocabulary_size=dataset.vocabulary_size,
         image_size=config.data.image_size,
         tokenizer=dataset.tokenizer,
+        sentences=dataset.sentences,
     )
 
 

@@ -15,12 +15,22 @@ def create(fields, schedule: optax.Schedule) -> optax.GradientTransformation:
     Args:
       fields: config.optimizer. "sgd": the gradient of the L2 penalty is added before momentum, for every parameter, as in the vision
         papers. "adamw": decoupled decay (Loshchilov & Hutter, arXiv 1711.05101) of parameters with two or more axes; biases and
-        normalisation scales do not decay.
+        normalisation scales do not decay. With either, the gradient is first clipped to `clip_norm`, by its global norm, and the updates
+        of all layers but "head" are last multiplied by `trunk_rate`, weight decay included.
       schedule: learning rate of each iteration.
 
     Raises:
       ValueError: unknown name.
     """
+    clip_norm, trunk_rate = fields.get("clip_norm", 0.0), fields.get("trunk_rate", 1.0)
+    parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    parts.append(_create(fields, schedule))
+    if trunk_rate != 1:
+        parts.append(optax.masked(optax.scale(trunk_rate), lambda params: {name: name != "head" for name in params}))
+    return optax.chain(*parts) if len(parts) > 1 else parts[0]  # a chain of one would change the state that older checkpoints hold
+
+
+def _create(fields, schedule: optax.Schedule) -> optax.GradientTransformation:
     if fields.name == "sgd":
         return optax.chain(optax.add_decayed_weights(fields.weight_decay), optax.sgd(schedule, fields.momentum, fields.nesterov))
     if fields.name == "adamw":

@@ -91,7 +91,8 @@ def show_inputs(dataset: Dataset, rows: np.ndarray) -> list[dict[str, str]]:
         import tokenizers  # here, since only text needs it
 
         words = tokenizers.Tokenizer.from_str(dataset.tokenizer)
-        return [{"text": " ".join(filter(None, map(words.id_to_token, ids_L[ids_L != 0])))} for ids_L in dataset.test["tokens"][rows]]
+        padding = words.padding["pad_id"]
+        return [{"text": words.decode(ids_L[ids_L != padding], skip_special_tokens=False)} for ids_L in dataset.test["tokens"][rows]]
     images = dataset.test["image"]
     if batches.is_streamed(dataset.test):
         pixels = next(streaming.batches(images, rows[None], None))["image"]

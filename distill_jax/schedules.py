@@ -1,7 +1,7 @@
 """Learning-rate schedules, one value per iteration, and the arithmetic of cycles."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import optax
@@ -41,9 +41,20 @@ def cyclic_cosine(peaks: Sequence[float], ends: Sequence[int]) -> optax.Schedule
       peaks: the first rate of each cycle.
       ends: the iteration at which each cycle ends, increasing.
     """
+    return _cyclic(optax.cosine_decay_schedule, peaks, ends)
+
+
+def cyclic_linear(peaks: Sequence[float], ends: Sequence[int]) -> optax.Schedule:
+    """Linear decay to zero in every cycle: iteration i of L has the rate peak * (1 - i / L). Arguments as for `cyclic_cosine`.
+
+    With one cycle and a warm-up, the schedule of BERT's fine-tuning (Devlin et al., 2019, arXiv 1810.04805).
+    """
+    return _cyclic(lambda peak, length: optax.linear_schedule(peak, 0.0, length), peaks, ends)
+
+
+def _cyclic(decay: Callable[[float, int], optax.Schedule], peaks: Sequence[float], ends: Sequence[int]) -> optax.Schedule:
     lengths = [end - start for start, end in zip((0, *ends), ends, strict=False)]
-    cosines = [optax.cosine_decay_schedule(peak, length) for peak, length in zip(peaks, lengths, strict=True)]
-    return optax.join_schedules(cosines, list(ends[:-1]))
+    return optax.join_schedules([decay(peak, length) for peak, length in zip(peaks, lengths, strict=True)], list(ends[:-1]))
 
 
 def step_decay(learning_rate: float, boundaries: Sequence[int], factor: float) -> optax.Schedule:
@@ -71,12 +82,13 @@ def create(schedule, learning_rate: float, epochs: int, steps_per_epoch: int) ->
 
 
 def _without_warmup(schedule, learning_rate: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    if schedule.name == "cosine":
+    cyclic = {"cosine": cyclic_cosine, "linear": cyclic_linear}
+    if schedule.name in cyclic:
         ends = cycle_ends(epochs, schedule.cycles, schedule.cycle_epochs)
         amplitudes = tuple(schedule.amplitudes) or (1.0,) * len(ends)
         if len(amplitudes) != len(ends):
             raise ValueError(f"amplitudes has {len(amplitudes)} entries; it must have {len(ends)}, one per cycle")
-        return cyclic_cosine([learning_rate * a for a in amplitudes], [end * steps_per_epoch for end in ends])
+        return cyclic[schedule.name]([learning_rate * a for a in amplitudes], [end * steps_per_epoch for end in ends])
     if schedule.name == "step":
         return step_decay(learning_rate, [round(part * epochs * steps_per_epoch) for part in schedule.boundaries], schedule.factor)
-    raise ValueError(f"name is {schedule.name!r}; known: cosine, step")
+    raise ValueError(f"name is {schedule.name!r}; known: cosine, linear, step")

@@ -10,14 +10,15 @@ import numpy as np
 from flax import linen as nn
 
 from distill_jax import checks, configuration, files, models
-from distill_jax.data import streaming
+from distill_jax.data import streaming, text
 from distill_jax.errors import UserError
+from distill_jax.models import bert
 
 
 class Spec(NamedTuple):
     """Describes a network. Fixed when its training begins, and kept in its workdir as network.json."""
 
-    model: dict[str, Any]  # name and options
+    model: dict[str, Any]  # name and options; complete, also where the config leaves an encoder's sizes to its initial weights
     num_classes: int
     input_shape: tuple[int, ...]  # of one sample: (height, width, channels), or (tokens,)
     input_mean: tuple[float, ...] = ()  # of each channel, pixels in [0, 1]; () for text
@@ -26,6 +27,7 @@ class Spec(NamedTuple):
     vocabulary_size: int = 0  # 0 for images
     image_size: int = 0  # side in pixels of the crops, for networks trained on streamed images; they are evaluated on central crops
     tokenizer: str = ""  # for sentences, as JSON; stored separately as tokenizer.json
+    sentences: int = 0  # in a row of text: 1, or 2 for pairs; 0 for images, and in older runs
 
     def module(self, dtype: str = "float32") -> nn.Module:
         options = {name: value for name, value in self.model.items() if name != "name"}
@@ -95,13 +97,14 @@ def read(folder: pathlib.Path) -> Spec:
         raise UserError(f"{folder / 'network.json'} is missing; restore it, or retrain that network")
     try:
         spec = Spec(
-            model=model,
+            model=model | facts.get("model", {}),
             num_classes=facts["num_classes"],
             input_shape=tuple(facts["input_shape"]),
             vocabulary_size=facts["vocabulary_size"],
             tokenizer=tokenizer.read_text(encoding="utf-8") if facts["vocabulary_size"] else "",
             **{name: tuple(facts.get(name, ())) for name in ("input_mean", "input_std", "classes")},
             image_size=facts.get("image_size", 0),
+            sentences=facts.get("sentences", 0),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not describe its network completely (missing or invalid: {error}); retrain that network") from error
@@ -116,17 +119,57 @@ def facts(spec: Spec) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
 
+def completed(spec: Spec, start: Spec | None = None) -> Spec:
+    """The spec of a new network, with what the network that it starts from, or its tokenizer, determines.
+
+    Images are normalised as in that network's training. Options of an encoder that are 0 are those of that network (`bert.SIZES`) or of
+    the tokenizer (`bert.IDS`); it may have fewer layers.
+
+    Raises:
+      UserError: an option is 0 and nothing determines it, or is given and contradicts what does.
+    """
+    if start:
+        spec = spec._replace(input_mean=start.input_mean, input_std=start.input_std)
+    name = spec.model["name"]
+    if not (spec.tokenizer and models.is_encoder(name)):
+        return spec
+    known = dict(zip(bert.IDS, text.special_ids(spec.tokenizer), strict=True))
+    if start and models.is_encoder(start.model["name"]):
+        theirs = start._replace(num_classes=start.num_classes or 1).module()
+        known |= {size: getattr(theirs, size) for size in bert.SIZES}
+        spec = spec._replace(vocabulary_size=start.vocabulary_size)
+    with checks.naming("model"):
+        return spec._replace(model=spec.model | {option: _agreed(option, spec.model, known) for option in models.options(name)})
+
+
+def _agreed(option: str, model: dict[str, Any], known: dict[str, Any]) -> Any:
+    """The value of an encoder's option, given in its config or known from elsewhere; see `completed`."""
+    default = models.options(model["name"])[option]
+    given = model.get(option, default)
+    if option not in (*bert.SIZES, *bert.IDS) or (option == "epsilon" and option not in known):
+        return given
+    if option == "layers" and given and known.get(option, given) > given:
+        return given
+    if not given and option in bert.SIZES and option not in known:
+        raise ValueError(f"{option} is 0, which stands for that of the initial weights; set it, or set initial, as in initial=hf:DIR")
+    if given and given != known.get(option, given):
+        raise ValueError(f"{option} is {given}, but {known[option]} in the initial weights or the tokenizer; leave it at 0")
+    return given or known[option]
+
+
 def check_fits(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
     """Raises UserError unless a trained network, `where`, can teach one with the spec `ours`: same classes, inputs and vocabulary."""
     check_classes(where, theirs, ours, data_name)
     if theirs.input_shape != ours.input_shape:
         raise UserError(f"{where} takes inputs of shape {theirs.input_shape}; those of {data_name} are {ours.input_shape}")
-    if theirs.tokenizer != ours.tokenizer:
+    if not text.same_words(theirs.tokenizer, ours.tokenizer):
         raise UserError(f"{where} has a different vocabulary from {data_name} here; train both on the same data")
 
 
 def check_classes(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
     """Raises UserError unless both have the same classes: equally many and, if both have names, the same names."""
+    if not theirs.num_classes:
+        raise UserError(f"{where} has no classification head; fine-tune it first, as `initial`")
     if theirs.num_classes != ours.num_classes:
         raise UserError(f"{where} has {theirs.num_classes} classes; {data_name} has {ours.num_classes}")
     if theirs.classes and ours.classes and theirs.classes != ours.classes:

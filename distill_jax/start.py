@@ -14,7 +14,7 @@ def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manag
     """The initial state, the metrics of its epoch so far, and the number of finished steps.
 
     1. There is an intact checkpoint: resumes from the newest one.
-    2. config.initial is set: starts from the weights of another run.
+    2. config.initial is set: starts from the weights of another run, or of a pre-trained network.
     3. Otherwise: starts from a fresh state, a function of the key.
     """
     given = load_given(exp, folder)
@@ -26,7 +26,7 @@ def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manag
     fresh = exp.init(key).replace(given=given)
     if exp.config.initial:
         run = trained.find(trained.resolve(exp.config.initial, folder))
-        fresh = fresh.replace(**trained.load_variables(run, exp.data.mesh))
+        fresh = fresh.replace(**trained.initial_weights(exp.config.initial, run, fresh.network, exp.data.mesh))
     return fresh, state.empty_metrics(exp.data.mesh), 0
 
 
@@ -59,10 +59,10 @@ def load_given(exp: Experiment, folder: pathlib.Path) -> tuple[Any, ...]:
     """
     runs = {name: trained.find(trained.resolve(name, folder)) for name in exp.config.teachers}
     if runs:
-        hashes = {name: run.summary.get("weights_sha256", run.summary["params_sha256"]) for name, run in runs.items()}
+        hashes = {name: trained.weights_hash(run) for name, run in runs.items()}
 
         def same(name, value):  # workdirs of schema 1 hold params_sha256
-            return name in runs and value in (hashes[name], runs[name].summary["params_sha256"])
+            return name in runs and value in (hashes[name], runs[name].summary.get("params_sha256"))
 
         workdir.remember(folder / "teachers.json", hashes, same)
     networks = tuple(trained.load_variables(run, exp.data.mesh) for run in runs.values())

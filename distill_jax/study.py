@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
@@ -18,6 +17,7 @@ from distill_jax import (
     checks,
     configuration,
     experiment,
+    given,
     logs,
     loop,
     processes,
@@ -25,7 +25,6 @@ from distill_jax import (
     specs,
     stages,
     start,
-    trained,
     workdir,
 )
 from distill_jax.data import describe
@@ -187,9 +186,10 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
     data, experiments = {}, {}
     for job in jobs:
         with naming_stage(job.stage):
-            key = json.dumps(job.config.data.to_dict())
+            tokenizer = given.tokenizer(job.config, job.folder, begun_in(job, root), specs_of(experiments))
+            key = json.dumps(job.config.data.to_dict()) + tokenizer
             if key not in data:
-                data[key] = experiment.load_data(job.config)
+                data[key] = experiment.load_data(job.config, tokenizer)
                 logs.say(f"{job.config.data.name}: {describe(data[key].dataset)}; {processes.devices()}")
             if job.stage not in experiments:
                 is_trained = training and not all(is_finished(each) for each in jobs if each.stage == job.stage)
@@ -210,32 +210,26 @@ def naming_stage(stage: str, kind: str = "stage") -> Iterator[None]:
 
 def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experiment], is_trained: bool) -> Experiment:
     """The experiment of a stage, given those of the stages before it."""
-    folder = begun_in(job, root)
+    folder, initial = begun_in(job, root), job.config.initial
     recorded = specs.read(folder) if workdir.exists(folder / "network.json") else None
 
     def spec_of(name, field):
-        if name.startswith(stages.STAGE):
-            return earlier[name.removeprefix(stages.STAGE)].spec
-        try:
-            return trained.find(trained.resolve(name, job.folder)).spec
-        except UserError as error:
-            raise UserError(f"{field}: {error}") from error
+        with checks.prefixing(field):
+            return given.spec_of(name, job.folder, specs_of(earlier), data.dataset)
 
     teachers = {name: spec_of(name, "teachers") for name in job.config.teachers if is_trained}
-    exp = experiment.build(job.config, data, tuple(teachers.values()), recorded)
-    for name, theirs in teachers.items():
-        specs.check_fits(f"teacher {name}", theirs, exp.spec, data.dataset.name)
-    if job.config.initial and is_trained and not workdir.exists(folder / "checkpoints"):
-        theirs = spec_of(job.config.initial, "initial")
-        if not has_shapes_of(theirs, exp.spec):
-            raise UserError(f"initial: {job.config.initial} holds a different network from {exp.spec.model['name']}, which this run trains")
-        if theirs.tokenizer != exp.spec.tokenizer:
-            raise UserError(f"initial: {job.config.initial} has a different vocabulary from {data.dataset.name}")
+    is_new = is_trained and not workdir.exists(folder / "checkpoints")
+    theirs = spec_of(initial, "initial") if initial and (is_new or not recorded) else None
+    exp = experiment.build(job.config, data, tuple(teachers.values()), recorded, theirs and given.determining(initial, theirs))
+    for name, each in teachers.items():
+        specs.check_fits(f"teacher {name}", each, exp.spec, data.dataset.name)
+    if theirs and is_new:
+        given.check_start(initial, theirs, exp.spec, data.dataset.name)
     return experiment.sharing(exp, earlier.values())
 
 
-def has_shapes_of(one: specs.Spec, other: specs.Spec) -> bool:
-    return jax.tree.map(lambda leaf: leaf.shape, one.abstract_network()) == jax.tree.map(lambda leaf: leaf.shape, other.abstract_network())
+def specs_of(experiments: dict[str, Experiment]) -> dict[str, specs.Spec]:
+    return {stage: exp.spec for stage, exp in experiments.items()}
 
 
 def make_jobs(config: ConfigDict, root: pathlib.Path) -> list[Job]:

@@ -16,7 +16,7 @@ from distill_jax.experiment import Experiment, forward_passes
 from distill_jax.state import TrainState
 
 LIBRARIES = ("distill_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-OF_THE_LAST_EPOCH = ("accuracy", "top5", "nll", "ece", "top_score", "secondary_score")  # after the split's name
+OF_THE_LAST_EPOCH = ("accuracy", "top5", "nll", "ece", "matthews", "top_score", "secondary_score")  # after the split's name
 
 
 def write(exp: Experiment, seed: int, folder: pathlib.Path, state: TrainState, history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from distill_jax import checkpoints, configuration, sharding, specs, workdir
+from distill_jax import checkpoints, configuration, pretrained, sharding, specs, workdir
 from distill_jax.data import batches, text
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
@@ -20,11 +20,12 @@ from distill_jax.stages import STAGE
 
 
 class Run(NamedTuple):
-    """A finished run."""
+    """A finished run, or a pre-trained network."""
 
-    folder: pathlib.Path
+    folder: pathlib.Path  # of a pre-trained network, its source
     summary: dict[str, Any]
     spec: Spec
+    source: str = ""  # hf:DIR or torchvision:FILE, for a network that others have trained; its summary is empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Network:
         if self.spec.tokenizer:
             if not isinstance(inputs, Sequence | np.ndarray) or isinstance(inputs, str) or not len(inputs):
                 raise UserError("this network takes sentences: give a list of one or more, each a str or a pair of str")
-            return {"tokens": text.encode_sentences(self.spec.tokenizer, inputs)}
+            return {"tokens": text.encode_sentences(self.spec.tokenizer, inputs, self.spec.sentences)}
         try:
             images = np.asarray(inputs)
         except ValueError as error:
@@ -108,24 +109,27 @@ def load(path: str | os.PathLike, dtype: str = "float32", mesh: Mesh | None = No
     """Loads the trained network of a finished run from its workdir.
 
     Args:
-      path: the workdir of a run; if it has several stages or seeds, the folder of one of them.
+      path: the workdir of a run; if it has several stages or seeds, the folder of one of them. Or a pre-trained network with a head for
+        classification, hf:DIR or torchvision:FILE.
       dtype: computation dtype, "float32" or "bfloat16".
       mesh: the devices to use; all by default.
 
     Raises:
       UserError: there is no finished run, or its files are damaged.
     """
-    run = find(pathlib.Path(path).expanduser())
+    run = find(resolve(os.fspath(path), pathlib.Path()))
     mesh = mesh or sharding.make_mesh()
     return Network(run.spec, run.spec.module(dtype), load_variables(run, mesh), run.summary | {"workdir": str(run.folder)}, mesh)
 
 
-def find(folder: pathlib.Path) -> Run:
-    """The finished run in a workdir.
+def find(folder: pathlib.Path | str) -> Run:
+    """The finished run in a workdir, or a pre-trained network; `resolve` returns what names either.
 
     Raises:
-      UserError: there is no run, it is unfinished, or there are several.
+      UserError: there is no run, it is unfinished, or there are several; or a file of the network is missing or holds something else.
     """
+    if isinstance(folder, str):
+        return Run(pathlib.Path(folder), {}, pretrained.spec_of(folder), folder)
     configuration.of_workdir(folder)
     summary = workdir.load_summary(folder)
     if "runs" in summary or "stages" in summary:
@@ -150,18 +154,23 @@ def below(folder: pathlib.Path) -> list[pathlib.Path]:
     raise UserError(f"{folder} holds no finished run of several stages or seeds; name the workdirs with --members")
 
 
-def resolve(name: str, folder: pathlib.Path) -> pathlib.Path:
-    """The folder for an entry of `teachers` or `initial`: a workdir or, for stage:NAME, a stage beside `folder`."""
+def resolve(name: str, folder: pathlib.Path) -> pathlib.Path | str:
+    """What an entry of `teachers` or `initial` names, for `find`: a workdir or, for stage:NAME, a stage beside `folder`; or, as a str, a
+    pre-trained network."""
+    if pretrained.is_source(name):
+        return name
     return folder.parent / name.removeprefix(STAGE) if name.startswith(STAGE) else pathlib.Path(name).expanduser()
 
 
 def load_variables(run: Run, mesh: Mesh) -> dict[str, Any]:
-    """The weights of a run's last epoch, on every device.
+    """The weights of a run's last epoch, or of a pre-trained network with a head, on every device.
 
     Raises:
-      UserError: their files are missing, or are not those that the run wrote.
+      UserError: their files are missing or incomplete, or are not those that the run wrote.
     """
     whole = sharding.replicated(mesh)
+    if run.source:
+        return sharding.put(pretrained.complete(run.source, run.spec), whole)
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), run.spec.abstract_network())
     path = workdir.snapshot_path(run.folder, run.summary["epochs"])
     try:
@@ -173,6 +182,17 @@ def load_variables(run: Run, mesh: Mesh) -> dict[str, Any]:
         if name in run.summary and checkpoints.sha256(weights) != run.summary[name]:
             raise UserError(f"{path}: not the weights recorded in the run's summary.json; retrain that network")
     return variables
+
+
+def weights_hash(run: Run) -> str:
+    """Identifies the weights of a run or of a pre-trained network."""
+    return pretrained.sha256(run.source) if run.source else run.summary.get("weights_sha256", run.summary["params_sha256"])
+
+
+def initial_weights(name: str, run: Run, fresh: Any, mesh: Mesh) -> dict[str, Any]:
+    """The weights with which a new network starts, on every device: see `pretrained.start`."""
+    given = pretrained.load(run.source, run.spec) if run.source else pretrained.Loaded(load_variables(run, mesh), (), ())
+    return sharding.put(pretrained.start(name, given, fresh), sharding.replicated(mesh))
 
 
 def penultimate(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> jax.Array:

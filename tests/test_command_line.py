@@ -20,7 +20,7 @@ def call(*arguments):
         ("--config.epochs=many", "--config.epochs=many: "),
         ("--config.data.flip=3", "--config.data.flip=3: "),
         ("--config=configs/nothing.py", "error: --config=configs/nothing.py: no such file"),
-        ("--mode=fly", "--mode=fly: value should be one of <train|eval|ensemble|features|linear_probe>"),
+        ("--mode=fly", "--mode=fly: value should be one of <train|eval|ensemble|features|linear_probe|predict|export>"),
         ("stray", "error: unknown argument 'stray'; set fields with --config.FIELD=VALUE"),
     ],
 )

@@ -28,11 +28,13 @@ class Dataset(NamedTuple):
     tokenizer: str = ""  # of a text data set: its tokenizer as JSON, including the vocabulary
     classes: tuple[str, ...] = ()  # class names in the order of the labels; () if the data has none
     evaluated_on: str = "test"  # what `test` holds: test, or validation if it was held out from the training set
+    sentences: int = 0  # in a row of text: 1, or 2 for pairs; 0 for images
 
     @property
     def vocabulary_size(self) -> int:
         """Number of token ids; 0 for images."""
-        return len(json.loads(self.tokenizer)["model"]["vocab"]) if self.tokenizer else 0
+        content = json.loads(self.tokenizer or '{"model": {"vocab": []}}')
+        return max([len(content["model"]["vocab"]), *(token["id"] + 1 for token in content.get("added_tokens", ()))])
 
 
 def split(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -125,7 +125,7 @@ def in_threads(samples: np.ndarray, load: Any, batch_size: int) -> Iterator[Any]
     return iter(grain.MapDataset.source(samples).map(load).to_iter_dataset(options).batch(batch_size))
 
 
-def read_crop(record: Record, size: int, rng: np.random.Generator | None) -> np.ndarray:
+def read_crop(record: Record, size: int, rng: np.random.Generator | None, advice: str = ADVICE) -> np.ndarray:
     """Decodes an image and resizes a crop of it: a random one or, without `rng`, the central one.
 
     Returns:
@@ -134,7 +134,7 @@ def read_crop(record: Record, size: int, rng: np.random.Generator | None) -> np.
     Raises:
       UserError: the file cannot be read, or Pillow cannot decode it.
     """
-    with image_files.opened(record.name, record.file, ADVICE) as image:
+    with image_files.opened(record.name, record.file, advice) as image:
         width, height = image.size
         left, top, right, bottom = central_box(width, height) if rng is None else random_box(width, height, rng)
         scale = 2 * size / min(right - left, bottom - top)  # a JPEG may be decoded smaller, at twice the resolution needed

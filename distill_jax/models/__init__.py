@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from distill_jax import fields, imports
+from distill_jax.models import bert, own, plain_cnn, resnet_imagenet, vgg
 from distill_jax.models import options as of_class
-from distill_jax.models import own, plain_cnn, resnet_imagenet, vgg
 from distill_jax.models.densenet import DenseNet
 from distill_jax.models.resnet_cifar import DEPTHS, ResNet
 from distill_jax.models.small_cnn import SmallCNN
@@ -31,6 +31,7 @@ MODELS = {  # name -> class, with the fields that the name fixes
     **{f"resnet{depth}": functools.partial(resnet_imagenet.ImageNetResNet, depth=depth) for depth in resnet_imagenet.BLOCKS},
     **{f"vgg{depth}": functools.partial(vgg.VGG, depth=depth) for depth in vgg.CONVOLUTIONS},
     **{layout: functools.partial(plain_cnn.PlainCNN, layout=layout) for layout in plain_cnn.LAYERS},
+    **{kind: functools.partial(bert.Encoder, kind=kind) for kind in bert.KINDS},
     "text_cnn": functools.partial(TextCNN),
     "transformer": functools.partial(Transformer),
 }
@@ -44,6 +45,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 def names() -> list[str]:
     """The names that `create` accepts."""
     return sorted(MODELS) + [
+        "bert<n>, roberta<n>, distilbert<n> with n layers, such as bert4",
         "densenet<L>_<k> with L = 6n + 4, such as densenet100_12, densenet100_24, densenet190_40",
         "wrn<d>_<k> with d = 6n + 4, such as wrn16_2, wrn40_2, wrn28_10",
         "<module>:<class> for your own, such as my_nets:TinyViT",
@@ -88,6 +90,11 @@ def options(name: str) -> dict[str, Any]:
     return {option: value for option, value in of_class.defaults(build.func).items() if option not in build.keywords}
 
 
+def is_encoder(name: str) -> bool:
+    """Whether a network is one of models/bert.py, whose sizes may be those of the weights that it starts from."""
+    return _find(name).func is bert.Encoder
+
+
 def is_text(name: str) -> bool:
     """Whether a network takes tokens rather than images.
 
@@ -109,6 +116,9 @@ def _find(name: str) -> functools.partial:
         if depth >= 10 and (depth - 4) % 6 == 0 and width > 0:
             network, numbers = SIZED[sized[1]]
             return functools.partial(network, **dict(zip(numbers, (depth, width), strict=True)))
+    encoder = re.fullmatch(rf"({'|'.join(bert.KINDS)})([1-9]\d?)", name)
+    if encoder:
+        return functools.partial(bert.Encoder, kind=encoder[1], layers=int(encoder[2]))
     raise ValueError(f"name is {name!r}; known: {', '.join(names())}{fields.did_you_mean(name, MODELS)}")
 
 

@@ -8,7 +8,7 @@ from distill_jax.models import resnet_cifar, resnet_imagenet, transformer
 
 NOT_OPTIONS = ("parent", "name", "num_classes", "dtype", "vocabulary_size")  # flax's own fields, and the arguments of `models.create`
 CHOICES = {"shortcut": resnet_cifar.SHORTCUTS, "version": resnet_imagenet.VERSIONS, "pooling": transformer.POOLINGS}
-LOWEST = {"filters": 1, "max_length": 0, "width": 1, "feature_maps": 1, "layers": 1, "heads": 1}
+LOWEST = {"filters": 1, "max_length": 0, "width": 1, "feature_maps": 1, "layers": 1, "heads": 1, "mlp_width": 1, "positions": 1}
 LARGEST = 2**16 - 1
 
 

@@ -76,11 +76,11 @@ class Transformer(nn.Module):
             y = nn.Dense(MLP_RATIO * self.width, dtype=self.dtype, name=f"block{block}_mlp1")(norm(f"block{block}_norm2")(x))
             x = x + drop(nn.Dense(self.width, dtype=self.dtype, name=f"block{block}_mlp2")(nn.gelu(y)))
         x = norm("final_norm", jnp.float32)(x)
-        features_BxD = x[:, 0] if self.pooling == "cls" else _mean(x, is_word_BxL)
+        features_BxD = x[:, 0] if self.pooling == "cls" else mean_of_words(x, is_word_BxL)
         return nn.Dense(self.num_classes, name="head")(features_BxD)
 
 
-def _mean(x_BxLxD: jax.Array, is_word_BxL: jax.Array) -> jax.Array:
+def mean_of_words(x_BxLxD: jax.Array, is_word_BxL: jax.Array) -> jax.Array:
     """Mean over the words; 0 for a row without words."""
     total_BxD = jnp.where(is_word_BxL[..., None], x_BxLxD, 0).sum(axis=1)
     return total_BxD / jnp.maximum(is_word_BxL.sum(axis=1, keepdims=True), 1)

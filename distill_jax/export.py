@@ -1,0 +1,172 @@
+"""Writes a trained network for other programs: --mode=export.
+
+The formats, each in a folder of its own, by default <workdir>/export/<format>:
+  safetensors: model.safetensors with the weights in float32, under the names and in the layout that others expect:
+    BERT, RoBERTa, DistilBERT: those of Hugging Face, with config.json; transformers.AutoModelForSequenceClassification loads the folder.
+    ImageNet ResNets: those of torchvision, whose load_state_dict takes them. Not for version "v1" with bottlenecks, which torchvision
+      does not have.
+    Other networks: ours, "params/..." and "batch_stats/...". The variables of the flax module are
+      flax.traverse_util.unflatten_dict(safetensors.numpy.load_file(path), sep="/").
+  stablehlo: model.stablehlo, a program with its weights for CPUs, CUDA and TPUs. jax.export.deserialize(bytearray(content)).call(batch)
+    runs it, without this package, on batches of any length. It takes uint8 images, which it normalises itself, or tokens, and returns
+    logits.
+
+Beside the model is network.json: what the network takes and returns, its classes, the versions, and the hash of its parameters. A network
+for sentences also has tokenizer.json, which the library `tokenizers` reads. An export holds one network and nothing else: no teacher, no
+table, no optimizer.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.export
+import jax.numpy as jnp
+from flax import traverse_util
+from safetensors.numpy import save
+
+from distill_jax import huggingface, logs, specs, summary, tensor_names, trained
+from distill_jax.data import streaming
+from distill_jax.errors import UserError
+from distill_jax.specs import Spec
+
+FILES = {"model.safetensors", "model.stablehlo", "network.json", "config.json", "tokenizer.json"}  # of an export
+PLATFORMS = ("cpu", "cuda", "tpu")
+OF_RUN = ("method", "dataset", "test_accuracy", "validation_accuracy", "num_params", "params_sha256", "weights_sha256")
+
+
+class Written(NamedTuple):
+    """What network.json says of a model's file."""
+
+    names: str  # of the weights: huggingface, torchvision or distill_jax; "" if they are inside a program
+    takes: str
+    returns: str
+
+
+def export(root: str | os.PathLike, form: str = "safetensors", output: str | os.PathLike | None = None) -> pathlib.Path:
+    """Writes the network of a finished run, completely or not at all; an earlier export in the same folder is replaced.
+
+    Args:
+      root: workdir of the run.
+      form: a key of `WRITERS`; the module's docstring describes them.
+      output: the folder to write; by default root/export/<form>.
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: the run is unfinished or damaged; or the folder cannot be written, or holds other files.
+    """
+    root = pathlib.Path(root).expanduser()
+    folder = pathlib.Path(output).expanduser() if output else root / "export" / form
+    check_target(folder)
+    network = trained.load(root)
+    with completely(folder) as unfinished:
+        written = WRITERS[form](network, unfinished)
+        content = {"format": form} | written._asdict() | describe(network)
+        (unfinished / "network.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        if network.spec.tokenizer:
+            (unfinished / "tokenizer.json").write_text(network.spec.tokenizer, encoding="utf-8")
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    logs.say(f"{folder}: {form} of {network.summary['model']}, {network.summary['num_params']:,} parameters, {size / 1e6:.1f} MB")
+    return folder
+
+
+def write_safetensors(network: trained.Network, folder: pathlib.Path) -> Written:
+    spec, names = network.spec, whose_names(network.spec)
+    if names == "distill_jax":
+        tensors = traverse_util.flatten_dict(jax.device_get(network.variables), sep="/")
+    else:
+        tensors = tensor_names.to_theirs(spec.model["name"], network.variables)
+    (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"} if names == "huggingface" else None))
+    if names == "huggingface":
+        (folder / "config.json").write_text(json.dumps(huggingface.config_of(spec), indent=2) + "\n", encoding="utf-8")
+    if spec.vocabulary_size:
+        return Written(names, inputs(spec, "int32"), logits(spec))
+    takes = f"{inputs(spec, 'float32', channels_first=names == 'torchvision')}, (pixels / 255 - input_mean) / input_std"
+    return Written(names, takes, logits(spec))
+
+
+def whose_names(spec: Spec) -> str:
+    """Whose names and layout the weights get: those of the library that has this very network."""
+    module, kind = spec.module(), tensor_names.format_of(spec.model["name"])
+    if kind == "resnet":
+        return "torchvision" if module.version == "v1.5" or module.depth < 50 else "distill_jax"
+    return "huggingface" if kind and module.pooling == "cls" else "distill_jax"
+
+
+def write_stablehlo(network: trained.Network, folder: pathlib.Path) -> Written:
+    spec, variables = network.spec, jax.device_get(network.variables)  # on the host, they become constants of the program
+    kind, dtype = ("tokens", jnp.int32) if spec.vocabulary_size else ("image", jnp.uint8)
+
+    def predict(batch):
+        return trained.forward(network.module, variables, spec.to_inputs({kind: batch}))
+
+    batch = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("batch"), *spec.input_shape), dtype)
+    program = jax.export.export(jax.jit(predict), platforms=PLATFORMS)(batch)
+    (folder / "model.stablehlo").write_bytes(program.serialize())
+    return Written("", inputs(spec, dtype.__name__), logits(spec))
+
+
+WRITERS: dict[str, Callable[[trained.Network, pathlib.Path], Written]] = {
+    "safetensors": write_safetensors,
+    "stablehlo": write_stablehlo,
+}
+
+
+def inputs(spec: Spec, dtype: str, channels_first: bool = False) -> str:
+    shape = ", ".join(map(str, (spec.input_shape[-1:] + spec.input_shape[:-1]) if channels_first else spec.input_shape))
+    return f"{'tokens' if spec.vocabulary_size else 'images'}, {dtype} [batch, {shape}]"
+
+
+def logits(spec: Spec) -> str:
+    return f"logits, float32 [batch, {spec.num_classes}]"
+
+
+def describe(network: trained.Network) -> dict[str, Any]:
+    """The part of network.json that is the same in every format."""
+    spec = network.spec
+    if spec.vocabulary_size:
+        prepare = "tokens are those of tokenizer.json, which also truncates and pads"
+    elif spec.image_size:
+        prepare = f"the central square, its side {streaming.CENTRE} of the image's shorter side, resized to input_shape (bilinear)"
+    else:
+        prepare = "the whole image, resized to input_shape (bilinear)"
+    of_run = {name: network.summary[name] for name in OF_RUN if name in network.summary}
+    return {"prepare": prepare, **specs.facts(spec), **of_run, "versions": summary.provenance()["versions"]}
+
+
+def check_target(folder: pathlib.Path) -> None:
+    """Raises UserError if writing an export here would delete something else."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose another --output")
+    found = {path.name for path in folder.glob("*")}
+    others = sorted(found - FILES if "network.json" in found else found)
+    if others:
+        raise UserError(f"{folder} holds something else, such as {others[0]}; choose another --output")
+
+
+@contextlib.contextmanager
+def completely(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary folder that replaces `folder` at the end; after an error, nothing has changed.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    unfinished = folder.with_name(folder.name + ".tmp")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if folder.exists():
+            shutil.rmtree(folder)
+        unfinished.rename(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}; choose another with --output") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

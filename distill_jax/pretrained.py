@@ -1,0 +1,274 @@
+"""Networks that others have trained, read from local files: hf:DIR and torchvision:FILE. Nothing is downloaded, and nothing is unpickled.
+
+  hf:DIR            a folder as Hugging Face lays it out, with config.json, model.safetensors and tokenizer.json: BERT and MiniLM, RoBERTa,
+                    DistilBERT, with or without a head for classification
+  torchvision:FILE  the weights of an ImageNet ResNet as torchvision or timm names them, in safetensors; images are normalised with
+                    ImageNet's statistics
+
+A PyTorch user writes such a FILE with safetensors.torch.save_file(model.state_dict(), FILE).
+"""
+
+import contextlib
+import hashlib
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from distill_jax import files, logs, tensor_names
+from distill_jax.data import streaming, text
+from distill_jax.data.dataset import Dataset
+from distill_jax.errors import UserError
+from distill_jax.models import bert, resnet_imagenet
+from distill_jax.specs import Spec
+
+HF, TORCHVISION = "hf:", "torchvision:"
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+HEADS = ("pooler", "head")  # what a file may lack, since the pre-training had other heads
+UNUSED = {  # tensors of a file that our networks do not have: heads for the pre-training, and buffers
+    "bert": r"cls\.|bert\.embeddings\.(position|token_type)_ids$",
+    "roberta": r"lm_head\.|roberta\.pooler\.|roberta\.embeddings\.(position|token_type)_ids$",
+    "distilbert": r"vocab_(transform|layer_norm|projector)\.|distilbert\.embeddings\.position_ids$",
+    "resnet": r".*num_batches_tracked$",
+}
+CONFIG = {"layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads", "mlp_width": "intermediate_size"}
+CONFIG |= {"positions": "max_position_embeddings", "epsilon": "layer_norm_eps"}
+OF_DISTILBERT = CONFIG | {"layers": "n_layers", "width": "dim", "heads": "n_heads", "mlp_width": "hidden_dim"}
+
+
+class Loaded(NamedTuple):
+    """A network from a file."""
+
+    network: dict[str, Any]  # {"params": ..., "batch_stats": ...}, numpy, without what is missing
+    missing: tuple[str, ...]  # some of `HEADS`
+    unused: tuple[str, ...]  # names of tensors
+
+
+def is_source(name: str) -> bool:
+    """Whether an entry of `initial` or `teachers` names such a network."""
+    return name.startswith((HF, TORCHVISION))
+
+
+def spec_of(source: str) -> Spec:
+    """The spec of a network; with 0 classes if it has no head for classification.
+
+    Raises:
+      UserError: a file is missing, is not in safetensors, or holds another architecture.
+    """
+    return _spec_of_encoder(folder_of(source)) if source.startswith(HF) else _spec_of_resnet(weights_of(source))
+
+
+def fitted(spec: Spec, dataset: Dataset) -> Spec:
+    """The spec for a data set: these networks take rows and images of any size, and the names of classes count only if both have names."""
+    if bool(spec.tokenizer) != bool(dataset.tokenizer):
+        return spec
+    shape = dataset.train["tokens"].shape[1:] if spec.tokenizer else (*dataset.train["image"].shape[1:3], spec.input_shape[2])
+    is_named = not all(re.fullmatch(r"-?\d+", name) for name in dataset.classes)
+    words = dataset.tokenizer if text.same_words(spec.tokenizer, dataset.tokenizer) else spec.tokenizer
+    return spec._replace(input_shape=tuple(shape), tokenizer=words, classes=spec.classes if is_named else ())
+
+
+def load(source: str, spec: Spec) -> Loaded:
+    """The weights of a network.
+
+    Args:
+      source: hf:DIR or torchvision:FILE.
+      spec: of the source.
+
+    Raises:
+      UserError: a tensor is missing, has another shape, or is not part of the architecture; the message names it.
+    """
+    path, model = weights_of(source), spec.model["name"]
+    like = spec._replace(num_classes=spec.num_classes or 1).abstract_network()
+    names, shapes = tensor_names.table(model, like), traverse_util.flatten_dict(like)
+    with _opened(path, tensor_names.format_of(model)) as tensors:
+        missing = {names[name].path[1] for name in names.keys() - tensors.keys()}
+        for name in sorted(names.keys() - tensors.keys()):
+            if names[name].path[1] not in HEADS:
+                raise UserError(f"{path} has no tensor {name}, so it is not the {_described(spec)} that it seems to be; export it again")
+        unused = sorted(tensors.keys() - names.keys())
+        for name in unused:
+            if not re.match(UNUSED[tensor_names.format_of(model)], name):
+                raise UserError(f"{path} has a tensor {name}, which {_described(spec)} does not have; use the weights of one")
+        kept = {name: tensor for name, tensor in names.items() if tensor.path[1] not in missing}
+        for name, tensor in kept.items():
+            theirs, ours = tuple(tensors[name].get_shape()), shapes[tensor.path].shape
+            if len(theirs) != len(ours) or tuple(theirs[axis] for axis in tensor.axes) != ours:
+                expected = [ours[axis] for axis in np.argsort(tensor.axes)]
+                raise UserError(f"{path}: tensor {name} is {list(theirs)}; in {_described(spec)} it is {expected}")
+        network = tensor_names.to_ours({name: tensors[name][:] for name in kept}, kept)
+    return Loaded(network, tuple(name for name in HEADS if name in missing), tuple(unused))
+
+
+def complete(source: str, spec: Spec) -> dict[str, Any]:
+    """The weights of a network that needs no training.
+
+    Raises:
+      UserError: as for `load`, or it has no head.
+    """
+    loaded = load(source, spec)
+    if loaded.missing:
+        raise UserError(f"{source} has no weights for {' and '.join(loaded.missing)}; fine-tune it first, as `initial`")
+    return loaded.network
+
+
+def start(where: str, given: Loaded, fresh: Any) -> dict[str, Any]:
+    """The weights with which a new network starts: those of another, and fresh ones where that has none. Says which.
+
+    Args:
+      where: the other network, for the message.
+      given: its weights. Of an encoder's layers, as many as needed are taken, by `bert.evenly`.
+      fresh: the new network's own initial weights.
+    """
+    params, ours = dict(given.network["params"]), fresh["params"]
+    deep, shallow = (sum(bool(re.fullmatch(r"layer\d+", name)) for name in tree) for tree in (params, ours))
+    chosen = bert.evenly(shallow, deep) if shallow < deep else ()
+    params |= {f"layer{number}": given.network["params"][f"layer{theirs}"] for number, theirs in enumerate(chosen)}
+    afresh = [name for name in ours if name not in params or (name == "head" and not _same_shapes(params[name], ours[name]))]
+    params = {name: ours[name] if name in afresh else params[name] for name in ours}
+    said = [f"{where}: {len(jax.tree.leaves(params)) - len(jax.tree.leaves([ours[name] for name in afresh]))} arrays loaded"]
+    if shallow < deep:
+        said.append(f"layers {', '.join(map(str, chosen))} of {deep}")
+    if afresh:
+        said.append(f"started afresh: {', '.join(afresh)}")
+    if given.unused:
+        said.append(f"not used: {_summary(given.unused)}")
+    logs.say("; ".join(said))
+    return {"params": params, "batch_stats": given.network["batch_stats"]}
+
+
+def sha256(source: str) -> str:
+    """The hash of a network's file."""
+    with weights_of(source).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Files
+
+
+def folder_of(source: str) -> pathlib.Path:
+    return pathlib.Path(source.partition(":")[2]).expanduser()
+
+
+def weights_of(source: str) -> pathlib.Path:
+    """The file of a network's weights.
+
+    Raises:
+      UserError: there is none, or it is a pickle.
+    """
+    path = folder_of(source)
+    if source.startswith(HF):
+        if not path.is_dir():
+            raise UserError(f"{source}: no such folder")
+        path /= "model.safetensors"
+        pickles = sorted(file for file in path.parent.iterdir() if file.suffix in PICKLES)
+        path = pickles[0] if pickles and not path.exists() else path
+    if path.suffix in PICKLES:
+        raise UserError(f"{path} is a pickle, which may run any code when it is read; convert it to safetensors")
+    if path.with_name(f"{path.name}.index.json").exists():
+        raise UserError(f"{path.parent} holds its weights in several files; save them as one, {path.name}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    return path
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path, kind: str) -> Iterator[dict[str, Any]]:
+    """The tensors of a file by their full names, unread: each has `get_shape()` and `[:]`."""
+    import safetensors  # here, since only these networks need it
+
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            yield {_full_name(name, kind): tensor for name, tensor in tensors.items()}
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} cannot be read as safetensors: {' '.join(str(error).split())}; save it again") from error
+
+
+def _full_name(name: str, kind: str) -> str:
+    """A tensor's name today and in a model with a head: older files say gamma and beta, and those of bare encoders lack the prefix."""
+    if kind == "resnet":
+        return name
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
+    return f"{kind}.{name}" if re.match(r"(embeddings|encoder|transformer|pooler)\.", name) else name
+
+
+# Specs
+
+
+def _spec_of_encoder(folder: pathlib.Path) -> Spec:
+    path = weights_of(f"{HF}{folder}")
+    config = files.read_json(folder / "config.json", "take the whole folder")
+    kind = config.get("model_type")
+    if kind not in bert.KINDS:
+        raise UserError(f"{folder / 'config.json'}: model_type is {kind!r}; known: {', '.join(bert.KINDS)}")
+    names = OF_DISTILBERT if kind == "distilbert" else CONFIG
+    found = {option: config.get(name, 1e-12 if option == "epsilon" else None) for option, name in names.items()}
+    expected = {"hidden_act": "gelu", "activation": "gelu", "position_embedding_type": "absolute"}
+    words = _read_tokenizer(folder, config, found["positions"])
+    ids = dict(zip(bert.IDS, text.special_ids(words), strict=True))
+    expected |= {"bert": {"type_vocab_size": 2}, "roberta": {"type_vocab_size": 1, "pad_token_id": ids["padding"]}}.get(kind, {})
+    for name, value in expected.items():
+        if config.get(name, value) not in (value, None):
+            raise UserError(f"{folder / 'config.json'}: {name} is {config[name]!r}; only {value!r} is supported")
+    for option, value in found.items():
+        if not isinstance(value, int | float) or value <= 0:
+            raise UserError(f"{folder / 'config.json'}: {names[option]} is {value!r}; it must be a positive number")
+    usable = found["positions"] - (ids["padding"] + 1 if kind == "roberta" else 0)
+    head = f"{tensor_names.ENCODERS[kind]['head']}.bias"
+    with _opened(path, kind) as tensors:
+        num_classes = tensors[head].get_shape()[0] if head in tensors else 0
+    labels = [label for _, label in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))]
+    is_named = len(labels) == num_classes and not any(re.fullmatch(r"LABEL_\d+|\d+", str(label)) for label in labels)
+    return Spec(
+        model={"name": kind} | found | ids,
+        num_classes=num_classes,
+        input_shape=(usable,),
+        classes=tuple(map(str, labels)) if is_named else (),
+        vocabulary_size=config["vocab_size"],
+        tokenizer=text.adopted(words, usable),
+    )
+
+
+def _read_tokenizer(folder: pathlib.Path, config: Mapping[str, Any], positions: int) -> str:
+    try:
+        words = text.adopted((folder / "tokenizer.json").read_text(encoding="utf-8"), positions)
+        largest = text.largest_id(words)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / 'tokenizer.json'} cannot be read: {error}; save the network's fast tokenizer there") from error
+    except UserError as error:
+        raise UserError(f"{folder / error.args[0]}") from error
+    if not isinstance(config.get("vocab_size"), int) or largest >= config["vocab_size"]:
+        raise UserError(f"{folder}: tokenizer.json has ids up to {largest}, but config.json's vocab_size is {config.get('vocab_size')}")
+    return words
+
+
+def _spec_of_resnet(path: pathlib.Path) -> Spec:
+    with _opened(path, "resnet") as tensors:
+        found = {re.match(r"layer(\d)\.(\d+)\.conv\d", name) for name in tensors} - {None}
+        blocks = tuple(len({match[2] for match in found if match[1] == str(stage)}) for stage in range(1, 5))
+        is_deep = "layer1.0.conv3.weight" in tensors
+        num_classes = tensors["fc.bias"].get_shape()[0] if "fc.bias" in tensors else 0
+    depths = [depth for depth, known in resnet_imagenet.BLOCKS.items() if known == blocks and (depth >= 50) == is_deep]
+    if not depths:
+        known = ", ".join(map(str, resnet_imagenet.BLOCKS))
+        raise UserError(f"{path} holds no ResNet of torchvision or timm, of depth {known}: its stages have {blocks} blocks")
+    mean, std = (tuple(float(value) for value in values) for values in (streaming.MEAN, streaming.STD))
+    return Spec({"name": f"resnet{depths[0]}"}, num_classes, (224, 224, 3), input_mean=mean, input_std=std)
+
+
+def _described(spec: Spec) -> str:
+    """A network in words, for messages."""
+    return f"a {spec.model['name']}"
+
+
+def _same_shapes(one: Any, other: Any) -> bool:
+    return jax.tree.map(np.shape, one) == jax.tree.map(np.shape, other)
+
+
+def _summary(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
