@@ -6,15 +6,17 @@ from typing import Any
 import jax
 
 from distill_jax import checkpoints, logs, methods, programs, sharding, specs, state, trained, workdir
+from distill_jax.errors import UserError
 from distill_jax.experiment import Experiment, predict_with
-from distill_jax.state import TrainMetrics, TrainState
+from distill_jax.state import TrainState
+from distill_jax.tasks import TrainMetrics
 
 
 def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manager: Any) -> tuple[TrainState, TrainMetrics, int]:
     """The initial state, the metrics of its epoch so far, and the number of finished steps.
 
     1. There is an intact checkpoint: resumes from the newest one.
-    2. config.initial is set: starts from the weights of another run.
+    2. config.initial is set: starts from the weights of another run, or from those of its trunk.
     3. Otherwise: starts from a fresh state, a function of the key.
     """
     given = load_given(exp, folder)
@@ -25,15 +27,62 @@ def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manag
         return restored.replace(given=given), epoch_metrics, step
     fresh = exp.init(key).replace(given=given)
     if exp.config.initial:
-        run = trained.find(trained.resolve(exp.config.initial, folder))
-        fresh = fresh.replace(**trained.load_variables(run, exp.data.mesh))
-    return fresh, state.empty_metrics(exp.data.mesh), 0
+        fresh = fresh.replace(**load_initial(exp, trained.find(trained.resolve(exp.config.initial, folder)), fresh.network))
+    return fresh, state.empty_metrics(exp.data.mesh, exp.task.train_metrics), 0
+
+
+def load_initial(exp: Experiment, run: trained.Run, fresh: dict[str, Any]) -> dict[str, Any]:
+    """The network with the weights of a finished run: all of them or, where the heads differ, those of the trunk; the rest stays fresh."""
+    loaded = trained.load_variables(run, exp.data.mesh)
+    if has_shapes_of(loaded, fresh):
+        return loaded
+    trunk = {kind: trunk_of(variables) for kind, variables in loaded.items()}
+    count = sum(leaf.size for leaf in jax.tree.leaves(trunk["params"]))
+    unused = sorted(loaded["params"].keys() - trunk["params"].keys() - {"trunk"})
+    own = sorted(fresh["params"].keys() - {"trunk"})
+    logs.say(f"initial: the trunk of {run.folder}, {count:,} parameters; not loaded: {', '.join(unused)}; new: {', '.join(own)}")
+    return {kind: variables | ({"trunk": trunk[kind]} if trunk[kind] else {}) for kind, variables in fresh.items()}
+
+
+def check_initial(name: str, theirs: specs.Spec, ours: specs.Spec) -> None:
+    """Raises UserError unless a run can start from the weights of another: from all of them, or from those of a trunk.
+
+    Args:
+      name: config.initial.
+      theirs: of the finished run.
+      ours: of the network to be trained.
+    """
+    one, other = theirs.abstract_network(), ours.abstract_network()
+    if has_shapes_of(one, other):
+        return
+    where, network = f"initial: {name}", ours.model["name"]
+    if "trunk" not in other["params"]:
+        raise UserError(f"{where} holds a different network from {network}, which this run trains")
+    for kind, wanted in other.items():
+        given, wanted = (dict(jax.tree.leaves_with_path(tree)) for tree in (trunk_of(one[kind]), trunk_of(wanted)))
+        for path in [*wanted, *given]:
+            shapes = [found[path].shape if path in found else "none" for found in (given, wanted)]
+            if shapes[0] != shapes[1]:
+                part = jax.tree_util.keystr(path, simple=True, separator="/")
+                fix = "depth, model.width, model.version and model.norm must be the same"
+                raise UserError(
+                    f"{where} does not fit the trunk of {network}: {part} ({kind}) is {shapes[0]} there, {shapes[1]} here; {fix}"
+                )
+
+
+def trunk_of(variables: dict[str, Any]) -> dict[str, Any]:
+    """The part of a network's variables below its head: "trunk" or, in a classification network, all but "head"."""
+    return variables.get("trunk") or {name: value for name, value in variables.items() if name != "head"}
+
+
+def has_shapes_of(one: Any, other: Any) -> bool:
+    return jax.tree.map(lambda leaf: leaf.shape, one) == jax.tree.map(lambda leaf: leaf.shape, other)
 
 
 def restore(exp: Experiment, manager: Any, step: int) -> tuple[TrainState, TrainMetrics]:
     """The state and the metrics of its epoch so far, from the checkpoint of a step."""
     like = abstract_state(exp, step // exp.plan.steps_per_epoch)
-    metrics = _with_shardings(jax.eval_shape(TrainMetrics.empty), sharding.replicated(exp.data.mesh))
+    metrics = _with_shardings(jax.eval_shape(exp.task.train_metrics.empty), sharding.replicated(exp.data.mesh))
     content = state.saved(like, metrics)
     if checkpoints.schema(manager, step) == 1:
         content["state"]["teacher"] = _of_schema_1(exp, like.teacher)

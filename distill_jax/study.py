@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
@@ -148,7 +147,7 @@ def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
         result = evaluate_run(study.experiments[job.stage], job)
         runs.append(({"stage": job.stage} if job.stage else {}) | result)
     last_stage = jobs[-1].stage
-    name = f"{study.experiments[last_stage].plan.evaluated_on}_accuracy"
+    name = study.experiments[last_stage].plan.result
     of_last_stage = [result[name] for job, result in zip(jobs, runs, strict=True) if job.stage == last_stage]
     result = runs[0] if len(runs) == 1 else {name: statistics.mean(of_last_stage), "runs": runs}
     workdir.write_json(study.root / "eval.json", result)
@@ -227,15 +226,10 @@ def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experimen
         specs.check_fits(f"teacher {name}", theirs, exp.spec, data.dataset.name)
     if job.config.initial and is_trained and not workdir.exists(folder / "checkpoints"):
         theirs = spec_of(job.config.initial, "initial")
-        if not has_shapes_of(theirs, exp.spec):
-            raise UserError(f"initial: {job.config.initial} holds a different network from {exp.spec.model['name']}, which this run trains")
+        start.check_initial(job.config.initial, theirs, exp.spec)
         if theirs.tokenizer != exp.spec.tokenizer:
             raise UserError(f"initial: {job.config.initial} has a different vocabulary from {data.dataset.name}")
     return experiment.sharing(exp, earlier.values())
-
-
-def has_shapes_of(one: specs.Spec, other: specs.Spec) -> bool:
-    return jax.tree.map(lambda leaf: leaf.shape, one.abstract_network()) == jax.tree.map(lambda leaf: leaf.shape, other.abstract_network())
 
 
 def make_jobs(config: ConfigDict, root: pathlib.Path) -> list[Job]:
@@ -337,8 +331,9 @@ def conclude(study: Study, summaries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def accuracy(summary: dict[str, Any]) -> str:
-    """The accuracy of one run, or the mean of several seeds, as text."""
-    name = f"{summary.get('evaluated_on', 'test')}_accuracy"
+    """The result of one run, or the mean of several seeds, as text: "test accuracy 98.72%"."""
+    split, metric = summary.get("evaluated_on", "test"), summary.get("metric", "accuracy")
+    name = f"{split}_{metric}"
     name = name if name in summary else "test_accuracy"  # schema-1 summaries use this name for validation data too
     seeds = f" (mean of {len(summary['seeds'])} seeds, standard deviation {summary[name + '_std']:.2%})" if "seeds" in summary else ""
-    return f"{summary.get('evaluated_on', 'test')} accuracy {summary[name]:.2%}{seeds}"
+    return f"{split} {metric} {summary[name]:.2%}{seeds}"
