@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from distill_jax import default_config, fields, methods, models, stages
 from distill_jax.errors import UserError
+from distill_jax.tasks import TASKS
 
 # The config fields that determine a method's Setting.
 FIELDS_OF_SETTING = {
@@ -30,6 +31,7 @@ WHOLE = {  # field -> its smallest and largest value
     "checkpoint_every": (1, 2**31),
     "data.image_size": (0, 2**14),
     "data.downsample": (1, 2**14),
+    "data.void": (0, 255),
     "data.train_examples": (0, 2**31),
     "data.validation_examples": (0, 2**31),
     "data.crop_padding": (0, 2**14),
@@ -51,6 +53,7 @@ REAL = {  # field, or field whose entries -> the arguments of `fields.check_rang
 CHOICES = {
     "dtype": tuple(models.DTYPES),
     "data.damaged": ("refuse", "skip"),
+    "data.task": tuple(TASKS),
     "data.text.format": ("trec", "tsv", "glue"),
     "optimizer.name": ("sgd", "adamw"),
     "schedule.name": ("cosine", "linear", "step"),

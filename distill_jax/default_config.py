@@ -19,10 +19,11 @@ def get_config() -> ConfigDict:
 
     # Networks are named by the workdir of a finished run, or as hf:DIR or torchvision:FILE: see distill_jax/pretrained.py.
     config.teachers = ()  # networks that teach this one (methods distillation, densely_guided)
-    config.initial = ""  # network of the same architecture, to start from its weights; an encoder may have more layers; "" for new ones
+    config.initial = ""  # network to start from, which may have another head: see distill_jax/initial.py; "" for new weights
 
     config.data = ConfigDict()
-    config.data.name = "cifar100"  # digits, cifar10, cifar100, tfds:NAME, folder:PATH, npz:PATH or text:PATH
+    config.data.name = "cifar100"  # digits, cifar10, cifar100, tfds:NAME, or folder, npz, text, voc or masks:PATH
+    config.data.task = "classification"  # what the labels are: classification; segmentation, a class for each pixel; or detection, boxes
     config.data.dir = ""  # folder of the data set's files, and of relative paths in data.name; "" for the current one, or TFDS's own
     config.data.image_size = 0  # 0: images are held in memory; else folder: and tfds: are streamed, in square crops of this side in pixels
     config.data.downsample = 1  # average blocks of this many pixels squared, once, when images are read into memory; 1: keep the images
@@ -31,6 +32,13 @@ def get_config() -> ConfigDict:
     config.data.validation_examples = 0  # for tuning: hold out this many training examples and evaluate on them, not the test set; 0: none
     config.data.crop_padding = 4  # pixels of padding of the random crop; 0 for no crop
     config.data.flip = True  # mirror left to right at random
+    config.data.scales = (0.5, 2.0)  # segmentation, detection: range of the random scale; at 1 the longer side fills the training crop
+    config.data.void = 255  # masks:PATH: the value of pixels without a label
+
+    config.data.voc = ConfigDict()  # voc:PATH: how the devkit is read
+    config.data.voc.train = ()  # image sets, such as "VOC2012/train"; without a year, of all years; () for "train"
+    config.data.voc.test = ()  # image sets to evaluate on; () for "test" or, where there is none, "val"
+    config.data.voc.masks = "SegmentationClass"  # segmentation: the masks' folder, beside JPEGImages
 
     config.data.text = ConfigDict()  # how a text set is read
     config.data.text.format = "tsv"  # trec, tsv or glue; see distill_jax/data/text.py

@@ -14,10 +14,8 @@ from ml_collections import ConfigDict
 from distill_jax import (
     checks,
     configuration,
-    evaluate,
     methods,
     optimizers,
-    predictions,
     programs,
     schedules,
     sharding,
@@ -26,12 +24,13 @@ from distill_jax import (
     workdir,
 )
 from distill_jax.data import Dataset, augment, batches, load_config, streaming
-from distill_jax.data.dataset import check_crop, fingerprint
+from distill_jax.data.dataset import check_crop, count, fingerprint
 from distill_jax.errors import UserError
 from distill_jax.models.maps import sizes as map_sizes
 from distill_jax.models.maps import with_maps
-from distill_jax.state import TrainMetrics, TrainState, init_state
+from distill_jax.state import TrainState, init_state
 from distill_jax.step import make_train_step
+from distill_jax.tasks import TASKS, Task, pictures
 
 MOST_STEPS = 50_000_000  # per run
 # Fields that leave the compiled functions as they are. Of the teachers these see the specs, or for a table only the number.
@@ -57,10 +56,16 @@ class Plan(NamedTuple):
     cycle_ends: tuple[int, ...]  # in finished epochs, increasing; the last is `epochs`
     learning_rates: np.ndarray  # one per step
     evaluated_on: str  # "test", or "validation" if one is held out from the training set
+    metric: str = "accuracy"  # of the task: the result that counts
 
     @property
     def steps(self) -> int:
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def result(self) -> str:
+        """The name of the result that counts, such as test_accuracy."""
+        return f"{self.evaluated_on}_{self.metric}"
 
 
 class Experiment(NamedTuple):
@@ -70,13 +75,15 @@ class Experiment(NamedTuple):
     data: Data
     spec: specs.Spec  # of the network being trained
     plan: Plan
+    task: Task
     method: methods.Method
     teachers: tuple[specs.Spec, ...]  # of the networks that config.teachers names
     init: Callable[[jax.Array], TrainState]  # key -> fresh state, with the method's first teacher
-    train_step: Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]
+    train_step: Callable[..., tuple[TrainState, Any, jax.Array]]  # see step.py
     observe: Callable[..., Any] | None  # (teacher, ids, logits) -> teacher
-    predict: Callable[[Any], np.ndarray]  # network -> logits of the test set, float32 [N, C]
-    predict_teacher: Callable[[TrainState], np.ndarray] | None  # state -> logits of the test set; None if no teacher can predict it
+    predict: Callable[[Any], Any]  # network -> the task's predictions of the test set, [N, ...], such as logits [N, C]
+    predict_teacher: Callable[[TrainState], Any] | None  # state -> the same of its teacher; None if no teacher can predict it
+    pictures: Callable[[Any], list[np.ndarray]] | None  # network -> pictures, uint8 [H, W, 3]; None if the task draws none
 
 
 def load_data(config: ConfigDict, tokenizer: str = "") -> Data:
@@ -118,11 +125,13 @@ def build(
     dataset, mesh = data.dataset, data.mesh
     check_crop(dataset, config.data.crop_padding)
     plan, schedule = make_plan(config, data)
+    task = TASKS[dataset.task]
     spec = recorded or specs.completed(make_spec(config, dataset), start)
     spec.abstract_network(config.dtype)  # raises if the network cannot take such inputs
     model = spec.module(config.dtype)
     apply = programs.inference(model)
     method = make_method(config, data, plan, apply)
+    task.check(config, method)
     with checks.naming("optimizer"):
         optimizer = optimizers.create(config.optimizer, schedule)
     table = methods.wants_table(**config.method)
@@ -133,10 +142,10 @@ def build(
         check_maps(config, spec, teachers, table)
     layout = state.layout(method, mesh)
     whole = layout.step
-    views = augment.make_augment(config.data.crop_padding, config.data.flip)
+    views = augment.make_augment(config.data.crop_padding, config.data.flip and dataset.task == "classification")
     modules = [teacher.module(config.dtype) for teacher in teachers]
     speak = [from_table if table else functools.partial(from_forward, *each) for each in zip(teachers, modules, strict=True)]
-    train_step = make_train_step(model, method, optimizer, views, spec.to_inputs, speak)
+    train_step = make_train_step(model, method, optimizer, views, spec.to_inputs, speak, task)
 
     @functools.partial(jax.jit, out_shardings=layout)
     def fresh_state(network):
@@ -151,6 +160,7 @@ def build(
         data=data,
         spec=spec,
         plan=plan,
+        task=task,
         method=method,
         teachers=tuple(teachers),
         init=init,
@@ -158,6 +168,7 @@ def build(
         observe=method.observe and jax.jit(method.observe, donate_argnums=0, out_shardings=layout.teacher),
         predict=predict_with(data, plan.batch_size, spec, apply),
         predict_teacher=make_predict_teacher(data, plan.batch_size, method, spec, guides),
+        pictures=pictures.make(apply, spec, dataset, mesh),
     )
 
 
@@ -181,7 +192,7 @@ def make_method(config: ConfigDict, data: Data, plan: Plan, apply: Callable[[Any
     setting = methods.Setting(
         apply=apply,
         cycle_ends=plan.cycle_ends,
-        num_examples=len(data.dataset.train["label"]),
+        num_examples=count(data.dataset.train),
         num_classes=data.dataset.num_classes,
         num_devices=data.mesh.size,
         num_teachers=len(config.teachers),
@@ -195,7 +206,7 @@ def make_method(config: ConfigDict, data: Data, plan: Plan, apply: Callable[[Any
 def make_plan(config: ConfigDict, data: Data) -> tuple[Plan, Callable]:
     """The shape of a run, and its learning-rate schedule."""
     sharding.check_batch_size(config.batch_size, data.mesh)
-    num_examples = len(data.dataset.train["label"])
+    num_examples = count(data.dataset.train)
     steps_per_epoch = num_examples // config.batch_size
     if steps_per_epoch == 0:
         raise UserError(f"batch_size is {config.batch_size}, but the training set has only {num_examples} examples")
@@ -207,7 +218,8 @@ def make_plan(config: ConfigDict, data: Data) -> tuple[Plan, Callable]:
         schedule = schedules.create(config.schedule, rate, config.epochs, steps_per_epoch)
         ends = schedules.cycle_ends(config.epochs, config.schedule.cycles, config.schedule.cycle_epochs)
     rates = np.asarray(jax.vmap(schedule)(jnp.arange(steps)))  # on the host: a log line must not wait for the device
-    return Plan(config.epochs, steps_per_epoch, config.batch_size, ends, rates, data.dataset.evaluated_on), schedule
+    metric = TASKS[data.dataset.task].metric
+    return Plan(config.epochs, steps_per_epoch, config.batch_size, ends, rates, data.dataset.evaluated_on, metric), schedule
 
 
 def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
@@ -229,6 +241,7 @@ def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
         image_size=config.data.image_size,
         tokenizer=dataset.tokenizer,
         sentences=dataset.sentences,
+        task=dataset.task,
     )
 
 
@@ -261,7 +274,7 @@ def from_table(table_NxC: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
 
 def make_predict_teacher(
     data: Data, batch_size: int, method: methods.Method, spec: specs.Spec, guides: Sequence[tuple[specs.Spec, Any]]
-) -> Callable[[TrainState], np.ndarray] | None:
+) -> Callable[[TrainState], Any] | None:
     """See Experiment.predict_teacher. With several frozen networks, the first one is used."""
     if method.predict:
         own = predict_with(data, batch_size, spec, method.predict)
@@ -274,16 +287,16 @@ def make_predict_teacher(
 
 
 def predict_with(
-    data: Data, batch_size: int, spec: specs.Spec, apply: Callable[[Any, Any], jax.Array], split: str = "test"
-) -> Callable[[Any], np.ndarray]:
-    """Builds predict(network) -> logits of a whole split without augmentation, float32 [N, C]."""
+    data: Data, batch_size: int, spec: specs.Spec, apply: Callable[[Any, Any], Any], split: str = "test"
+) -> Callable[[Any], Any]:
+    """Builds predict(network) -> the task's predictions of a whole split without augmentation: [N, ...] such as logits [N, C]."""
     rows, source = (data.dataset.train, data.train) if split == "train" else (data.dataset.test, data.test)
 
     predict_batch = programs.predict(apply, spec, data.mesh)
 
     def predict(network):
         results = [predict_batch(network, source, batch) for batch in batches.evaluation_batches(rows, batch_size, data.mesh)]
-        return np.concatenate(jax.device_get(results))[: len(rows["label"])]
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[: count(rows)], *jax.device_get(results))
 
     return predict
 
@@ -292,7 +305,7 @@ def forward_passes(exp: Experiment) -> int:
     """How many samples a run passes forward through a network in training: the student's own passes, and those of its teachers."""
     extra = sum(exp.method.forwards(epoch) for epoch in range(1, exp.plan.epochs + 1))
     own = exp.plan.epochs * (2 if exp.method.observes == "clean" else 1)
-    tables = len(exp.teachers) * len(exp.data.dataset.train["label"]) if methods.wants_table(**exp.config.method) else 0
+    tables = len(exp.teachers) * count(exp.data.dataset.train) if methods.wants_table(**exp.config.method) else 0
     return round((own + extra) * exp.plan.steps_per_epoch * exp.plan.batch_size) + tables
 
 
@@ -300,19 +313,12 @@ def is_augmented(dataset: Dataset, config: ConfigDict) -> bool:
     return "image" in dataset.train and bool(batches.is_streamed(dataset.train) or config.data.crop_padding or config.data.flip)
 
 
-def evaluate_network(
-    exp: Experiment, network: Any, teacher_logits: np.ndarray | None, folder: pathlib.Path | None = None
-) -> dict[str, float]:
-    """The student's metrics on the test set; given the teacher's logits there, also their agreement and the teacher's entropy.
+def evaluate_network(exp: Experiment, network: Any, teacher: Any, folder: pathlib.Path | None = None) -> dict[str, float]:
+    """The student's metrics on the test set; given its teacher's predictions there, also what the task says of them.
 
-    With a folder, writes predictions.json there.
+    With a folder, writes there what the report draws.
     """
-    logits, split = exp.predict(network), exp.plan.evaluated_on
-    labels = np.asarray(exp.data.dataset.test["label"])
-    metrics = evaluate.classification_metrics(logits, labels, split) | evaluate.score_profile(logits, split)
-    if teacher_logits is not None:
-        metrics["teacher_agreement"] = evaluate.agreement(logits, teacher_logits)
-        metrics["teacher_entropy"] = evaluate.mean_entropy(teacher_logits)
-    if folder:
-        predictions.write(folder, exp.data.dataset, logits, teacher_logits)
-    return metrics
+    found = exp.predict(network)
+    if folder and exp.task.write:
+        exp.task.write(folder, exp.data.dataset, found, teacher)
+    return exp.task.evaluate(found, exp.data.dataset, teacher)

@@ -3,7 +3,6 @@
 import pathlib
 from collections.abc import Mapping
 
-import jax
 from ml_collections import ConfigDict
 
 from distill_jax import models, pretrained, trained, workdir
@@ -49,30 +48,7 @@ def tokenizer(config: ConfigDict, folder: pathlib.Path, begun_in: pathlib.Path, 
     return ""
 
 
-def determining(initial: str, theirs: Spec) -> Spec | None:
+def determining(initial: str, theirs: Spec, dataset: Dataset) -> Spec | None:
     """The spec, if it determines that of a network that starts from it: see `specs.completed`."""
-    return theirs if pretrained.is_source(initial) or models.is_encoder(theirs.model["name"]) else None
-
-
-def check_start(initial: str, theirs: Spec, ours: Spec, data_name: str) -> None:
-    """Raises UserError unless a network can start from the weights of another.
-
-    Both are the same, except that a pre-trained network may have another head, and an encoder more layers and another pooling.
-    """
-    if not text.same_words(theirs.tokenizer, ours.tokenizer):
-        raise UserError(f"initial: {initial} has a different vocabulary from {data_name}")
-    if pretrained.is_source(initial):
-        theirs = theirs._replace(num_classes=ours.num_classes)
-    if not _is_same(theirs, ours):
-        told = f"{ours.model['name']}, which this run trains: {theirs.model['name']}"
-        raise UserError(f"initial: {initial} holds a different network from {told}")
-
-
-def _is_same(theirs: Spec, ours: Spec) -> bool:
-    one, other = theirs.module(), ours.module()
-    if models.is_encoder(theirs.model["name"]) and models.is_encoder(ours.model["name"]):
-        return one.clone(**{field: getattr(other, field) for field in ("layers", "pooling", "dropout")}) == other
-    if ours.model["name"] in models.MODELS and getattr(one, "version", None) != getattr(other, "version", None):
-        return False
-    shapes = [jax.tree.map(lambda leaf: leaf.shape, spec.abstract_network()) for spec in (theirs, ours)]
-    return shapes[0] == shapes[1]
+    is_trunk = dataset.task != theirs.task
+    return theirs if pretrained.is_source(initial) or is_trunk or models.is_encoder(theirs.model["name"]) else None

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from tensorboard.summary import Writer
 
-from distill_jax import files, processes, terminal, workdir
+from distill_jax import files, pictures, processes, terminal, workdir
 from distill_jax.errors import UserError
 
 DIVERGED = (
@@ -38,12 +38,15 @@ class RunLog:
     """
 
     def __init__(self, folder: pathlib.Path, plan: Any, log_every: int, step: int, steps_after: int = 0):
-        self.plan, self.log_every, self.step, self.steps_after = plan, log_every, step, steps_after
+        self.folder, self.plan, self.log_every, self.step, self.steps_after = folder, plan, log_every, step, steps_after
         self.history = [line for line in files.read_jsonl(folder / "metrics.jsonl") if line["step"] <= step]
         check_complete(folder / "metrics.jsonl", self.history, plan, step)
         workdir.write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
         self._file = (folder / "metrics.jsonl").open("a") if processes.is_first() else None
         self._tensorboard = rewritten_events(folder, self.history) if processes.is_first() else None
+        self._pictures = pictures.events(folder) if processes.is_first() and (folder / "pictures").exists() else None
+        if self._pictures:
+            pictures.add_events(self._pictures, folder, self._step_of, range(step // plan.steps_per_epoch + 1))
         self._pending = None  # (step, metrics) of a line still being computed
         self._finite_until = self._first_step = step
         self._clock = None  # (step, seconds) at which timing of this epoch began
@@ -123,6 +126,16 @@ class RunLog:
         say(self._sentence(line))
         self._clock, self._last_end = None, time.perf_counter()
 
+    def save_pictures(self, epoch: int, drawn: list[Any]) -> None:
+        """Writes the pictures of an evaluation, uint8 [H, W, 3] each, to the workdir and to TensorBoard."""
+        if drawn and self._file:
+            pictures.save(self.folder, epoch, drawn)
+            self._pictures = self._pictures or pictures.events(self.folder)
+            pictures.add_events(self._pictures, self.folder, self._step_of, range(epoch, epoch + 1))
+
+    def _step_of(self, epoch: int) -> int:
+        return epoch * self.plan.steps_per_epoch
+
     def write_pending(self) -> None:
         """Writes the line that waits for the next step."""
         if self._pending:
@@ -135,6 +148,8 @@ class RunLog:
         if self._file:
             self._file.close()
             self._tensorboard.close()
+        if self._pictures:
+            self._pictures.close()
 
     def _write(self, line: dict[str, float]) -> None:
         self.history.append(line)
@@ -146,11 +161,12 @@ class RunLog:
         add_event(self._tensorboard, line)
 
     def _sentence(self, line: dict[str, float]) -> str:
-        accuracy = line.get(f"{self.plan.evaluated_on}_accuracy")
-        evaluated = "" if accuracy is None else f"{self.plan.evaluated_on} {accuracy:6.2%}  "
+        result, name = line.get(self.plan.result), "" if self.plan.metric == "accuracy" else f" {self.plan.metric}"
+        evaluated = "" if result is None else f"{self.plan.evaluated_on}{name} {result:6.2%}  "
+        trained = f"train {line['train_accuracy']:6.2%}  " if "train_accuracy" in line else ""
         return (
             f"epoch {line['epoch']}/{self.plan.epochs}  step {line['step']}  cycle {line['cycle']}/{len(self.plan.cycle_ends)}  "
-            f"lr {line['learning_rate']:.4f}  loss {line['loss']:.4f}  train {line['train_accuracy']:6.2%}  {evaluated}"
+            f"lr {line['learning_rate']:.4f}  loss {line['loss']:.4f}  {trained}{evaluated}"
             f"{line['images_per_second']:.0f} images/s  {self._time_left(line['step'])}"
         )
 

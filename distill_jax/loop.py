@@ -12,7 +12,7 @@ from distill_jax.data.batches import training_batches
 from distill_jax.errors import Interrupted
 from distill_jax.experiment import Experiment, evaluate_network
 from distill_jax.start import init_or_restore
-from distill_jax.state import TrainMetrics, TrainState, check_finite, empty_metrics, saved
+from distill_jax.state import TrainState, check_finite, empty_metrics, saved
 
 
 def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0
     manager = checkpoints.open_manager(folder / "checkpoints")
     state, epoch_metrics, step = init_or_restore(exp, folder, init_key, manager)
     log = logs.RunLog(folder, plan, exp.config.log_every, step, steps_after)
-    teacher_logits = None  # on the test set; valid until the teacher changes
+    teacher_predictions = None  # of the test set; valid until the teacher changes
 
     with processes.preemption() as asked_to_stop, contextlib.closing(log):
         for epoch in range(step // plan.steps_per_epoch + 1, plan.epochs + 1):
@@ -48,15 +48,16 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0
 
             cycle_ended = epoch in plan.cycle_ends
             if cycle_ended or epoch % exp.config.eval_every == 0:
-                if teacher_logits is None and exp.predict_teacher and (state.given or state.teacher is not None):
-                    teacher_logits = exp.predict_teacher(state)
-                line |= evaluate_network(exp, state.network, teacher_logits, folder if epoch == plan.epochs else None)
+                if teacher_predictions is None and exp.predict_teacher and (state.given or state.teacher is not None):
+                    teacher_predictions = exp.predict_teacher(state)
+                line |= evaluate_network(exp, state.network, teacher_predictions, folder if epoch == plan.epochs else None)
+                log.save_pictures(epoch, exp.pictures(state.network) if exp.pictures else [])
             log.end_epoch(line)
 
-            epoch_metrics = empty_metrics(data.mesh)
+            epoch_metrics = empty_metrics(data.mesh, exp.task.train_metrics)
             teacher = exp.method.end_epoch(state.teacher, state.network, epoch)
             if teacher is not state.teacher or exp.observe:
-                state, teacher_logits = state.replace(teacher=teacher), None
+                state, teacher_predictions = state.replace(teacher=teacher), None
             if cycle_ended:
                 checkpoints.save_weights(workdir.snapshot_path(folder, epoch), state.network)
             if stopping := stopping or asked_to_stop():
@@ -67,8 +68,6 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0
     return summary.write(exp, seed, folder, state, log.history)
 
 
-def save_and_leave(manager: Any, step: int, state: TrainState, epoch_metrics: TrainMetrics, signal_number: int) -> NoReturn:
+def save_and_leave(manager: Any, step: int, state: TrainState, epoch_metrics: Any, number: int) -> NoReturn:
     checkpoints.save(manager, step, saved(state, epoch_metrics))
-    raise Interrupted(
-        f"stopped by {signal.Signals(signal_number).name}; saved after step {step}. Repeat the command to resume there", signal_number
-    )
+    raise Interrupted(f"stopped by {signal.Signals(number).name}; saved after step {step}. Repeat the command to resume there", number)

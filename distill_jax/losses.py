@@ -9,17 +9,33 @@ import optax
 from distill_jax.fields import check_choice, check_range
 
 
+def mean(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """The mean of one value for each label.
+
+    Args:
+      values: float32 [..., *labels.shape].
+      labels: int32 [B], one a sample, and all of them count; or [B, H, W], one a pixel, where only pixels with a label >= 0 count.
+
+    Returns:
+      float32 [...]; 0 if no pixel has a label.
+    """
+    if labels.ndim == 1:
+        return values.mean(axis=-1)
+    axes, has_label = tuple(range(-labels.ndim, 0)), labels >= 0
+    return jnp.where(has_label, values, 0).sum(axis=axes) / jnp.maximum(has_label.sum(), 1)
+
+
 def cross_entropy(logits_BxC: jax.Array, labels_B: jax.Array) -> jax.Array:
     """Cross-entropy with integer labels, averaged over the batch.
 
     Args:
-      logits_BxC: float32 [B, C].
-      labels_B: int32 [B], values in [0, C).
+      logits_BxC: float32 [B, C]; or [B, H, W, C] for a label a pixel.
+      labels_B: int32 [B], values in [0, C); or [B, H, W], where pixels with a negative label do not count.
 
     Returns:
       Scalar, in nats.
     """
-    return optax.losses.softmax_cross_entropy_with_integer_labels(logits_BxC, labels_B).mean()
+    return mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits_BxC, jnp.maximum(labels_B, 0)), labels_B)
 
 
 def soft_cross_entropy(probs_BxC: jax.Array, logits_BxC: jax.Array) -> jax.Array:
@@ -64,7 +80,11 @@ def kl_divergence(
 
 
 def distillation(
-    teacher_logits_BxC: jax.Array, student_logits_BxC: jax.Array, temperature: float, where: jax.Array | None = None
+    teacher_logits_BxC: jax.Array,
+    student_logits_BxC: jax.Array,
+    temperature: float,
+    where: jax.Array | None = None,
+    labels: jax.Array | None = None,
 ) -> jax.Array:
     """T^2 * KL(softmax(teacher / T) || softmax(student / T)), averaged over the batch: what Hinton et al. add to the cross-entropy.
 
@@ -75,6 +95,7 @@ def distillation(
       student_logits_BxC: float32 [B, C].
       temperature: T > 0, divides both.
       where: bool [B]; samples where it is False contribute 0 to the mean. None for all samples.
+      labels: as in `mean`; needed for logits of pixels, [..., B, H, W, C].
 
     Returns:
       float32 [...], in nats: a scalar for one teacher.
@@ -83,7 +104,8 @@ def distillation(
       Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531), section 2.
     """
     kl_B = kl_divergence(teacher_logits_BxC, student_logits_BxC, temperature, temperature)
-    return temperature**2 * (kl_B if where is None else jnp.where(where, kl_B, 0)).mean(axis=-1)
+    kl_B = kl_B if where is None else jnp.where(where, kl_B, 0)
+    return temperature**2 * (kl_B.mean(axis=-1) if labels is None else mean(kl_B, labels))
 
 
 def decoupled_distillation(
@@ -102,7 +124,7 @@ def decoupled_distillation(
     Args:
       teacher_logits_BxC: float32 [..., B, C]; the caller must ensure that it carries no gradient.
       student_logits_BxC: float32 [B, C]; C >= 2.
-      labels_B: int32 [B].
+      labels_B: as in `mean`; for pixels, the logits are [..., B, H, W, C] and [B, H, W, C].
       temperature: T > 0, divides both.
       weight_target: alpha.
       weight_others: beta.
@@ -123,7 +145,7 @@ def decoupled_distillation(
 
     (teacher_Bx2, teacher_others_BxC), (student_Bx2, student_others_BxC) = split(teacher_logits_BxC), split(student_logits_BxC)
     target_B, others_B = kl_divergence(teacher_Bx2, student_Bx2), kl_divergence(teacher_others_BxC, student_others_BxC)
-    return temperature**2 * (weight_target * target_B + weight_others * others_B).mean(axis=-1)
+    return temperature**2 * mean(weight_target * target_B + weight_others * others_B, labels_B)
 
 
 OUTSIDE = -1e4  # a logit without probability; finite, since 0 * (inf - inf) is not a number
@@ -203,7 +225,8 @@ def from_teacher(
       standardize: apply `standardized` to the logits of both first.
 
     Returns:
-      A function (teacher_logits [..., B, C], student_logits [B, C], labels [B]) -> [...].
+      A function (teacher_logits [..., B, C], student_logits [B, C], labels [B]) -> [...]. All but "dist" also take logits of pixels,
+      [..., B, H, W, C], with labels [B, H, W].
 
     Raises:
       ValueError: an argument is out of range.
@@ -221,7 +244,7 @@ def from_teacher(
             return decoupled_distillation(teacher_BxC, student_BxC, labels_B, temperature, *weights)
         if loss == "dist":
             return relational_distillation(teacher_BxC, student_BxC, temperature, *weights)
-        return distillation(teacher_BxC, student_BxC, temperature)
+        return distillation(teacher_BxC, student_BxC, temperature, labels=labels_B)
 
     return apply
 
@@ -244,7 +267,7 @@ def top_score_difference(logits_BxC: jax.Array, k: int) -> jax.Array:
       2019 (arXiv 1805.05551).
     """
     top_Bxk, _ = jax.lax.top_k(jax.nn.softmax(logits_BxC), k)
-    return top_Bxk[:, 0] - top_Bxk[:, 1:].mean(axis=1)
+    return top_Bxk[..., 0] - top_Bxk[..., 1:].mean(axis=-1)
 
 
 def uniform_cross_entropy(logits_BxC: jax.Array) -> jax.Array:
@@ -261,7 +284,7 @@ def uniform_cross_entropy(logits_BxC: jax.Array) -> jax.Array:
     References:
       Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016 (arXiv 1512.00567), section 7.
     """
-    return -jax.nn.log_softmax(logits_BxC).mean(axis=1)
+    return -jax.nn.log_softmax(logits_BxC).mean(axis=-1)
 
 
 def negative_entropy(logits_BxC: jax.Array) -> jax.Array:
@@ -277,4 +300,4 @@ def negative_entropy(logits_BxC: jax.Array) -> jax.Array:
       Pereyra et al., "Regularizing Neural Networks by Penalizing Confident Output Distributions", 2017 (arXiv 1701.06548).
     """
     log_probs_BxC = jax.nn.log_softmax(logits_BxC)
-    return (jnp.exp(log_probs_BxC) * log_probs_BxC).sum(axis=1)
+    return (jnp.exp(log_probs_BxC) * log_probs_BxC).sum(axis=-1)

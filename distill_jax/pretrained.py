@@ -15,11 +15,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from flax import traverse_util
 
-from distill_jax import files, logs, tensor_names
+from distill_jax import files, tensor_names
 from distill_jax.data import streaming, text
 from distill_jax.data.dataset import Dataset
 from distill_jax.errors import UserError
@@ -114,31 +113,6 @@ def complete(source: str, spec: Spec) -> dict[str, Any]:
     if loaded.missing:
         raise UserError(f"{source} has no weights for {' and '.join(loaded.missing)}; fine-tune it first, as `initial`")
     return loaded.network
-
-
-def start(where: str, given: Loaded, fresh: Any) -> dict[str, Any]:
-    """The weights with which a new network starts: those of another, and fresh ones where that has none. Says which.
-
-    Args:
-      where: the other network, for the message.
-      given: its weights. Of an encoder's layers, as many as needed are taken, by `bert.evenly`.
-      fresh: the new network's own initial weights.
-    """
-    params, ours = dict(given.network["params"]), fresh["params"]
-    deep, shallow = (sum(bool(re.fullmatch(r"layer\d+", name)) for name in tree) for tree in (params, ours))
-    chosen = bert.evenly(shallow, deep) if shallow < deep else ()
-    params |= {f"layer{number}": given.network["params"][f"layer{theirs}"] for number, theirs in enumerate(chosen)}
-    afresh = [name for name in ours if name not in params or (name == "head" and not _same_shapes(params[name], ours[name]))]
-    params = {name: ours[name] if name in afresh else params[name] for name in ours}
-    said = [f"{where}: {len(jax.tree.leaves(params)) - len(jax.tree.leaves([ours[name] for name in afresh]))} arrays loaded"]
-    if shallow < deep:
-        said.append(f"layers {', '.join(map(str, chosen))} of {deep}")
-    if afresh:
-        said.append(f"started afresh: {', '.join(afresh)}")
-    if given.unused:
-        said.append(f"not used: {_summary(given.unused)}")
-    logs.say("; ".join(said))
-    return {"params": params, "batch_stats": given.network["batch_stats"]}
 
 
 def sha256(source: str) -> str:
@@ -264,11 +238,3 @@ def _spec_of_resnet(path: pathlib.Path) -> Spec:
 def _described(spec: Spec) -> str:
     """A network in words, for messages."""
     return f"a {spec.model['name']}"
-
-
-def _same_shapes(one: Any, other: Any) -> bool:
-    return jax.tree.map(np.shape, one) == jax.tree.map(np.shape, other)
-
-
-def _summary(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from distill_jax import sharding
 from distill_jax.data import batches
 from distill_jax.specs import Spec
+from distill_jax.tasks import TASKS
 
 shared = functools.lru_cache(maxsize=64)
 
@@ -32,14 +33,18 @@ def init(module: nn.Module, mesh: Mesh) -> Callable[[jax.Array, Any], dict[str, 
     return jax.jit(init_network, out_shardings=sharding.replicated(mesh))
 
 
-def predict(apply: Callable[[Any, Any], jax.Array], spec: Spec, mesh: Mesh) -> Callable[..., jax.Array]:
-    """(network, source, batch) -> the logits of a batch of samples, [B, C], on every device."""
-    return _predict(apply, spec._replace(model=()), mesh)
+def predict(apply: Callable[[Any, Any], Any], spec: Spec, mesh: Mesh, predict: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """(network, source, batch) -> the task's predictions for a batch, on every device: [B, ...] such as logits [B, C].
+
+    `predict` replaces the task's own function (outputs, batch) -> predictions.
+    """
+    return _predict(apply, spec._replace(model=()), mesh, predict or TASKS[spec.task].predict)
 
 
 @shared
-def _predict(apply, spec, mesh):
+def _predict(apply, spec, mesh, predict):
     def predict_batch(network, source, batch):
-        return apply(network, spec.to_inputs(batches.gather(source, batch)))
+        batch = batches.gather(source, batch)
+        return predict(apply(network, spec.to_inputs(batch)), batch)
 
     return jax.jit(predict_batch, out_shardings=sharding.replicated(mesh))

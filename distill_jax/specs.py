@@ -13,6 +13,7 @@ from distill_jax import checks, configuration, files, models
 from distill_jax.data import streaming, text
 from distill_jax.errors import UserError
 from distill_jax.models import bert
+from distill_jax.tasks import TASKS
 
 
 class Spec(NamedTuple):
@@ -28,6 +29,7 @@ class Spec(NamedTuple):
     image_size: int = 0  # side in pixels of the crops, for networks trained on streamed images; they are evaluated on central crops
     tokenizer: str = ""  # for sentences, as JSON; stored separately as tokenizer.json
     sentences: int = 0  # in a row of text: 1, or 2 for pairs; 0 for images, and in older runs
+    task: str = "classification"  # a key of `tasks.TASKS`: what the outputs mean
 
     def module(self, dtype: str = "float32") -> nn.Module:
         options = {name: value for name, value in self.model.items() if name != "name"}
@@ -52,7 +54,7 @@ class Spec(NamedTuple):
 
     def cropped(self, images: np.ndarray) -> np.ndarray:
         """The part of raw images, uint8 [N, H, W, C], that evaluation sees: for streamed images their central square."""
-        if not self.image_size:
+        if not self.image_size or self.task != "classification":
             return images
         height, width = images.shape[1:3]
         left, top, right, bottom = map(round, streaming.central_box(width, height))
@@ -76,9 +78,12 @@ class Spec(NamedTuple):
         except Exception as error:  # flax, or a user's own network: either may raise anything
             reason = next(iter(str(error).splitlines()), "").strip()
             raise UserError(f"model.name {name!r} cannot take inputs of {size}: {type(error).__name__}: {reason}") from error
-        found = [(leaf.shape, leaf.dtype.name) for leaf in jax.tree.leaves(logits)]
-        if not isinstance(logits, jax.ShapeDtypeStruct) or found != [((1, self.num_classes), "float32")]:
-            raise UserError(f"model.name {name!r} returns {found} for one input; it must return logits, float32 [1, {self.num_classes}]")
+        expected = TASKS[self.task].outputs(self.num_classes, self.input_shape)
+        found, wanted = ([(leaf.shape, leaf.dtype.name) for leaf in jax.tree.leaves(tree)] for tree in (logits, expected))
+        if jax.tree.structure(logits) != jax.tree.structure(expected) or found != wanted:
+            what = f"logits, float32 {list(expected.shape)}" if isinstance(expected, jax.ShapeDtypeStruct) else str(wanted)
+            because = "" if self.task == "classification" else f", since data.task is {self.task!r}"
+            raise UserError(f"model.name {name!r} returns {found} for one input; it must return {what}{because}")
         return {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
 
 
@@ -105,6 +110,7 @@ def read(folder: pathlib.Path) -> Spec:
             **{name: tuple(facts.get(name, ())) for name in ("input_mean", "input_std", "classes")},
             image_size=facts.get("image_size", 0),
             sentences=facts.get("sentences", 0),
+            task=facts.get("task", "classification"),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not describe its network completely (missing or invalid: {error}); retrain that network") from error
@@ -159,6 +165,8 @@ def _agreed(option: str, model: dict[str, Any], known: dict[str, Any]) -> Any:
 
 def check_fits(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
     """Raises UserError unless a trained network, `where`, can teach one with the spec `ours`: same classes, inputs and vocabulary."""
+    if theirs.task != ours.task:
+        raise UserError(f"{where} was trained for {theirs.task}; this run is for {ours.task}")
     check_classes(where, theirs, ours, data_name)
     if theirs.input_shape != ours.input_shape:
         raise UserError(f"{where} takes inputs of shape {theirs.input_shape}; those of {data_name} are {ours.input_shape}")

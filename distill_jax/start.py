@@ -1,20 +1,21 @@
-"""Where a run starts: from its newest checkpoint, from another run's weights, or from scratch."""
+"""Where a run starts: from its newest checkpoint, from another network's weights, or from scratch."""
 
 import pathlib
 from typing import Any
 
 import jax
 
-from distill_jax import checkpoints, logs, methods, programs, sharding, specs, state, trained, workdir
+from distill_jax import checkpoints, initial, logs, methods, programs, sharding, specs, state, trained, workdir
 from distill_jax.experiment import Experiment, predict_with
-from distill_jax.state import TrainMetrics, TrainState
+from distill_jax.state import TrainState
+from distill_jax.tasks import TrainMetrics
 
 
 def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manager: Any) -> tuple[TrainState, TrainMetrics, int]:
     """The initial state, the metrics of its epoch so far, and the number of finished steps.
 
     1. There is an intact checkpoint: resumes from the newest one.
-    2. config.initial is set: starts from the weights of another run, or of a pre-trained network.
+    2. config.initial is set: starts from the weights of another network, or from those of its trunk.
     3. Otherwise: starts from a fresh state, a function of the key.
     """
     given = load_given(exp, folder)
@@ -25,15 +26,14 @@ def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manag
         return restored.replace(given=given), epoch_metrics, step
     fresh = exp.init(key).replace(given=given)
     if exp.config.initial:
-        run = trained.find(trained.resolve(exp.config.initial, folder))
-        fresh = fresh.replace(**trained.initial_weights(exp.config.initial, run, fresh.network, exp.data.mesh))
-    return fresh, state.empty_metrics(exp.data.mesh), 0
+        fresh = fresh.replace(**initial.load(exp.config.initial, folder, fresh.network, exp.data.mesh))
+    return fresh, state.empty_metrics(exp.data.mesh, exp.task.train_metrics), 0
 
 
 def restore(exp: Experiment, manager: Any, step: int) -> tuple[TrainState, TrainMetrics]:
     """The state and the metrics of its epoch so far, from the checkpoint of a step."""
     like = abstract_state(exp, step // exp.plan.steps_per_epoch)
-    metrics = _with_shardings(jax.eval_shape(TrainMetrics.empty), sharding.replicated(exp.data.mesh))
+    metrics = _with_shardings(jax.eval_shape(exp.task.train_metrics.empty), sharding.replicated(exp.data.mesh))
     content = state.saved(like, metrics)
     if checkpoints.schema(manager, step) == 1:
         content["state"]["teacher"] = _of_schema_1(exp, like.teacher)

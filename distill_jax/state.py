@@ -2,17 +2,17 @@
 
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
-from clu import metrics
+from clu.metrics import Collection
 from flax import struct
 from jax.sharding import Mesh
 
 from distill_jax import logs, sharding
 from distill_jax.errors import UserError
 from distill_jax.methods.base import Method, Network, Teacher
+from distill_jax.tasks import TrainMetrics
 
 
 class TrainState(struct.PyTreeNode):
@@ -30,16 +30,6 @@ class TrainState(struct.PyTreeNode):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-@flax.struct.dataclass
-class TrainMetrics(metrics.Collection):
-    """Means over the steps since the start of the epoch. They accumulate on the device; the host fetches them to log."""
-
-    loss: metrics.Average.from_output("loss")
-    loss_ce: metrics.Average.from_output("loss_ce")
-    loss_teacher: metrics.Average.from_output("loss_teacher")
-    train_accuracy: metrics.Accuracy
-
-
 def init_state(network: Network, optimizer: optax.GradientTransformation) -> TrainState:
     """The state of a network that is not yet trained, without a teacher."""
     return TrainState(jnp.zeros((), jnp.int32), network["params"], network["batch_stats"], optimizer.init(network["params"]))
@@ -52,14 +42,15 @@ def layout(method: Method, mesh: Mesh) -> TrainState:
     return TrainState(whole, whole, whole, whole, teacher, given=whole)
 
 
-def saved(state: TrainState, epoch_metrics: TrainMetrics) -> dict[str, Any]:
+def saved(state: TrainState, epoch_metrics: Collection) -> dict[str, Any]:
     """The content of a checkpoint, without networks trained by other runs: those runs keep them."""
     kept = {name: getattr(state, name) for name in ("step", "params", "batch_stats", "opt_state", "teacher")}
     return {"state": kept, "epoch_metrics": epoch_metrics}
 
 
-def empty_metrics(mesh: Mesh) -> TrainMetrics:
-    return sharding.put(TrainMetrics.empty(), sharding.replicated(mesh))
+def empty_metrics(mesh: Mesh, kind: type[Collection] = TrainMetrics) -> Collection:
+    """The metrics of an epoch before its first step; `kind` is the task's."""
+    return sharding.put(kind.empty(), sharding.replicated(mesh))
 
 
 def check_finite(params: Any, step: int) -> None:

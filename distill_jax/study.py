@@ -18,6 +18,7 @@ from distill_jax import (
     configuration,
     experiment,
     given,
+    initial,
     logs,
     loop,
     processes,
@@ -147,7 +148,7 @@ def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
         result = evaluate_run(study.experiments[job.stage], job)
         runs.append(({"stage": job.stage} if job.stage else {}) | result)
     last_stage = jobs[-1].stage
-    name = f"{study.experiments[last_stage].plan.evaluated_on}_accuracy"
+    name = study.experiments[last_stage].plan.result
     of_last_stage = [result[name] for job, result in zip(jobs, runs, strict=True) if job.stage == last_stage]
     result = runs[0] if len(runs) == 1 else {name: statistics.mean(of_last_stage), "runs": runs}
     workdir.write_json(study.root / "eval.json", result)
@@ -210,7 +211,7 @@ def naming_stage(stage: str, kind: str = "stage") -> Iterator[None]:
 
 def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experiment], is_trained: bool) -> Experiment:
     """The experiment of a stage, given those of the stages before it."""
-    folder, initial = begun_in(job, root), job.config.initial
+    folder, name = begun_in(job, root), job.config.initial
     recorded = specs.read(folder) if workdir.exists(folder / "network.json") else None
 
     def spec_of(name, field):
@@ -219,12 +220,12 @@ def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experimen
 
     teachers = {name: spec_of(name, "teachers") for name in job.config.teachers if is_trained}
     is_new = is_trained and not workdir.exists(folder / "checkpoints")
-    theirs = spec_of(initial, "initial") if initial and (is_new or not recorded) else None
-    exp = experiment.build(job.config, data, tuple(teachers.values()), recorded, theirs and given.determining(initial, theirs))
-    for name, each in teachers.items():
-        specs.check_fits(f"teacher {name}", each, exp.spec, data.dataset.name)
+    theirs = spec_of(name, "initial") if name and (is_new or not recorded) else None
+    exp = experiment.build(job.config, data, tuple(teachers.values()), recorded, theirs and given.determining(name, theirs, data.dataset))
+    for teacher, each in teachers.items():
+        specs.check_fits(f"teacher {teacher}", each, exp.spec, data.dataset.name)
     if theirs and is_new:
-        given.check_start(initial, theirs, exp.spec, data.dataset.name)
+        initial.check(name, theirs, exp.spec, data.dataset.name)
     return experiment.sharing(exp, earlier.values())
 
 
@@ -331,8 +332,9 @@ def conclude(study: Study, summaries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def accuracy(summary: dict[str, Any]) -> str:
-    """The accuracy of one run, or the mean of several seeds, as text."""
-    name = f"{summary.get('evaluated_on', 'test')}_accuracy"
+    """The result of one run, or the mean of several seeds, as text: "test accuracy 98.72%"."""
+    split, metric = summary.get("evaluated_on", "test"), summary.get("metric", "accuracy")
+    name = f"{split}_{metric}"
     name = name if name in summary else "test_accuracy"  # schema-1 summaries use this name for validation data too
     seeds = f" (mean of {len(summary['seeds'])} seeds, standard deviation {summary[name + '_std']:.2%})" if "seeds" in summary else ""
-    return f"{summary.get('evaluated_on', 'test')} accuracy {summary[name]:.2%}{seeds}"
+    return f"{split} {metric} {summary[name]:.2%}{seeds}"

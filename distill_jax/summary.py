@@ -16,7 +16,6 @@ from distill_jax.experiment import Experiment, forward_passes
 from distill_jax.state import TrainState
 
 LIBRARIES = ("distill_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-OF_THE_LAST_EPOCH = ("accuracy", "top5", "nll", "ece", "matthews", "top_score", "secondary_score")  # after the split's name
 
 
 def write(exp: Experiment, seed: int, folder: pathlib.Path, state: TrainState, history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def write(exp: Experiment, seed: int, folder: pathlib.Path, state: TrainState, h
     if not workdir.exists(path):
         checkpoints.save_weights(path, state.network)
     summary = summarise(exp, seed, state, history)
-    if len(exp.plan.cycle_ends) > 1:
+    if len(exp.plan.cycle_ends) > 1 and exp.spec.task == "classification":
         summary |= evaluate_snapshots(exp, folder, state)
     workdir.write_json(folder / "summary.json", summary)
     return summary
@@ -36,7 +35,7 @@ def summarise(exp: Experiment, seed: int, state: TrainState, history: list[dict[
     plan, spec, last = exp.plan, exp.spec, history[-1]
     epochs = [line for line in history if line["step"] % plan.steps_per_epoch == 0]
     split = plan.evaluated_on
-    names = [f"{split}_{name}" for name in OF_THE_LAST_EPOCH] + ["teacher_agreement", "teacher_entropy"]
+    names = [name for name in last if name.startswith(f"{split}_")] + ["teacher_agreement", "teacher_entropy", "teacher_miou"]
     speeds = [line["images_per_second"] for line in epochs if line.get("images_per_second")]
     return {
         "schema": workdir.SCHEMA,
@@ -44,6 +43,8 @@ def summarise(exp: Experiment, seed: int, state: TrainState, history: list[dict[
         "model": exp.config.model.name,
         "dataset": exp.config.data.name,
         "evaluated_on": split,
+        "task": spec.task,
+        "metric": plan.metric,
         "num_classes": spec.num_classes,
         "classes": list(spec.classes),
         "input_shape": list(spec.input_shape),
@@ -55,8 +56,8 @@ def summarise(exp: Experiment, seed: int, state: TrainState, history: list[dict[
         "steps": plan.steps,
         "forward_passes": forward_passes(exp),
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "train_accuracy": last["train_accuracy"],
-        f"best_{split}_accuracy": max(line[f"{split}_accuracy"] for line in epochs if f"{split}_accuracy" in line),
+        **({"train_accuracy": last["train_accuracy"]} if "train_accuracy" in last else {}),
+        f"best_{plan.result}": max(line[plan.result] for line in epochs if plan.result in line),
         **{name: last[name] for name in names if name in last},
         "ece_bins": evaluate.ECE_BINS,
         "images_per_second": statistics.median(speeds) if speeds else None,

@@ -189,12 +189,6 @@ def weights_hash(run: Run) -> str:
     return pretrained.sha256(run.source) if run.source else run.summary.get("weights_sha256", run.summary["params_sha256"])
 
 
-def initial_weights(name: str, run: Run, fresh: Any, mesh: Mesh) -> dict[str, Any]:
-    """The weights with which a new network starts, on every device: see `pretrained.start`."""
-    given = pretrained.load(run.source, run.spec) if run.source else pretrained.Loaded(load_variables(run, mesh), (), ())
-    return sharding.put(pretrained.start(name, given, fresh), sharding.replicated(mesh))
-
-
 def penultimate(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> jax.Array:
     """The input of the layer "head", float32 [B, F], in inference mode.
 

@@ -18,7 +18,7 @@ SCHEMA = 2  # of a workdir's files; 1: those without a "schema" in config.json
 FILES = (  # what runs write, change or delete
     "metrics.jsonl", "summary.json", "checkpoints", "snapshots", "damaged", "data.json", "teachers.json", "tokenizer.json", "network.json",
     "predictions.json", "eval.json", "ensemble.json", "table.md", "events.out.*", "features_*.npz", "linear_probe_*.json", "seed_*",
-    "profile", "export",
+    "profile", "export", "pictures", "confusion.json",
 )  # fmt: skip
 KINDS = {"model": str, "epochs": int, "params_sha256": str}  # types of what is read from a summary
 AGAIN = "delete it and repeat the run's command to write it again"
@@ -105,8 +105,8 @@ def is_summary(content: Any) -> bool:
         return False
     if "runs" in content:
         return isinstance(content.get("seeds"), list) and are_summaries(content["runs"])
-    accuracies = [content.get(f"{split}_accuracy") for split in ("test", "validation")]
-    is_own = any(isinstance(value, float) for value in accuracies) and all(isinstance(content.get(name), KINDS[name]) for name in KINDS)
+    results = [content.get(f"{split}_{content.get('metric', 'accuracy')}") for split in ("test", "validation")]
+    is_own = any(isinstance(value, float) for value in results) and all(isinstance(content.get(name), KINDS[name]) for name in KINDS)
     return is_own and ("stages" not in content or are_summaries(content["stages"]) and all("stage" in run for run in content["stages"]))
 
 

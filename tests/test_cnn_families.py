@@ -331,7 +331,7 @@ def test_activations_of_the_plain_networks_start_near_one(name):
         ("wrn4_2", {}, "^name is 'wrn4_2'"),
         ("wrn16_0", {}, "^name is 'wrn16_0'"),
         ("resnet50", {"version": "v2"}, "^version is 'v2'; known: v1, v1.5$"),
-        ("resnet50", {"shortcut": "pad"}, "^shortcut is not an option of network resnet50, which has: version$"),
+        ("resnet50", {"shortcut": "pad"}, "^shortcut is not an option of network resnet50, which has: version, width, norm$"),
         ("resnet20", {"version": "v1"}, "^version is not an option of network resnet20, which has: shortcut$"),
         ("vgg8", {"version": "v1"}, "^version is not an option of network vgg8, which has: none$"),
     ],

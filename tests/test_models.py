@@ -121,7 +121,11 @@ SOME_OTHER_VALUE = {
     "filters": (8, 8, 8),
     "dropout": 0.25,
     "max_length": 48,
-    "width": 64,
+    "width": 32,
+    "norm": "frozen",
+    "output_stride": 8,
+    "rates": (3, 6),
+    "channels": 16,
     "feature_maps": 5,
     "layers": 1,
     "heads": 2,
@@ -146,7 +150,7 @@ def test_every_network_has_a_head_and_takes_its_own_options(name):
 
 def test_options_and_their_defaults():
     assert models.options("resnet20") == {"shortcut": "pad"}
-    assert models.options("resnet50") == {"version": "v1.5"}
+    assert models.options("resnet50") == {"version": "v1.5", "width": 64, "norm": "batch"}
     assert models.options("small_cnn") == {"filters": (16, 32, 64)}
     assert models.options("text_cnn") == {"width": 128, "feature_maps": 100, "dropout": 0.5}
     assert set(models.options("transformer")) == {"max_length", "layers", "width", "heads", "pooling", "dropout"}

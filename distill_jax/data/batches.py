@@ -8,7 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from distill_jax import sharding
-from distill_jax.data import streaming
+from distill_jax.data import scenes, streaming
+from distill_jax.data.dataset import count as count_of
+from distill_jax.data.dataset import strata
 
 
 def permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
@@ -40,7 +42,7 @@ def evaluation_order(num_examples: int, batch_size: int) -> np.ndarray:
 
 def is_streamed(rows: dict[str, Any]) -> bool:
     """Whether the images of a split are on disk."""
-    return isinstance(rows.get("image"), streaming.StreamedImages)
+    return isinstance(rows.get("image"), streaming.StreamedImages | scenes.StreamedScenes)
 
 
 def source(rows: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
@@ -61,16 +63,21 @@ def training_batches(
 ) -> Iterator[dict[str, jax.Array]]:
     """The batches of an epoch from batch `first` on, sharded over the devices.
 
-    A batch holds the ids of its samples, "id" [B], and for streamed images also "image" and "label". Each process reads only the rows
+    A batch holds the ids of its samples, "id" [B], and for streamed images also "image" and its labels. Each process reads only the rows
     of its own devices. `order` is a method's own (methods.base.OrderFn); None for `epoch_order`.
     """
-    ids = order(seed, epoch, np.asarray(rows["label"]), batch_size) if order else epoch_order(seed, epoch, len(rows["label"]), batch_size)
+    ids = order(seed, epoch, strata(rows), batch_size) if order else epoch_order(seed, epoch, count_of(rows), batch_size)
     return _batches(rows, ids[first:], (seed, epoch), mesh)
 
 
 def evaluation_batches(rows: dict[str, Any], batch_size: int, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
     """The batches of a whole split in order, in the same form as in training; see `evaluation_order` for the last one."""
-    return _batches(rows, evaluation_order(len(rows["label"]), batch_size), None, mesh)
+    return _batches(rows, evaluation_order(count_of(rows), batch_size), None, mesh)
+
+
+def in_given_order(rows: dict[str, Any], ids_SxB: np.ndarray, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
+    """The batches of some samples, in the form of `evaluation_batches`."""
+    return _batches(rows, ids_SxB, None, mesh)
 
 
 def _batches(rows: dict[str, Any], order_SxB: np.ndarray, crop_seed: tuple[int, int] | None, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:

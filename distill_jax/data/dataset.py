@@ -10,15 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distill_jax.data import scenes
+from distill_jax.data.scenes import StreamedScenes
 from distill_jax.data.streaming import StreamedImages
 from distill_jax.errors import UserError
 
 
 class Dataset(NamedTuple):
-    """A classification data set.
+    """A data set.
 
-    `train` and `test` hold "image" (uint8 [N, H, W, C]) or "tokens" (int32 [N, L]), and "label" (int32 [N], 0..num_classes-1).
-    The id of a sample is its row in `train`. For images streamed from disk, "image" is a `streaming.StreamedImages`.
+    For classification, `train` and `test` hold "image" (uint8 [N, H, W, C]) or "tokens" (int32 [N, L]), and "label" (int32 [N],
+    0..num_classes-1). For images streamed from disk, "image" is a `streaming.StreamedImages`. For segmentation and detection it is a
+    `scenes.StreamedScenes`, and the only column. The id of a sample is its row in `train`.
     """
 
     name: str
@@ -27,6 +30,7 @@ class Dataset(NamedTuple):
     test: dict[str, np.ndarray]
     tokenizer: str = ""  # of a text data set: its tokenizer as JSON, including the vocabulary
     classes: tuple[str, ...] = ()  # class names in the order of the labels; () if the data has none
+    task: str = "classification"  # a key of `tasks.TASKS`: what the labels are
     evaluated_on: str = "test"  # what `test` holds: test, or validation if it was held out from the training set
     sentences: int = 0  # in a row of text: 1, or 2 for pairs; 0 for images
 
@@ -35,6 +39,16 @@ class Dataset(NamedTuple):
         """Number of token ids; 0 for images."""
         content = json.loads(self.tokenizer or '{"model": {"vocab": []}}')
         return max([len(content["model"]["vocab"]), *(token["id"] + 1 for token in content.get("added_tokens", ()))])
+
+
+def count(rows: dict[str, Any]) -> int:
+    """Number of samples of a split."""
+    return len(next(iter(rows.values())))
+
+
+def strata(rows: dict[str, Any]) -> np.ndarray:
+    """What a selection of a split's rows is balanced by, int [N]: their labels; the rows of scenes are all alike."""
+    return np.asarray(rows["label"]) if "label" in rows else np.zeros(count(rows), np.int32)
 
 
 def split(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -77,7 +91,7 @@ def held_out_rows(labels: np.ndarray, one_in: int) -> np.ndarray:
 
 def describe(dataset: Dataset) -> str:
     """One human-readable line, such as "600 train, 180 test, 3 classes: Platelets, RBC, WBC"."""
-    train, test = (len(rows["label"]) for rows in (dataset.train, dataset.test))
+    train, test = map(count, (dataset.train, dataset.test))
     names = ": " + shown(dataset.classes) if dataset.classes else ""
     return f"{train} train, {test} {dataset.evaluated_on}, {dataset.num_classes} classes{names}"
 
@@ -101,7 +115,7 @@ def fingerprint(dataset: Dataset, schema: int = 2) -> dict[str, Any]:
       train_examples, test_examples; train_sha256, test_sha256; and classes, a list, if the classes have names.
     """
     parts = {"train": dataset.train, "test": dataset.test}
-    counts = {f"{part}_examples": len(rows["label"]) for part, rows in parts.items()}
+    counts = {f"{part}_examples": count(rows) for part, rows in parts.items()}
     names = {"classes": list(dataset.classes)} if dataset.classes else {}
     return counts | {f"{part}_sha256": _sha256(rows, schema) for part, rows in parts.items()} | names
 
@@ -118,6 +132,8 @@ def _sha256(rows: dict[str, Any], schema: int) -> str:
                 root = os.path.commonpath(files)
                 files = [os.path.relpath(file, root) for file in files]
             digest.update(key.encode() + column.rows.tobytes() + "\n".join(files).encode(errors="surrogateescape"))
+        elif isinstance(column, StreamedScenes):
+            digest.update(key.encode() + scenes.identity(column))
     return digest.hexdigest()
 
 
@@ -129,13 +145,13 @@ def check(dataset: Dataset) -> None:
         test differ in shape.
     """
     for key, rows in (("train", dataset.train), ("test", dataset.test)):
-        labels = rows["label"]
-        if not len(labels):
+        if not count(rows):
             raise UserError(f"{dataset.name}: the {key} split is empty")
+        labels = rows.get("label")
         if isinstance(labels, np.ndarray) and (labels.min() < 0 or labels.max() >= dataset.num_classes):
             raise UserError(f"{dataset.name}: {key} labels must be 0..{dataset.num_classes - 1}, found {labels.min()}..{labels.max()}")
-    if dataset.num_classes < 2:
-        raise UserError(f"{dataset.name}: has only one class; classification needs two or more")
+    if dataset.num_classes < 2 and dataset.task != "detection":
+        raise UserError(f"{dataset.name}: has only one class; {dataset.task} needs two or more")
     for key in dataset.train.keys() - {"label"}:
         train_shape, test_shape = dataset.train[key].shape[1:], dataset.test[key].shape[1:]
         if train_shape != test_shape:
@@ -146,9 +162,9 @@ def check(dataset: Dataset) -> None:
 
 
 def _warn_of_untested_classes(dataset: Dataset) -> None:
-    labels = dataset.test["label"]
+    labels = dataset.test.get("label")
     if not isinstance(labels, np.ndarray):
-        return  # a streamed TFDS data set: reading its labels takes a pass over all records
+        return  # scenes; or a streamed TFDS data set: reading its labels takes a pass over all records
     missing = np.setdiff1d(np.arange(dataset.num_classes), labels)
     if missing.size:
         names = [dataset.classes[label] if dataset.classes else str(label) for label in missing]
@@ -160,7 +176,7 @@ def check_crop(dataset: Dataset, crop_padding: int) -> None:
     images = dataset.train.get("image")
     if images is None:
         return
-    if isinstance(images, StreamedImages) and crop_padding:
+    if isinstance(images, StreamedImages | StreamedScenes) and crop_padding:
         raise UserError(f"data.crop_padding is {crop_padding}, but streamed images are random crops already; set it to 0")
     height, width = images.shape[1:3]
     if not 0 <= crop_padding < min(height, width):

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 
 from distill_jax import logs, processes
-from distill_jax.data import cifar, folder, npz, streaming, tensorflow_sets, text
-from distill_jax.data.dataset import Dataset, balanced_rows, check, split, take
+from distill_jax.data import cifar, folder, masks, npz, scenes, streaming, tensorflow_sets, text, voc
+from distill_jax.data.dataset import Dataset, balanced_rows, check, count, split, strata, take
 from distill_jax.errors import UserError
 
-KNOWN = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH", "text:PATH")
+KNOWN = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH", "text:PATH", "voc:PATH", "masks:PATH")
+SCENES = {"voc": ("segmentation", "detection"), "masks": ("segmentation",)}  # kind of data.name -> its tasks
 DIGITS_TEST = 360
 
 
@@ -23,6 +24,8 @@ def load(
     damaged: str = "refuse",
     tokenizer: str = "",
     downsample: int = 1,
+    task: str = "classification",
+    scene_fields: Any = None,
 ) -> Dataset:
     """Reads the data set `name`, one of KNOWN.
 
@@ -41,6 +44,9 @@ def load(
         that the run's network knows; "" to fit a new tokenizer to the training set.
       downsample: side, in pixels, of the blocks of an image that are each averaged to one pixel (data.downsample); 1 keeps the images.
 
+      task: what the labels are: "classification"; "segmentation", a class for each pixel; or "detection", boxes (data.task).
+      scene_fields: for segmentation and detection: config.data.
+
     Every selection of rows is the same in every run. Nothing but damaged images is ever left out of the real `test`.
 
     Raises:
@@ -48,20 +54,23 @@ def load(
     """
     if damaged not in ("refuse", "skip"):
         raise UserError(f"data.damaged is {damaged!r}; known: refuse, skip")
-    dataset = _read(name, directory, text_fields, image_size, tokenizer)
+    if task == "classification":
+        dataset = _read(name, directory, text_fields, image_size, tokenizer)
+    else:
+        dataset = _read_scenes(name, directory, task, scene_fields, image_size, damaged)
     check(dataset)
     if tokenizer and not dataset.tokenizer:
         raise UserError(f"data.name {name} has no sentences, but a tokenizer is given")
     if damaged == "skip" and image_size:
         dataset = dataset._replace(train=without_damaged(dataset.train), test=without_damaged(dataset.test))
     if validation_examples:
-        check_count(name, "data.validation_examples", validation_examples, len(dataset.train["label"]) - 1)
-        held_out = balanced_rows(np.asarray(dataset.train["label"]), validation_examples)
-        rest = np.setdiff1d(np.arange(len(dataset.train["label"])), held_out)
+        check_count(name, "data.validation_examples", validation_examples, count(dataset.train) - 1)
+        held_out = balanced_rows(strata(dataset.train), validation_examples)
+        rest = np.setdiff1d(np.arange(count(dataset.train)), held_out)
         dataset = dataset._replace(train=take(dataset.train, rest), test=take(dataset.train, held_out), evaluated_on="validation")
     if train_examples:
-        check_count(name, "data.train_examples", train_examples, len(dataset.train["label"]))
-        dataset = dataset._replace(train=take(dataset.train, balanced_rows(np.asarray(dataset.train["label"]), train_examples)))
+        check_count(name, "data.train_examples", train_examples, count(dataset.train))
+        dataset = dataset._replace(train=take(dataset.train, balanced_rows(strata(dataset.train), train_examples)))
     if downsample != 1:
         check_downsample(dataset, downsample)
         dataset = dataset._replace(train=downsampled(dataset.train, downsample), test=downsampled(dataset.test, downsample))
@@ -70,19 +79,19 @@ def load(
 
 def load_config(fields: Any, tokenizer: str = "") -> Dataset:
     """Reads the data set of config.data; see `load`. Missing fields, as in older runs, have the defaults of `load`."""
-    known = ("dir", "train_examples", "validation_examples", "text", "image_size", "damaged", "downsample")
+    known = ("dir", "train_examples", "validation_examples", "text", "image_size", "damaged", "downsample", "task")
     arguments = {"dir": "directory", "text": "text_fields"}
     given = {arguments.get(field, field): getattr(fields, field) for field in known if hasattr(fields, field)}
-    return load(fields.name, **given, tokenizer=tokenizer)
+    return load(fields.name, **given, tokenizer=tokenizer, scene_fields=fields)
 
 
 def without_damaged(rows: dict[str, Any]) -> dict[str, Any]:
     """Leaves unreadable images out of a streamed split. The first process reads them all and decides for the others."""
-    images, readable = rows["image"], np.ones(len(rows["label"]), bool)
+    images, readable = rows["image"], np.ones(count(rows), bool)
     if processes.is_first():
         readable = streaming.are_readable(images)
     readable = processes.from_first(readable)
-    damaged = [images.records[int(row)].name for row in images.rows[~readable]]
+    damaged = [images.name(sample) for sample in np.flatnonzero(~readable)]
     if damaged:
         logs.say(f"left out {len(damaged)} unreadable of {len(readable)} images: {', '.join(damaged)}")
     if not readable.any():
@@ -132,7 +141,22 @@ def _read(name: str, directory: str, fields: Any, image_size: int, tokenizer: st
         return npz.read(rest, directory)
     if kind == "text" and rest:
         return text.read(rest, directory, fields, tokenizer)
+    if kind in SCENES and rest:
+        raise UserError(f"data.task is 'classification', but {name} is for {' and '.join(SCENES[kind])}; set data.task")
     raise UserError(f"data.name {name!r} is not known; known: {', '.join(KNOWN)}")
+
+
+def _read_scenes(name: str, directory: str, task: str, fields: Any, image_size: int, damaged: str) -> Dataset:
+    kind, _, path = name.partition(":")
+    if task not in SCENES.get(kind, ()) or not path:
+        suited = ", ".join(f"{each}:PATH" for each, tasks in SCENES.items() if task in tasks)
+        raise UserError(f"data.task is {task!r}, but data.name is {name!r}; this task reads {suited}")
+    if not image_size:
+        raise UserError(f"data.image_size is 0; {task} takes the side of the training crops in pixels")
+    training = {"scales": scenes.check_scales(fields.scales), "flip": fields.flip}
+    if kind == "voc":
+        return voc.read(path, directory, task, fields.voc, damaged, image_size, **training)
+    return masks.read(path, directory, image_size, fields.void, **training)
 
 
 def _digits() -> Dataset:

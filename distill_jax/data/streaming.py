@@ -41,6 +41,18 @@ class Records(Protocol):
     def __getitem__(self, row: int) -> Record: ...
 
 
+class Streamed(Protocol):
+    """A column of images on disk: `StreamedImages`, or `scenes.StreamedScenes`."""
+
+    rows: np.ndarray  # int [N]: the records of the split
+
+    def __len__(self) -> int: ...
+
+    def load(self, sample: int, crop_seed: tuple[int, int] | None) -> dict[str, np.ndarray]: ...
+
+    def name(self, sample: int) -> str: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class FileRecords:
     """Image files and their classes."""
@@ -75,13 +87,22 @@ class StreamedImages:
     def __getitem__(self, chosen: np.ndarray) -> "StreamedImages":
         return dataclasses.replace(self, rows=self.rows[chosen])
 
+    def name(self, sample: int) -> str:
+        return self.records[int(self.rows[sample])].name
+
+    def load(self, sample: int, crop_seed: tuple[int, int] | None) -> dict[str, np.ndarray]:
+        """One sample of a batch, {"id", "image", "label"}; arguments and errors as for `batches`."""
+        record = self.records[int(self.rows[sample])]
+        rng = None if crop_seed is None else np.random.Generator(np.random.PCG64((*crop_seed, int(sample))))
+        return {"id": np.int32(sample), "image": read_crop(record, self.size, rng), "label": np.int32(record.label)}
+
 
 def columns(records: Records, labels: Any, size: int) -> dict[str, Any]:
     """The split of all `records`: streamed images, and labels (int32 [N], or an object that acts like it)."""
     return {"image": StreamedImages(records, np.arange(len(records)), size), "label": labels}
 
 
-def batches(images: StreamedImages, ids_SxB: np.ndarray, crop_seed: tuple[int, int] | None) -> Iterator[dict[str, np.ndarray]]:
+def batches(images: Streamed, ids_SxB: np.ndarray, crop_seed: tuple[int, int] | None) -> Iterator[dict[str, np.ndarray]]:
     """Reads and crops batches of samples, in the given order.
 
     Args:
@@ -90,31 +111,25 @@ def batches(images: StreamedImages, ids_SxB: np.ndarray, crop_seed: tuple[int, i
       crop_seed: (seed, epoch) of random crops; None for central ones.
 
     Returns:
-      An iterator of {"id": int32 [B], "image": uint8 [B, size, size, 3], "label": int32 [B]}.
+      An iterator of {"id": int32 [B], "image": uint8 [B, size, size, 3], "label": int32 [B]}; for scenes see `scenes.StreamedScenes`.
 
     Raises:
       UserError: an image cannot be read; the message names it.
     """
-
-    def load(sample):
-        record = images.records[int(images.rows[sample])]
-        rng = None if crop_seed is None else np.random.Generator(np.random.PCG64((*crop_seed, int(sample))))
-        return {"id": np.int32(sample), "image": read_crop(record, images.size, rng), "label": np.int32(record.label)}
-
-    return in_threads(ids_SxB.ravel(), load, ids_SxB.shape[1])
+    return in_threads(ids_SxB.ravel(), lambda sample: images.load(sample, crop_seed), ids_SxB.shape[1])
 
 
-def are_readable(images: StreamedImages) -> np.ndarray:
-    """Which images of a split can be decoded, bool [N]. Reads all of them."""
+def are_readable(images: Streamed) -> np.ndarray:
+    """Which samples of a split can be decoded, bool [N]. Reads all of them."""
 
-    def is_readable(row):
+    def is_readable(sample):
         try:
-            read_crop(images.records[int(row)], images.size, None)
+            images.load(sample, None)
         except UserError:
             return np.bool_(False)
         return np.bool_(True)
 
-    return np.concatenate(list(in_threads(images.rows, is_readable, 64)))
+    return np.concatenate(list(in_threads(np.arange(len(images)), is_readable, 64)))
 
 
 def in_threads(samples: np.ndarray, load: Any, batch_size: int) -> Iterator[Any]:

@@ -56,7 +56,10 @@ class SignalFn(Protocol):
 
 class LossFn(Protocol):
     def __call__(self, logits_BxC: jax.Array, labels_B: jax.Array, signal: Signal, *maps: Sequence[jax.Array]) -> Losses:
-        """The loss of a batch, given the student's logits (float32 [B, C]) and the labels (int32 [B]); for `Method.maps` also its maps."""
+        """The loss of a batch, given the student's logits (float32 [B, C]) and the labels (int32 [B]); for `Method.maps` also its maps.
+
+        For `Method.pixels` also with one label a pixel: [B, H, W, C] and [B, H, W], negative where there is none.
+        """
 
 
 class ObserveFn(Protocol):
@@ -122,6 +125,7 @@ class Method(NamedTuple):
     order: OrderFn | None = None  # None: each epoch is a random permutation
     maps: bool = False  # whether `loss` takes the student's hidden maps, and `signal` asks the teachers for theirs: see models/maps.py
     predict: PredictFn | None = None
+    pixels: bool = False  # whether `loss` also takes a label for each pixel: logits [B, H, W, C], labels [B, H, W], means by `losses.mean`
     forwards: ForwardsFn = no_forwards  # the method's cost, for comparisons; without the extra one of observes="clean"
 
 

@@ -61,6 +61,7 @@ def combine(members: Sequence[Method]) -> Method:
         follow=follow if any(member.follow for member in members) else None,
         order=orders[0] if orders else None,
         maps=any(member.maps for member in members),
+        pixels=all(member.pixels for member in members),
         forwards=lambda epoch: sum(member.forwards(epoch) for member in members),  # more than needed if members share networks
     )
 

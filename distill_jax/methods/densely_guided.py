@@ -96,7 +96,7 @@ def densely_guided(
 
     drawn = num_teachers if teacher_may_drop else num_teachers - 1
     expected = num_teachers - drop - (1 - survival) * drawn
-    return Method(signal, total, forwards=lambda epoch: expected)
+    return Method(signal, total, pixels=loss != "dist", forwards=lambda epoch: expected)
 
 
 def draw_survivors(key: jax.Array, guides: int, survival: float, drop: int, teacher_may_drop: bool) -> jax.Array:

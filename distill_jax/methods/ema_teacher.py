@@ -57,7 +57,7 @@ def ema_teacher(apply: Callable[[Network, Any], jax.Array], decay: float = 0.999
 
     def loss(logits_BxC, labels_B, average_BxC):
         ce = losses.cross_entropy(logits_BxC, labels_B)
-        taught = weight * losses.distillation(average_BxC, logits_BxC, temperature)
+        taught = weight * losses.distillation(average_BxC, logits_BxC, temperature, labels=labels_B)
         return Losses(loss=ce + taught, ce=ce, teacher=taught)
 
     def follow(average, network):
@@ -68,4 +68,4 @@ def ema_teacher(apply: Callable[[Network, Any], jax.Array], decay: float = 0.999
     def predict(average, inputs):
         return apply(average.network, inputs)
 
-    return Method(signal, loss, init, follow=follow, predict=predict, forwards=lambda epoch: 1.0)
+    return Method(signal, loss, init, follow=follow, predict=predict, pixels=True, forwards=lambda epoch: 1.0)

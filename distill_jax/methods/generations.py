@@ -57,9 +57,9 @@ def patriarch(num_classes: int, regularizer: str = "top_score_difference", eta: 
         ce, no_teacher = losses.cross_entropy(logits_BxC, labels_B), jnp.zeros(())
         if eta == 1:
             return Losses(loss=ce, ce=ce, teacher=no_teacher)
-        return Losses(loss=eta * ce + (1 - eta) * penalty_B(logits_BxC).mean(), ce=ce, teacher=no_teacher)
+        return Losses(loss=eta * ce + (1 - eta) * losses.mean(penalty_B(logits_BxC), labels_B), ce=ce, teacher=no_teacher)
 
-    return Method(signal=lambda teacher, batch, key: None, loss=loss)
+    return Method(signal=lambda teacher, batch, key: None, loss=loss, pixels=True)
 
 
 def distillation(
@@ -107,5 +107,5 @@ def distillation(
         taught = weight * from_teacher(teacher_logits_BxC, logits_BxC, labels_B)
         return Losses(loss=weight_ce * ce + taught, ce=ce, teacher=taught)
 
-    method = Method(signal, total, forwards=lambda epoch: 1.0)
+    method = Method(signal, total, pixels=loss != "dist", forwards=lambda epoch: 1.0)
     return warmed_up(method, warmup_epochs) if warmup_epochs else method

@@ -53,12 +53,12 @@ def snapshot_distillation(
         if teacher_logits_BxC is None:
             return Losses(loss=ce, ce=ce, teacher=jnp.zeros(()))
         if symmetric:
-            kl = losses.distillation(teacher_logits_BxC, logits_BxC, temperature)
+            kl = losses.distillation(teacher_logits_BxC, logits_BxC, temperature, labels=labels_B)
         else:
-            kl = losses.kl_divergence(teacher_logits_BxC, logits_BxC, teacher_temperature=temperature).mean()
+            kl = losses.mean(losses.kl_divergence(teacher_logits_BxC, logits_BxC, teacher_temperature=temperature), labels_B)
         return Losses(loss=(1 + 1 / temperature) * ce + kl, ce=ce, teacher=kl)
 
     def end_epoch(teacher, network, epochs_done):
         return jax.tree.map(jnp.copy, network) if epochs_done in cycle_ends[:-1] else teacher
 
-    return Method(signal, loss, end_epoch=end_epoch, predict=apply, forwards=lambda epoch: float(epoch > cycle_ends[0]))
+    return Method(signal, loss, end_epoch=end_epoch, predict=apply, pixels=True, forwards=lambda epoch: float(epoch > cycle_ends[0]))

@@ -24,7 +24,7 @@ def supervised(label_smoothing: float = 0.0) -> Method:
         ce = losses.cross_entropy(logits_BxC, labels_B)
         if label_smoothing == 0:
             return Losses(loss=ce, ce=ce, teacher=jnp.zeros(()))
-        uniform = losses.uniform_cross_entropy(logits_BxC).mean()
+        uniform = losses.mean(losses.uniform_cross_entropy(logits_BxC), labels_B)
         return Losses(loss=(1 - label_smoothing) * ce + label_smoothing * uniform, ce=ce, teacher=jnp.zeros(()))
 
-    return Method(signal=lambda teacher, batch, key: None, loss=loss)
+    return Method(signal=lambda teacher, batch, key: None, loss=loss, pixels=True)

@@ -41,7 +41,7 @@ def tf_kd(num_classes: int, weight: float = 0.1, temperature: float = 20.0, conf
         del signal
         ce = losses.cross_entropy(logits_BxC, labels_B)
         fixed_BxC = jnp.log(jnp.where(jax.nn.one_hot(labels_B, num_classes, dtype=bool), confidence, other))
-        taught = weight * losses.distillation(fixed_BxC, logits_BxC, temperature)
+        taught = weight * losses.distillation(fixed_BxC, logits_BxC, temperature, labels=labels_B)
         return Losses(loss=(1 - weight) * ce + taught, ce=ce, teacher=taught)
 
-    return Method(signal=lambda teacher, batch, key: None, loss=loss)
+    return Method(signal=lambda teacher, batch, key: None, loss=loss, pixels=True)

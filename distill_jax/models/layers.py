@@ -16,3 +16,21 @@ Conv = functools.partial(nn.Conv, use_bias=False, kernel_init=he_normal_fan_out,
 def batch_norm(train: bool, dtype: Any) -> Callable[..., nn.Module]:
     """BatchNorm with momentum 0.9 for the running statistics. With train=True, it normalises by the batch and updates them."""
     return functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype)
+
+
+NORMS = ("batch", "frozen", "group")
+
+
+def normalization(kind: str, train: bool, dtype: Any) -> Callable[..., nn.Module]:
+    """The normalisation layers of a network.
+
+    Args:
+      kind: "batch", BatchNorm; "frozen", BatchNorm whose statistics stay those that were loaded, also in training, while scale and bias
+        are trained (detection and segmentation train on batches too small for statistics); or "group", GroupNorm with 32 groups (Wu & He,
+        arXiv 1803.08494).
+      train: as for `batch_norm`.
+      dtype: computation dtype.
+    """
+    if kind == "group":
+        return functools.partial(nn.GroupNorm, num_groups=32, epsilon=1e-5, dtype=dtype)
+    return batch_norm(train and kind != "frozen", dtype)

@@ -4,11 +4,17 @@ import dataclasses
 from typing import Any
 
 from distill_jax.fields import check_choice, check_range, is_plain
-from distill_jax.models import resnet_cifar, resnet_imagenet, transformer
+from distill_jax.models import layers, resnet_cifar, resnet_imagenet, transformer
 
 NOT_OPTIONS = ("parent", "name", "num_classes", "dtype", "vocabulary_size")  # flax's own fields, and the arguments of `models.create`
-CHOICES = {"shortcut": resnet_cifar.SHORTCUTS, "version": resnet_imagenet.VERSIONS, "pooling": transformer.POOLINGS}
-LOWEST = {"filters": 1, "max_length": 0, "width": 1, "feature_maps": 1, "layers": 1, "heads": 1, "mlp_width": 1, "positions": 1}
+CHOICES = {
+    "shortcut": resnet_cifar.SHORTCUTS, "version": resnet_imagenet.VERSIONS, "pooling": transformer.POOLINGS, "norm": layers.NORMS,
+}  # fmt: skip
+STRIDES = (8, 16, 32)
+LOWEST = {
+    "channels": 1, "rates": 1, "filters": 1, "max_length": 0, "width": 1, "feature_maps": 1, "layers": 1, "heads": 1, "mlp_width": 1,
+    "positions": 1,
+}  # fmt: skip
 LARGEST = 2**16 - 1
 
 
@@ -29,6 +35,8 @@ def check_value(option: str, value: Any) -> None:
     """Raises ValueError if a value is out of range; the message begins with the option's name."""
     if option in CHOICES:
         check_choice(option, value, CHOICES[option])
+    elif option == "output_stride" and value not in STRIDES:
+        raise ValueError(f"output_stride is {value}; it must be one of {', '.join(map(str, STRIDES))}")
     elif option == "dropout":
         check_range(option, value, 0, 1, open_high=True)
     elif option in LOWEST:

@@ -1,0 +1,78 @@
+"""A folder of images and masks for segmentation, as in CamVid.
+
+    PATH/train/*    PATH/trainannot/*.png    PATH/test/*    PATH/testannot/*.png    (or val, valannot)
+    PATH/classes.txt (optional: a name a line)
+
+An image and its mask have the same name but for the suffix. A mask's pixels are class indices; data.void is the value of unlabelled ones.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_jax.data import images, scenes, streaming
+from distill_jax.data.dataset import Dataset, locate
+from distill_jax.data.folder import SUFFIXES
+from distill_jax.data.scenes import Scene
+from distill_jax.errors import UserError
+
+TEST = ("test", "val")
+
+
+def read(path: str, directory: str, size: int, void: int, **training: Any) -> Dataset:
+    """Reads a folder of images and masks.
+
+    Args:
+      path: the folder (data.name masks:PATH). A relative path that does not exist here is resolved against `directory`.
+      directory: data.dir, or "".
+      size: side of the canvas (data.image_size).
+      void: see `scenes.StreamedScenes` (data.void).
+      **training: see `scenes.StreamedScenes`.
+
+    Returns:
+      The classes of classes.txt; without it, as many as the training masks use, without names.
+
+    Raises:
+      UserError: a folder is missing or empty, or an image has no mask.
+    """
+    root, name = locate(path, directory), f"masks:{path}"
+    test = next((part for part in TEST if (root / part).is_dir()), TEST[0])
+    found = [_pairs(root, part) for part in ("train", test)]
+    file = root / "classes.txt"
+    classes = tuple(file.read_text(encoding="utf-8").split("\n")) if file.exists() else ()
+    classes = tuple(line.strip() for line in classes if line.strip())
+    num_classes = len(classes) or _count_classes(found[0], void)
+    options = {"size": size, "num_classes": num_classes, "void": void}
+    train, held_out = scenes.columns(found[0], **options, **training), scenes.columns(found[1], **options)
+    return Dataset(name, num_classes, train, held_out, classes=classes, task="segmentation")
+
+
+def _pairs(root: Path, part: str) -> list[Scene]:
+    for folder in (root / part, root / f"{part}annot"):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; the layout is PATH/{part}/* and PATH/{part}annot/*.png")
+    files = sorted(file for file in (root / part).iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+    if not files:
+        raise UserError(f"{root / part}: has no images ({', '.join(SUFFIXES)})")
+    found = []
+    for file in files:
+        mask = root / f"{part}annot" / f"{file.stem}.png"
+        if not mask.exists():
+            raise UserError(f"{mask}: no such mask for {file}")
+        found.append(Scene(str(file), str(file), scenes.image_size(str(file), str(file)), mask=str(mask)))
+    return found
+
+
+def _count_classes(train: list[Scene], void: int) -> int:
+    """One more than the largest class of the masks; damaged ones count as empty here, and are found when they are used."""
+
+    def largest(row):
+        try:
+            with images.opened(train[row].mask, train[row].mask, "") as mask:
+                pixels = np.asarray(mask)
+        except UserError:
+            return np.int32(-1)
+        return pixels[pixels != void].max(initial=0).astype(np.int32)
+
+    return int(np.concatenate(list(streaming.in_threads(np.arange(len(train)), largest, 64))).max()) + 1

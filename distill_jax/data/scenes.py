@@ -1,0 +1,175 @@
+"""Images of their own sizes with a mask or with boxes, read from disk as needed, for segmentation and detection.
+
+A training view is a random affine map (data/affine.py) of a scene, a function of (seed, epoch, id). Evaluation sees the whole scene,
+letterboxed, and compares at the image's own size.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from distill_jax.data import affine, images
+from distill_jax.data.streaming import ADVICE
+from distill_jax.errors import UserError
+
+VOID = 255  # in batches: a pixel without a label
+
+
+class Scene(NamedTuple):
+    """One sample as stored."""
+
+    name: str  # for messages
+    image: str | bytes  # a file, or its content
+    size: tuple[int, int]  # width and height
+    mask: str | bytes | None = None  # segmentation: an image whose pixels are class indices
+    boxes: np.ndarray | None = None  # detection: float32 [N, 4], (left, top, right, bottom) in pixels from the upper left corner
+    labels: np.ndarray | None = None  # of the boxes, int32 [N]
+    difficult: np.ndarray | None = None  # bool [N]: the metrics ignore these
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamedScenes:
+    """The column "image" of a split of scenes. Has the length of an array of rows, and is indexed like one.
+
+    `load` gives, for training:
+      id      int32 []
+      image   uint8 [size, size, 3]
+      label   segmentation: uint8 [size, size], `VOID` where there is no label; detection: int32 [most_boxes], -1 beyond the last box
+      boxes   detection: float32 [most_boxes, 4] on the canvas, (left, top, right, bottom)
+    for evaluation: id, image, and
+      size    int32 [2]: height and width of the scene
+      target  int32 [2]: those on the canvas
+      label   segmentation: uint8 [*own_shape], the mask at its own size in the upper left corner, `VOID` around it
+    """
+
+    scenes: Sequence[Scene]
+    rows: np.ndarray  # int [N]: the scenes of this split
+    size: int  # side of the canvas, in pixels
+    num_classes: int
+    scales: tuple[float, float] = (1.0, 1.0)
+    flip: bool = False
+    void: int = VOID  # in the mask files
+
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.rows), self.size, self.size, 3)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, chosen: np.ndarray) -> "StreamedScenes":
+        return dataclasses.replace(self, rows=self.rows[chosen])
+
+    def scene(self, sample: int) -> Scene:
+        return self.scenes[int(self.rows[sample])]
+
+    def name(self, sample: int) -> str:
+        return self.scene(sample).name
+
+    @property
+    def own_shape(self) -> tuple[int, int]:
+        """Height and width that hold every scene."""
+        widths, heights = zip(*(scene.size for scene in self.scenes), strict=True)
+        return max(heights), max(widths)
+
+    @property
+    def most_boxes(self) -> int:
+        return max([1, *(len(scene.boxes) for scene in self.scenes if scene.boxes is not None)])
+
+    def load(self, sample: int, crop_seed: tuple[int, int] | None) -> dict[str, np.ndarray]:
+        """One sample of a batch; see above.
+
+        Args:
+          sample: its id.
+          crop_seed: (seed, epoch) of random views; None for evaluation.
+
+        Raises:
+          UserError: a file cannot be read, or the mask does not fit the image or the classes.
+        """
+        scene = self.scene(sample)
+        rng = None if crop_seed is None else np.random.Generator(np.random.PCG64((*crop_seed, int(sample))))
+        with images.opened(scene.name, scene.image, ADVICE) as image:
+            width, height = image.size
+            view = affine.letterbox(width, height, self.size)
+            if rng is not None:
+                view = affine.random_affine(width, height, self.size, self.scales, self.flip, rng)
+            image.draft("RGB", affine.draft_size(view))
+            pixels = affine.move_image(images.to_rgb(scene.name, image), view)
+        loaded = {"id": np.int32(sample), "image": np.ascontiguousarray(pixels)}
+        if rng is None:
+            loaded |= {"size": np.array([height, width], np.int32), "target": np.array(view.target[::-1], np.int32)}
+        if scene.mask is not None:
+            return loaded | {"label": self._label(scene, (width, height), None if rng is None else view)}
+        return loaded if rng is None else loaded | padded_boxes(scene, view, self.most_boxes)
+
+    def _label(self, scene: Scene, size: tuple[int, int], view: affine.Affine | None) -> np.ndarray:
+        mask = read_mask(scene, size, self.num_classes, self.void)
+        if view is not None:
+            return np.ascontiguousarray(affine.move_mask(Image.fromarray(mask), view, VOID))
+        canvas = np.full(self.own_shape, VOID, np.uint8)
+        canvas[: mask.shape[0], : mask.shape[1]] = mask
+        return canvas
+
+
+def check_scales(scales: Sequence[float]) -> tuple[float, float]:
+    """data.scales as a pair; UserError unless it is a range of positive numbers."""
+    if len(scales) != 2 or not 0 < scales[0] <= scales[1] <= 100:
+        raise UserError(f"data.scales is {tuple(scales)}; it must be the smallest and the largest scale, above 0 and up to 100")
+    return tuple(scales)
+
+
+def columns(scenes: Sequence[Scene], **options: Any) -> dict[str, StreamedScenes]:
+    """The split of all `scenes`; options as in `StreamedScenes`."""
+    return {"image": StreamedScenes(scenes, np.arange(len(scenes)), **options)}
+
+
+def read_mask(scene: Scene, size: tuple[int, int], num_classes: int, void: int) -> np.ndarray:
+    """The class of each pixel, uint8 [H, W]; `VOID` where there is none. Of a palette's colours, only the indices count.
+
+    Raises:
+      UserError: the mask cannot be read, has another size than the image, or a class that does not exist.
+    """
+    name = scene.mask if isinstance(scene.mask, str) else f"the mask of {scene.name}"
+    with images.opened(name, scene.mask, ADVICE) as mask:
+        if mask.mode not in ("P", "L"):
+            raise UserError(f"{name}: its mode is {mask.mode}; a mask must be a PNG whose pixels are class indices (mode P or L)")
+        if mask.size != size:
+            raise UserError(f"{name}: is {mask.size[0]}x{mask.size[1]}, its image {size[0]}x{size[1]}")
+        classes = np.array(mask)
+    is_void = classes == void
+    if (classes[~is_void] >= num_classes).any():
+        found = f"class {classes[~is_void].max()}"
+        raise UserError(f"{name}: has {found}; there are {num_classes} classes, from 0, and data.void is {void}")
+    classes[is_void] = VOID
+    return classes
+
+
+def padded_boxes(scene: Scene, view: affine.Affine, most: int) -> dict[str, np.ndarray]:
+    """The boxes that remain on the canvas and their labels, as `StreamedScenes` describes them."""
+    moved, remain = affine.move_boxes(scene.boxes, view)
+    boxes, labels, count = np.zeros((most, 4), np.float32), np.full(most, -1, np.int32), int(remain.sum())
+    boxes[:count], labels[:count] = moved[remain], scene.labels[remain]
+    return {"boxes": boxes, "label": labels}
+
+
+def image_size(name: str, file: str | bytes) -> tuple[int, int]:
+    """Width and height of an image, from its header."""
+    with images.opened(name, file, ADVICE) as image:
+        return image.size
+
+
+def identity(column: StreamedScenes) -> bytes:
+    """What identifies a split: the names of its files below their common folder, and the boxes; not the content of images and masks."""
+    chosen = [column.scenes[row] for row in column.rows]
+    names = [scene.name for scene in chosen]
+    root = os.path.commonpath(names) if all(map(os.path.isabs, names)) else ""
+    parts = [(os.path.relpath(name, root) if root else name).encode(errors="surrogateescape") for name in names]
+    for scene in chosen:
+        parts += [np.ascontiguousarray(array).tobytes() for array in (scene.boxes, scene.labels, scene.difficult) if array is not None]
+    return b"\n".join(parts)

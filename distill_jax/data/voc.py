@@ -1,0 +1,172 @@
+"""The PascalVOC devkit: images, XML files with boxes, masks with a palette, and lists of images.
+
+    PATH/[VOC2012/]JPEGImages/<id>.jpg    Annotations/<id>.xml    SegmentationClass/<id>.png    ImageSets/{Main,Segmentation}/<set>.txt
+
+PATH is the devkit, with a folder for each year, or one year's folder, or any folder with this layout, such as another data set that was
+labelled with VOC's tools. Boxes in the XML files count pixels from 1 and include the last one; here they are edges, from 0.
+"""
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_jax import logs
+from distill_jax.data import scenes
+from distill_jax.data.dataset import Dataset, locate
+from distill_jax.data.scenes import Scene
+from distill_jax.errors import UserError
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike",
+    "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+SETS = {"segmentation": "Segmentation", "detection": "Main"}  # task -> folder of its image sets
+TEST = ("test", "val")  # the first of these that exists is the default test set
+
+
+def read(path: str, directory: str, task: str, fields: Any, damaged: str, size: int, **training: Any) -> Dataset:
+    """Reads a devkit.
+
+    Args:
+      path: of the devkit (data.name voc:PATH). A relative path that does not exist here is resolved against `directory`.
+      directory: data.dir, or "".
+      task: "segmentation" or "detection".
+      fields: config.data.voc.
+      damaged: "refuse"; or "skip", to leave out images whose XML file is damaged.
+      size: side of the canvas (data.image_size).
+      **training: see `scenes.StreamedScenes`.
+
+    Returns:
+      VOC's 20 classes, or those that the XML files name if they name others; for segmentation the background before them.
+
+    Raises:
+      UserError: a file is missing or damaged, an image set is empty, or a class of the test set is not in the training set.
+    """
+    root, name = locate(path, directory), f"voc:{path}"
+    if not root.is_dir():
+        raise UserError(f"data.name {name}: {root} is not a directory")
+    chosen = {"train": tuple(fields.train) or ("train",), "test": tuple(fields.test) or (_default_test(root, task),)}
+    found = {part: [each for one in sets for each in _listed(root, one, task)] for part, sets in chosen.items()}
+    if task == "segmentation":
+        classes = ("background", *CLASSES)
+        splits = [[_with_mask(*each, fields.masks) for each in found[part]] for part in ("train", "test")]
+    else:
+        parsed = [_parse_all(found[part], damaged) for part in ("train", "test")]
+        classes = _classes(parsed)
+        splits = [[_with_boxes(*each, classes) for each in part] for part in parsed]
+    options = {"size": size, "num_classes": len(classes)}
+    train, test = scenes.columns(splits[0], **options, **training), scenes.columns(splits[1], **options)
+    return Dataset(name, len(classes), train, test, classes=classes, task=task)
+
+
+def _years(root: Path) -> list[Path]:
+    if (root / "ImageSets").is_dir():
+        return [root]
+    years = sorted(folder for folder in root.glob("VOC*") if (folder / "ImageSets").is_dir())
+    if not years:
+        raise UserError(f"{root}: has no ImageSets, and no folder such as VOC2012 that has; it must be a devkit or one year of it")
+    return years
+
+
+def _default_test(root: Path, task: str) -> str:
+    lists = [year / "ImageSets" / SETS[task] for year in _years(root)]
+    return next((one for one in TEST if any((folder / f"{one}.txt").exists() for folder in lists)), TEST[-1])
+
+
+def _listed(root: Path, one: str, task: str) -> list[tuple[Path, str]]:
+    """The folder of the year and the id of each image in a set: "train" of every year that has it, or "VOC2007/trainval" of one."""
+    year, _, name = one.rpartition("/")
+    years = [root / year] if year else _years(root)
+    files = [folder / "ImageSets" / SETS[task] / f"{name}.txt" for folder in years]
+    existing = [file for file in files if file.exists()]
+    if not existing:
+        raise UserError(f"{files[0]}: no such image set; data.voc.train and data.voc.test name them")
+    listed = []
+    for file in existing:
+        lines = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if not lines:
+            raise UserError(f"{file}: the image set is empty")
+        listed += [(file.parent.parent.parent, line) for line in lines]
+    return listed
+
+
+def _image(year: Path, name: str) -> tuple[str, tuple[int, int]]:
+    file = next((str(each) for suffix in (".jpg", ".jpeg", ".png") if (each := year / "JPEGImages" / f"{name}{suffix}").exists()), "")
+    if not file:
+        raise UserError(f"{year / 'JPEGImages' / name}.jpg: no such image")
+    return file, scenes.image_size(file, file)
+
+
+def _with_mask(year: Path, name: str, masks: str) -> Scene:
+    mask = year / masks / f"{name}.png"
+    if not mask.exists():
+        raise UserError(f"{mask}: no such mask; data.voc.masks names the folder")
+    file, size = _image(year, name)
+    return Scene(file, file, size, mask=str(mask))
+
+
+def _parse_all(listed: Sequence[tuple[Path, str]], damaged: str) -> list[tuple[Scene, list[str]]]:
+    """Each scene and the names of its objects' classes."""
+    found, left_out = [], []
+    for year, name in listed:
+        try:
+            found.append(_parse(year, name))
+        except UserError as error:
+            if damaged != "skip":
+                raise
+            left_out.append(str(error))
+    if left_out:
+        logs.say(f"left out {len(left_out)} damaged of {len(listed)} images: {'; '.join(left_out)}")
+    return found
+
+
+def _parse(year: Path, name: str) -> tuple[Scene, list[str]]:
+    file = year / "Annotations" / f"{name}.xml"
+    image, size = _image(year, name)
+    boxes, classes, difficult = [], [], []
+    try:
+        for number, each in enumerate(ElementTree.parse(file).getroot().iter("object"), start=1):
+            left, top, right, bottom = (float(each.find("bndbox").find(side).text) for side in ("xmin", "ymin", "xmax", "ymax"))
+            boxes.append((left - 1, top - 1, right, bottom))
+            classes.append(each.findtext("name").strip())
+            difficult.append((each.findtext("difficult") or "0").strip() == "1")
+            check_box(f"{file}, object {number}", boxes[-1], size)
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or error}") from error
+    except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:
+        reason = error if isinstance(error, ElementTree.ParseError) else "an object lacks its name or a number of its bndbox"
+        raise UserError(f"{file}: damaged ({reason}); repair it, or leave out such images with --config.data.damaged=skip") from error
+    arrays = np.array(boxes, np.float32).reshape(-1, 4), np.zeros(len(boxes), np.int32), np.array(difficult, bool)
+    return Scene(image, image, size, None, *arrays), classes
+
+
+def check_box(where: str, box: Sequence[float], size: tuple[int, int]) -> None:
+    """Raises UserError unless a box has an area and lies in its image; edges may be one pixel off, since some sets count from 0."""
+    left, top, right, bottom = box
+    if not (-1 <= left < right <= size[0] + 1 and -1 <= top < bottom <= size[1] + 1):
+        shown = ", ".join(f"{edge:g}" for edge in box)
+        raise UserError(
+            f"{where}: the box ({shown}) is empty or outside its image of {size[0]}x{size[1]}; repair it, or leave out such images with "
+            "--config.data.damaged=skip"
+        )
+
+
+def _classes(parsed: Sequence[Sequence[tuple[Scene, list[str]]]]) -> tuple[str, ...]:
+    """VOC's classes, or those of the training set if it has others."""
+    named = [{name for _, names in part for name in names} for part in parsed]
+    if named[0] <= set(CLASSES) and named[1] <= set(CLASSES):
+        return CLASSES
+    for scene, names in parsed[1]:
+        for name in names:
+            if name not in named[0]:
+                raise UserError(f"{scene.name}: class {name!r} is not in the training set, which has {', '.join(sorted(named[0]))}")
+    return tuple(sorted(named[0]))
+
+
+def _with_boxes(scene: Scene, names: Sequence[str], classes: Sequence[str]) -> Scene:
+    width, height = scene.size
+    boxes = np.clip(scene.boxes, 0, [width, height, width, height]).astype(np.float32)
+    return scene._replace(boxes=boxes, labels=np.array([classes.index(name) for name in names], np.int32))

@@ -1,0 +1,120 @@
+"""Networks that start from the weights of another: a finished run's, or a pre-trained one's.
+
+All but the head must fit; a head that does not starts afresh. The head is the layer "head", with an encoder's "pooler", or in a network
+with a trunk all that stands on it. A trunk also fits a classification network, whose trunk is all but its head, and an encoder one with
+more layers.
+"""
+
+import pathlib
+import re
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from distill_jax import logs, models, pretrained, sharding, trained
+from distill_jax.data import text
+from distill_jax.errors import UserError
+from distill_jax.models import bert
+from distill_jax.specs import Spec
+
+OF_ENCODERS = ("layers", "pooling", "dropout")  # options in which an encoder may differ from the one that it starts from
+
+
+def check(name: str, theirs: Spec, ours: Spec, data_name: str) -> None:
+    """Raises UserError unless a network can start from the weights of another.
+
+    Args:
+      name: config.initial.
+      theirs: the spec of the network that it names.
+      ours: that of the network to be trained.
+      data_name: of the data set, for the message.
+    """
+    if not text.same_words(theirs.tokenizer, ours.tokenizer):
+        raise UserError(f"initial: {name} has a different vocabulary from {data_name}")
+    if difference := _difference(theirs._replace(num_classes=theirs.num_classes or 1), ours):
+        raise UserError(f"initial: {name} holds a different network from {ours.model['name']}, which this run trains: {difference}")
+
+
+def load(name: str, folder: pathlib.Path, fresh: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """The weights with which a new network starts, on every device. Says what was loaded and what was not.
+
+    Args:
+      name: config.initial.
+      folder: of the run.
+      fresh: the new network, {"params": ..., "batch_stats": ...}.
+      mesh: the devices.
+    """
+    run = trained.find(trained.resolve(name, folder))
+    source = pretrained.load(run.source, run.spec) if run.source else pretrained.Loaded(trained.load_variables(run, mesh), (), ())
+    found = _placed(source.network, fresh)
+    afresh = [part for part in fresh["params"] if any(_shapes(found[kind].get(part)) != _shapes(fresh[kind].get(part)) for kind in fresh)]
+    network = {kind: tree | {part: found[kind][part] for part in tree if part not in afresh} for kind, tree in fresh.items()}
+    size = sum(leaf.size for part, tree in network["params"].items() if part not in afresh for leaf in jax.tree.leaves(tree))
+    said = [f"initial: {size:,} parameters of {name}"]
+    if layers := _chosen(source.network["params"], fresh["params"]):
+        said.append(f"layers {', '.join(map(str, layers))} of {_depth(source.network['params'])}")
+    unused = (*source.unused, *sorted(found["params"].keys() - (fresh["params"].keys() - set(afresh))))
+    for what, parts in (("not used", unused), ("new", afresh)):
+        if parts:
+            said.append(f"{what}: {', '.join(parts[:5])}{f' and {len(parts) - 5} more' * (len(parts) > 5)}")
+    logs.say("; ".join(said))
+    return sharding.put(network, sharding.replicated(mesh))
+
+
+def _difference(theirs: Spec, ours: Spec) -> str:
+    """What keeps a network from starting from another; "" if nothing does."""
+    one, other = theirs.module(), ours.module()
+    if models.is_encoder(theirs.model["name"]) and models.is_encoder(ours.model["name"]):
+        same = {option: getattr(other, option) for option in (*OF_ENCODERS, "num_classes")}
+        return "" if one.clone(**same) == other else theirs.model["name"]
+    versions = [getattr(module, "version", None) for module in (one, other)]
+    if versions[0] != versions[1] and all(spec.model["name"] in models.MODELS for spec in (theirs, ours)):
+        return f"version is {versions[0]!r} there, {versions[1]!r} here"
+    wanted = ours.abstract_network()
+    found = _placed(theirs.abstract_network(), wanted)
+    for kind in wanted:
+        there, here = _shapes(_body(found[kind], wanted)), _shapes(_body(wanted[kind], wanted))
+        for path in (*here, *there):
+            if here.get(path) != there.get(path):
+                return f"{path} is {there.get(path, 'absent')} there, {here.get(path, 'absent')} here"
+    return ""
+
+
+def _body(tree: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:
+    """What must fit of a network's parameters or statistics: all but the head."""
+    if "trunk" in network["params"]:
+        return {"trunk": tree.get("trunk", {})}
+    return {part: leaves for part, leaves in tree.items() if part not in pretrained.HEADS}
+
+
+def _placed(network: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+    """A network's variables under the names that they have in another: see the top of this file."""
+    params = network["params"]
+    if "trunk" in like["params"] and "trunk" not in params:
+        return {
+            kind: {"trunk": _body(tree, network)} | {part: tree[part] for part in pretrained.HEADS if part in tree}
+            for kind, tree in network.items()
+        }
+    if chosen := _chosen(params, like["params"]):
+        layers = {f"layer{number}": params[f"layer{theirs}"] for number, theirs in enumerate(chosen)}
+        params = {part: tree for part, tree in params.items() if not _is_layer(part)} | layers
+    return network | {"params": params}
+
+
+def _chosen(params: dict[str, Any], like: dict[str, Any]) -> tuple[int, ...]:
+    """The layers of a deeper encoder that a shallower one starts from; () if the depths are equal."""
+    deep, shallow = _depth(params), _depth(like)
+    return bert.evenly(shallow, deep) if 0 < shallow < deep else ()
+
+
+def _depth(params: dict[str, Any]) -> int:
+    return sum(map(_is_layer, params))
+
+
+def _is_layer(part: str) -> bool:
+    return bool(re.fullmatch(r"layer\d+", part))
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}

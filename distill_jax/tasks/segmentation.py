@@ -1,0 +1,147 @@
+"""A class for each pixel. Outputs are logits [B, H, W, C], labels int32 [B, H, W], negative where there is none.
+
+The metric is the mean intersection over union (mIoU) of the whole set, at the images' own size: a letterboxed image's logits are resampled
+(bilinear) at the pixels of the image, and the arg-max is counted in one confusion matrix.
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from clu import metrics as clu_metrics
+from flax import struct
+from ml_collections import ConfigDict
+from PIL import Image
+
+from distill_jax import losses, workdir
+from distill_jax.data import Dataset
+from distill_jax.data.scenes import VOID
+from distill_jax.errors import UserError
+from distill_jax.methods.base import Losses, Method
+from distill_jax.tasks.base import Task, of_losses
+
+
+@struct.dataclass
+class PixelMetrics(clu_metrics.Collection):
+    """Like `TrainMetrics`; the accuracy is that of the labelled pixels."""
+
+    loss: clu_metrics.Average.from_output("loss")
+    loss_ce: clu_metrics.Average.from_output("loss_ce")
+    loss_teacher: clu_metrics.Average.from_output("loss_teacher")
+    train_accuracy: clu_metrics.Average.from_output("accuracy")
+
+
+def labels(batch: dict[str, jax.Array]) -> jax.Array:
+    classes = batch["label"].astype(jnp.int32)
+    return jnp.where(classes == VOID, -1, classes)
+
+
+def measure(parts: Losses, logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array) -> dict[str, jax.Array]:
+    correct = (logits_BxHxWxC.argmax(axis=-1) == labels_BxHxW).astype(jnp.float32)
+    return of_losses(parts, logits_BxHxWxC, labels_BxHxW) | {"accuracy": losses.mean(correct, labels_BxHxW)}
+
+
+def at_own_size(logits_SxSxC: jax.Array, size: jax.Array, target: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Resamples (bilinear) a letterboxed image's logits at its own pixels.
+
+    Args:
+      logits_SxSxC: of the canvas.
+      size: int32 [2], height and width of the image.
+      target: int32 [2], those on the canvas.
+      shape: (H, W) of the result, static.
+
+    Returns:
+      [H, W, C]; the image is in the upper left corner, and what lies beyond it has no meaning.
+    """
+    for axis, length in enumerate(shape):
+        where = (jnp.arange(length) + 0.5) * target[axis] / size[axis] - 0.5
+        where = jnp.clip(where, 0, target[axis] - 1)
+        low = jnp.floor(where).astype(jnp.int32)
+        high, weight = jnp.minimum(low + 1, target[axis] - 1), where - low
+        weight = jnp.expand_dims(weight, [1 - axis, 2])
+        take = [jnp.take(logits_SxSxC, index, axis=axis) for index in (low, high)]
+        logits_SxSxC = take[0] * (1 - weight) + take[1] * weight
+    return logits_SxSxC
+
+
+def confusion(logits_BxSxSxC: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
+    """[label, predicted class]: the number of pixels of each image at its own size, int32 [B, C, C], without unlabelled ones."""
+    num_classes = logits_BxSxSxC.shape[-1]
+
+    def of_image(logits, size, target, mask):
+        predicted = at_own_size(logits, size, target, mask.shape).argmax(axis=-1)
+        pairs = jnp.where(mask == VOID, num_classes**2, mask.astype(jnp.int32) * num_classes + predicted)
+        return jnp.bincount(pairs.ravel(), length=num_classes**2 + 1)[:-1].reshape(num_classes, num_classes)
+
+    return jax.vmap(of_image)(logits_BxSxSxC, batch["size"], batch["target"], batch["label"])
+
+
+def iou(confusion_CxC: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class, float64 [C]; nan for a class that neither the labels nor the predictions have."""
+    both = np.diag(confusion_CxC)
+    either = confusion_CxC.sum(axis=0) + confusion_CxC.sum(axis=1) - both
+    return np.where(either > 0, both / np.maximum(either, 1), np.nan)
+
+
+def metrics(confusion_NxCxC: np.ndarray, dataset: Dataset, teacher_NxCxC: np.ndarray | None) -> dict[str, float]:
+    """test_miou: the mean over the classes that occur of `iou`; test_accuracy: the fraction of labelled pixels that are right."""
+    total, split = confusion_NxCxC.sum(axis=0, dtype=np.int64), dataset.evaluated_on
+    found = {f"{split}_miou": float(np.nanmean(iou(total))), f"{split}_accuracy": float(np.trace(total) / total.sum())}
+    if teacher_NxCxC is not None:
+        found["teacher_miou"] = float(np.nanmean(iou(teacher_NxCxC.sum(axis=0, dtype=np.int64))))
+    return found
+
+
+def write(folder: pathlib.Path, dataset: Dataset, confusion_NxCxC: np.ndarray, teacher: Any) -> None:
+    """Writes confusion.json: the classes, the IoU of each, and the confusion matrix [label, predicted class] in pixels."""
+    del teacher
+    total = confusion_NxCxC.sum(axis=0, dtype=np.int64)
+    each = [None if np.isnan(value) else float(value) for value in iou(total)]
+    workdir.write_json(folder / "confusion.json", {"classes": list(dataset.classes), "iou": each, "confusion": total.tolist()})
+
+
+def check(config: ConfigDict, method: Method) -> None:
+    if not method.pixels:
+        suited = "supervised, patriarch, snapshot, distillation, densely_guided (loss kl or dkd), ema_teacher, tf_kd"
+        raise UserError(f"method.name is {config.method.name!r}, which as set cannot learn a label for each pixel; these can: {suited}")
+
+
+def palette() -> np.ndarray:
+    """VOC's colours, uint8 [256, 3]: the bits of a class, three at a time, are the highest bits of red, green and blue."""
+    classes, colours = np.arange(256), np.zeros((256, 3), int)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((classes >> (3 * bit + channel)) & 1) << (7 - bit)
+    return colours.astype(np.uint8)
+
+
+def draw(sample: dict[str, np.ndarray], predicted_SxS: np.ndarray, dataset: Dataset, row: int) -> np.ndarray:
+    """The image, its labels and the prediction side by side, in VOC's colours, half transparent over the image."""
+    del dataset, row
+    (height, width), (rows, columns) = sample["size"], sample["target"]
+    image = sample["image"][:rows, :columns]
+    mask = Image.fromarray(sample["label"][:height, :width]).resize((int(columns), int(rows)), Image.Resampling.NEAREST)
+    return np.concatenate([image, *(over(image, each) for each in (np.asarray(mask), predicted_SxS[:rows, :columns]))], axis=1)
+
+
+def over(image_HxWx3: np.ndarray, classes_HxW: np.ndarray) -> np.ndarray:
+    """A mask over an image; the background leaves the image as it is."""
+    blended = (image_HxWx3.astype(np.uint16) + palette()[classes_HxW]) // 2
+    return np.where(classes_HxW[..., None] == 0, image_HxWx3, blended).astype(np.uint8)
+
+
+segmentation = Task(
+    metric="miou",
+    outputs=lambda num_classes, input_shape: jax.ShapeDtypeStruct((1, *input_shape[:2], num_classes), jnp.float32),
+    labels=labels,
+    predict=confusion,
+    evaluate=metrics,
+    measure=measure,
+    train_metrics=PixelMetrics,
+    check=check,
+    write=write,
+    show=lambda logits_BxSxSxC, batch: logits_BxSxSxC.argmax(axis=-1).astype(jnp.uint8),
+    draw=draw,
+)
