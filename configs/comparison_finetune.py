@@ -1,4 +1,4 @@
-r"""Methods with one network side by side in fine-tuning: a pre-trained encoder on little data, with labels alone and with itself as teacher.
+r"""Methods with one network side by side in fine-tuning a pre-trained encoder on little data.
 
     python -m distill_jax.compare configs/comparison_finetune.py:rte --workdir=runs/finetune_rte --config.data.dir=DIR \
         --config.initial=hf:ENCODER

@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers import Crash, act_at, build, colours_config, crash, run, text_config
+from helpers import Crash, act_at, colours_config, crash, text_config, with_fields
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 from scipy.special import erf
@@ -20,7 +20,7 @@ from distill_jax.errors import UserError
 from distill_jax.models import bert
 
 WORDS = "the old new red cat dog owl hen car bus tram ship oak fir elm yew is here a ##s b".split()
-SIZES = {"layers": 6, "width": 8, "heads": 2, "mlp_width": 12, "positions": 20}
+SIZES = {"layers": 3, "width": 8, "heads": 2, "mlp_width": 12, "positions": 20}
 TOKENS = np.array([[2, 5, 7, 9, 3, 8, 3, 0], [2, 11, 3, 0, 0, 0, 0, 0], [2, 5, 6, 3, 9, 9, 9, 3]], np.int32)
 
 
@@ -48,7 +48,7 @@ def random_network(module, inputs, seed=0):
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """A BERT of 6 layers as Hugging Face lays it out, without a head."""
+    """A BERT of 3 layers as Hugging Face lays it out, without a head."""
     folder = tmp_path_factory.mktemp("bert")
     words = tokenizer()
     words.enable_padding(length=16)  # as in published files
@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
     tensors = tensor_names.to_theirs("bert", random_network(module, TOKENS))
     encoder = {name.removeprefix("bert."): tensor for name, tensor in tensors.items() if name.startswith("bert.")}
     save_file(encoder | {"embeddings.position_ids": np.arange(20)[None]}, folder / "model.safetensors")
-    config = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 12}
+    config = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 12}
     config |= {"max_position_embeddings": 20, "layer_norm_eps": 1e-12, "vocab_size": words.get_vocab_size(), "type_vocab_size": 2}
     (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu", "pad_token_id": 0}))
     return folder
@@ -110,7 +110,7 @@ def numpy_bert(tensors, tokens_L, heads=2):
     parts = {"word": tokens_L, "position": np.arange(len(tokens_L)), "token_type": segments}
     x = sum(tensors[f"embeddings.{part}_embeddings.weight"][ids].astype(float) for part, ids in parts.items())
     x, states = norm(x, "embeddings.LayerNorm"), []
-    for number in range(6):
+    for number in range(3):
         layer = f"encoder.layer.{number}"
         query, key, value = (dense(x, f"{layer}.attention.self.{name}").reshape(len(x), heads, -1) for name in ("query", "key", "value"))
         scores = np.einsum("qhd,khd->hqk", query, key) / np.sqrt(query.shape[-1])
@@ -259,10 +259,10 @@ def edit(folder, **changes):
     "change, message",
     [
         (
-            lambda f: edit(f, **{"encoder.layer.3.output.dense.bias": None}),
-            "has no tensor bert.encoder.layer.3.output.dense.bias, .* a bert",
+            lambda f: edit(f, **{"encoder.layer.2.output.dense.bias": None}),
+            "has no tensor bert.encoder.layer.2.output.dense.bias, .* a bert",
         ),
-        (lambda f: edit(f, **{"encoder.layer.6.x": np.zeros(2)}), "has a tensor bert.encoder.layer.6.x, which a bert does not have"),
+        (lambda f: edit(f, **{"encoder.layer.3.x": np.zeros(2)}), "has a tensor bert.encoder.layer.3.x, which a bert does not have"),
         (
             lambda f: edit(f, **{"pooler.dense.weight": np.zeros((8, 7), np.float32)}),
             r"tensor bert.pooler.dense.weight is \[8, 7\]; in a bert it is \[8, 8\]",
@@ -311,7 +311,7 @@ def test_fine_tuning_stands_alone_and_resumes(folder, sentences, tmp_path, capsy
     config = fine_tuning(sentences, copy, optimizer__clip_norm=1.0, optimizer__trunk_rate=0.5, schedule__name="linear")
     summary = study.train(config, tmp_path / "run")
     said = capsys.readouterr().out
-    assert f"hf:{copy}: 103 arrays loaded; started afresh: head; not used: bert.embeddings.position_ids\n" in said
+    assert f"hf:{copy}: 55 arrays loaded; started afresh: head; not used: bert.embeddings.position_ids\n" in said
     assert {"test_matthews", "test_accuracy"} <= summary.keys()
     recorded = json.loads((tmp_path / "run" / "network.json").read_text())
     assert SIZES.items() <= recorded["model"].items() and recorded["model"]["separator"] == 3
@@ -331,14 +331,14 @@ def test_fine_tuning_stands_alone_and_resumes(folder, sentences, tmp_path, capsy
 
 def test_it_starts_from_the_weights_of_the_folder(headed, folder, sentences, tmp_path):
     for source, has_head in ((headed, True), (folder, False)):
-        config = fine_tuning(sentences, source, model={"name": "bert3"})
+        config = fine_tuning(sentences, source, model={"name": "bert2"})
         study_of = study.prepare(config, tmp_path / "run")
         exp = study_of.experiments[""]
         run_ = trained.find(f"hf:{source}")
         fresh = exp.init(jax.random.key(0)).network
         started = trained.initial_weights(config.initial, run_, fresh, exp.data.mesh)
         whole = pretrained.load(f"hf:{source}", run_.spec).network
-        for number, theirs in enumerate((0, 2, 5)):
+        for number, theirs in enumerate((0, 2)):
             jax.tree.map(np.testing.assert_array_equal, started["params"][f"layer{number}"], whole["params"][f"layer{theirs}"])
         head = whole["params"]["head"] if has_head else fresh["params"]["head"]
         jax.tree.map(np.testing.assert_array_equal, started["params"]["head"], head)
@@ -369,7 +369,7 @@ def test_a_pretrained_teacher_and_a_student_that_reads_its_words(headed, sentenc
         ({"teachers": ("hf:{other}",), "method": {"name": "distillation"}}, "teacher hf:.* has different classes .* class 0 is 'x' there"),
         ({"initial": ""}, "^model.layers is 0, which stands for that of the initial weights; set it, or set initial"),
         ({"model": {"name": "roberta"}}, "^initial: hf:.* holds a different network from roberta, which this run trains: bert"),
-        ({"model": {"name": "bert7"}}, "^initial: hf:.* holds 6 layers; bert7 has 7"),
+        ({"model": {"name": "bert4"}}, "^model.layers is 4, but 3 in the initial weights; a network has at most as many"),
         ({"model": {"name": "bert", "width": 16}}, "^model.width is 16, but 8 in the initial weights or the tokenizer; leave it at 0"),
         ({"model": {"name": "text_cnn"}}, "^initial: hf:.* holds a different network from text_cnn"),
         ({"initial": "hf:nowhere"}, "^initial: hf:nowhere: no such folder"),
@@ -398,18 +398,19 @@ def test_what_does_not_fit_is_told(folder, sentences, tmp_path, fields, message)
 
 
 def test_densely_guided_in_depth(folder, sentences, tmp_path, capsys):
-    """6 -> 3 -> 2 layers: each starts from the teacher's layers, evenly chosen."""
-    stages = {"name": "densely_guided", "path": ("bert6", "bert3", "bert2"), "inherit": True, "compare": ("supervised", "takd", "dgkd")}
-    config = fine_tuning(sentences, folder, stages=ConfigDict(stages))
-    summary = study.train(config, tmp_path)
-    assert [stage["stage"] for stage in summary["stages"]] == [
-        "bert6", "supervised_bert3", "kd_bert3", "supervised_bert2", "takd_bert2", "dgkd_bert2"
-    ]  # fmt: skip
-    said = capsys.readouterr().out
-    assert said.count("stage:bert6: 56 arrays loaded; layers 0, 2, 5 of 6") == 2
-    assert said.count("stage:bert6: 40 arrays loaded; layers 0, 5 of 6") == 3
-    sizes = [stage["num_params"] for stage in summary["stages"]]
-    assert sizes[0] > sizes[1] == sizes[2] > sizes[3] == sizes[4]
+    """3 -> 1 layers, with all variants; the student starts from the teacher's layers."""
+    family = {"name": "densely_guided", "path": ("bert3", "bert2", "bert1"), "inherit": True}
+    config = fine_tuning(sentences, folder, stages=ConfigDict(family))
+    jobs = {job.stage: job.config for job in study.make_jobs(config, tmp_path)}
+    assert jobs.pop("bert3").initial == f"hf:{folder}" and {job.initial for job in jobs.values()} == {"stage:bert3"}
+    assert jobs["dgkd_bert1"].teachers == ("stage:bert3", "stage:kd_bert2") and jobs["takd_bert1"].teachers == ("stage:kd_bert2",)
+
+    family |= {"path": ("bert3", "bert1"), "compare": ("stochastic",), "guide_logits": "table"}
+    summary = study.train(with_fields(config, stages=ConfigDict(family)), tmp_path)
+    assert [stage["stage"] for stage in summary["stages"]] == ["bert3", "stochastic_bert1"]
+    assert "stage:bert3: 25 arrays loaded; layers 0 of 3\n" in capsys.readouterr().out
+    student = json.loads((tmp_path / "stochastic_bert1" / "network.json").read_text())
+    assert student["model"]["name"] == "bert1" and student["model"]["width"] == 8 and "layers" not in student["model"]
 
 
 # ResNets
