@@ -148,7 +148,9 @@ def _agreed(option: str, model: dict[str, Any], known: dict[str, Any]) -> Any:
     given = model.get(option, default)
     if option not in (*bert.SIZES, *bert.IDS) or (option == "epsilon" and option not in known):
         return given
-    if option == "layers" and given and known.get(option, given) > given:
+    if option == "layers" and given and option in known:
+        if given > known[option]:
+            raise ValueError(f"layers is {given}, but {known[option]} in the initial weights; a network has at most as many")
         return given
     if not given and option in bert.SIZES and option not in known:
         raise ValueError(f"{option} is 0, which stands for that of the initial weights; set it, or set initial, as in initial=hf:DIR")
