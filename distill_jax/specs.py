@@ -137,7 +137,11 @@ def completed(spec: Spec, start: Spec | None = None) -> Spec:
         known |= {size: getattr(theirs, size) for size in bert.SIZES}
         spec = spec._replace(vocabulary_size=start.vocabulary_size)
     with checks.naming("model"):
-        return spec._replace(model=spec.model | {option: _agreed(option, spec.model, known) for option in models.options(name)})
+        spec = spec._replace(model=spec.model | {option: _agreed(option, spec.model, known) for option in models.options(name)})
+    layers = spec.module().layers
+    if layers > known.get("layers", layers):
+        raise UserError(f"model.layers is {layers}, but {known['layers']} in the initial weights; a network can have at most as many")
+    return spec
 
 
 def _agreed(option: str, model: dict[str, Any], known: dict[str, Any]) -> Any:
@@ -146,9 +150,7 @@ def _agreed(option: str, model: dict[str, Any], known: dict[str, Any]) -> Any:
     given = model.get(option, default)
     if option not in (*bert.SIZES, *bert.IDS) or (option == "epsilon" and option not in known):
         return given
-    if option == "layers" and given and option in known:
-        if given > known[option]:
-            raise ValueError(f"layers is {given}, but {known[option]} in the initial weights; a network has at most as many")
+    if option == "layers" and given:
         return given
     if not given and option in bert.SIZES and option not in known:
         raise ValueError(f"{option} is 0, which stands for that of the initial weights; set it, or set initial, as in initial=hf:DIR")
@@ -166,10 +168,14 @@ def check_fits(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
         raise UserError(f"{where} has a different vocabulary from {data_name} here; train both on the same data")
 
 
+def check_head(where: str, spec: Spec) -> None:
+    """Raises UserError if a pre-trained network has no classes."""
+    if not spec.num_classes:
+        raise UserError(f"{where} has no classification head; fine-tune it first, as `initial`")
+
+
 def check_classes(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
     """Raises UserError unless both have the same classes: equally many and, if both have names, the same names."""
-    if not theirs.num_classes:
-        raise UserError(f"{where} has no classification head; fine-tune it first, as `initial`")
     if theirs.num_classes != ours.num_classes:
         raise UserError(f"{where} has {theirs.num_classes} classes; {data_name} has {ours.num_classes}")
     if theirs.classes and ours.classes and theirs.classes != ours.classes:

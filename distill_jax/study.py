@@ -214,10 +214,14 @@ def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experimen
     recorded = specs.read(folder) if workdir.exists(folder / "network.json") else None
 
     def spec_of(name, field):
-        with checks.prefixing(field):
+        try:
             return given.spec_of(name, job.folder, specs_of(earlier), data.dataset)
+        except UserError as error:
+            raise UserError(f"{field}: {error}") from error
 
     teachers = {name: spec_of(name, "teachers") for name in job.config.teachers if is_trained}
+    for name, each in teachers.items():
+        specs.check_head(f"teacher {name}", each)
     is_new = is_trained and not workdir.exists(folder / "checkpoints")
     theirs = spec_of(initial, "initial") if initial and (is_new or not recorded) else None
     exp = experiment.build(job.config, data, tuple(teachers.values()), recorded, theirs and given.determining(initial, theirs))
