@@ -146,17 +146,16 @@ def completed(spec: Spec, start: Spec | None = None) -> Spec:
 
 def _agreed(option: str, model: dict[str, Any], known: dict[str, Any]) -> Any:
     """The value of an encoder's option, given in its config or known from elsewhere; see `completed`."""
-    default = models.options(model["name"])[option]
-    given = model.get(option, default)
-    if option not in (*bert.SIZES, *bert.IDS) or (option == "epsilon" and option not in known):
+    given = model.get(option, models.options(model["name"])[option])
+    if option not in (*bert.SIZES, *bert.IDS) or (option == "layers" and given):
         return given
-    if option == "layers" and given:
+    if option not in known:
+        if not given and option != "epsilon":
+            raise ValueError(f"{option} is 0, which stands for that of the initial weights; set it, or set initial, as in initial=hf:DIR")
         return given
-    if not given and option in bert.SIZES and option not in known:
-        raise ValueError(f"{option} is 0, which stands for that of the initial weights; set it, or set initial, as in initial=hf:DIR")
-    if given and given != known.get(option, given):
+    if given not in (0, known[option]):
         raise ValueError(f"{option} is {given}, but {known[option]} in the initial weights or the tokenizer; leave it at 0")
-    return given or known[option]
+    return known[option]
 
 
 def check_fits(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
