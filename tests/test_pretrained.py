@@ -90,7 +90,8 @@ def change_config(folder, **changes):
 def fine_tuning(sentences, folder, **fields):
     """An epoch on the fixture `sentences`."""
     own = {"model": ConfigDict({"name": "bert"}), "initial": f"hf:{folder}", "epochs": 1, "data__text__max_length": 12}
-    return text_config(sentences, **own | fields)
+    recipe = {"optimizer__clip_norm": 1.0, "optimizer__trunk_rate": 0.5, "schedule__name": "linear"}  # one, so that it is compiled once
+    return text_config(sentences, **own | recipe | fields)
 
 
 # Hidden states, against a forward pass in numpy and against transformers
@@ -315,7 +316,7 @@ def test_older_names_are_understood(folder, tmp_path):
 def test_fine_tuning_stands_alone_and_resumes(folder, sentences, tmp_path, capsys):
     """After training, nothing needs the folder any more."""
     copy = shutil.copytree(folder, tmp_path / "bert")
-    config = fine_tuning(sentences, copy, optimizer__clip_norm=1.0, optimizer__trunk_rate=0.5, schedule__name="linear")
+    config = fine_tuning(sentences, copy)
     summary = study.train(config, tmp_path / "run")
     said = capsys.readouterr().out
     assert f"hf:{copy}: 55 arrays loaded; started afresh: head; not used: bert.embeddings.position_ids\n" in said
