@@ -73,15 +73,6 @@ def naming(part: str) -> Iterator[None]:
         raise UserError(f"{field}{rest}") from error
 
 
-@contextmanager
-def prefixing(field: str) -> Iterator[None]:
-    """Names the field that a UserError is about."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{field}: {error}") from error
-
-
 def check(config: ConfigDict) -> None:
     """Raises UserError, naming the field, if one is missing, unknown, of the wrong type, or out of range."""
     check_groups(config)

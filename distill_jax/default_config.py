@@ -44,7 +44,9 @@ def get_config() -> ConfigDict:
     config.data.text.format = "tsv"  # trec, tsv or glue; see distill_jax/data/text.py
     config.data.text.test = ""  # file of the test sentences; "" for a tenth of each training class, or, with glue, the dev set
     config.data.text.max_length = 64  # tokens; longer sentences are truncated
-    config.data.text.vocabulary_size = 20000  # token ids: three special ones, and the most frequent words of the training split
+    config.data.text.vocabulary_size = (
+        20000  # token ids of a new vocabulary: three special ones, and the most frequent words of the training split
+    )
 
     config.model = ConfigDict()  # the network's own options go beside its name; distill_jax.models.options(name) lists them
     config.model.name = "resnet32"  # see distill_jax/models; or module:Class, your own network

@@ -14,7 +14,8 @@ import csv
 import os
 import pathlib
 import time
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -35,7 +36,7 @@ def predict(config: ConfigDict, root: str | os.PathLike, source: str | None) -> 
         "-" for lines from standard input: sentences, or the paths of images. Blank lines are skipped.
 
     Returns:
-      The number of inputs.
+      The number of inputs; 0 if the reader of standard output stopped early.
 
     Raises:
       UserError: the run is unfinished, there are no such inputs, or, after all others are predicted, some cannot be read.
@@ -46,27 +47,35 @@ def predict(config: ConfigDict, root: str | os.PathLike, source: str | None) -> 
         network = trained.load(pathlib.Path(root), config.dtype)
         check_channels(network)
         samples = inputs.find(source, network.spec, getattr(config.data, "downsample", 1))
-        done, unread, start = 0, 0, time.perf_counter()
-        writer = csv.writer(output, lineterminator="\n")
-        writer.writerow(header(network))
-        size = 0  # of the batches: the same for all, so that the network is compiled once
-        for batch in inputs.in_batches(samples, config.batch_size):
-            size = size or min(config.batch_size, 1 << (len(batch) - 1).bit_length())  # a lone image need not fill a whole batch
-            read = {row: content for row, (_, content) in enumerate(batch) if not isinstance(content, UserError)}
-            for _, content in batch:
-                if isinstance(content, UserError):
-                    logs.say(f"not read: {content}")
-            if read:
-                logits = logits_of(network, list(read.values()), size)
-                terminal.show("")
-                writer.writerows(cells(network, batch[row][0], each) for row, each in zip(read, logits, strict=True))
-                output.flush()
-            done, unread = done + len(batch), unread + len(batch) - len(read)
-            terminal.show(f"{done:,} inputs, {done / (time.perf_counter() - start):,.0f} per second")
+        start = time.perf_counter()
+        done, unread = write_csv(network, samples, config.batch_size, output)
         logs.say(f"{done - unread:,} predicted in {time.perf_counter() - start:.1f} s")
         if unread:
             raise UserError(f"{unread:,} of {done:,} inputs could not be read, as said above; they are missing from the output")
-    return done
+        return done
+    return 0  # the reader of the output stopped early
+
+
+def write_csv(network: trained.Network, samples: Iterable[inputs.Sample], batch_size: int, output: TextIO) -> tuple[int, int]:
+    """Writes the header, and a line for each sample that can be read; says which cannot. Returns their numbers: all, and the unread."""
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(header(network))
+    done, unread, size, start = 0, 0, 0, time.perf_counter()
+    for batch in inputs.in_batches(samples, batch_size):
+        size = size or min(batch_size, 1 << (len(batch) - 1).bit_length())  # one for all batches, so that the network is compiled once
+        read = [(name, content) for name, content in batch if not isinstance(content, UserError)]
+        for _, content in batch:
+            if isinstance(content, UserError):
+                logs.say(f"not read: {content}")
+        if read:
+            names, contents = zip(*read, strict=True)
+            logits = logits_of(network, contents, size)
+            terminal.show("")
+            writer.writerows(cells(network, name, each) for name, each in zip(names, logits, strict=True))
+            output.flush()
+        done, unread = done + len(batch), unread + len(batch) - len(read)
+        terminal.show(f"{done:,} inputs, {done / (time.perf_counter() - start):,.0f} per second")
+    return done, unread
 
 
 def check_channels(network: trained.Network) -> None:
@@ -75,7 +84,7 @@ def check_channels(network: trained.Network) -> None:
         raise UserError(f"this network takes images of {channels} channels, which no image file has; use distill_jax.load(...).predict")
 
 
-def logits_of(network: trained.Network, contents: list[Any], batch_size: int) -> np.ndarray:
+def logits_of(network: trained.Network, contents: Sequence[Any], batch_size: int) -> np.ndarray:
     """Logits [N, C] of sentences, or of images, uint8 [H, W, C] each."""
     if network.spec.tokenizer:
         return network.logits(contents, batch_size)

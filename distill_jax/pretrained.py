@@ -62,9 +62,16 @@ def spec_of(source: str) -> Spec:
 
 
 def fitted(spec: Spec, dataset: Dataset) -> Spec:
-    """The spec for a data set: these networks take rows and images of any size, and the names of classes count only if both have names."""
+    """The spec for a data set: these networks take rows and images of any size, and the names of classes count only if both have names.
+
+    Raises:
+      UserError: the rows are longer than the network's.
+    """
     if bool(spec.tokenizer) != bool(dataset.tokenizer):
         return spec
+    if spec.tokenizer and dataset.train["tokens"].shape[1] > spec.input_shape[0]:
+        most = spec.input_shape[0]
+        raise UserError(f"the encoder takes at most {most} tokens, and {dataset.name} has more in a row; set data.text.max_length={most}")
     shape = dataset.train["tokens"].shape[1:] if spec.tokenizer else (*dataset.train["image"].shape[1:3], spec.input_shape[2])
     is_named = not all(re.fullmatch(r"-?\d+", name) for name in dataset.classes)
     words = dataset.tokenizer if text.same_words(spec.tokenizer, dataset.tokenizer) else spec.tokenizer
@@ -88,17 +95,17 @@ def load(source: str, spec: Spec) -> Loaded:
         missing = {names[name].path[1] for name in names.keys() - tensors.keys()}
         for name in sorted(names.keys() - tensors.keys()):
             if names[name].path[1] not in HEADS:
-                raise UserError(f"{path} has no tensor {name}, so it is not the {_described(spec)} that it seems to be; export it again")
+                raise UserError(f"{path} has no tensor {name}, which a {model} has; use the weights of one")
         unused = sorted(tensors.keys() - names.keys())
         for name in unused:
             if not re.match(UNUSED[tensor_names.format_of(model)], name):
-                raise UserError(f"{path} has a tensor {name}, which {_described(spec)} does not have; use the weights of one")
+                raise UserError(f"{path} has a tensor {name}, which a {model} does not have; use the weights of one")
         kept = {name: tensor for name, tensor in names.items() if tensor.path[1] not in missing}
         for name, tensor in kept.items():
             theirs, ours = tuple(tensors[name].get_shape()), shapes[tensor.path].shape
             if len(theirs) != len(ours) or tuple(theirs[axis] for axis in tensor.axes) != ours:
                 expected = [ours[axis] for axis in np.argsort(tensor.axes)]
-                raise UserError(f"{path}: tensor {name} is {list(theirs)}; in {_described(spec)} it is {expected}")
+                raise UserError(f"{path}: tensor {name} is {list(theirs)}; in a {model} of this size it is {expected}")
         network = tensor_names.to_ours({name: tensors[name][:] for name in kept}, kept)
     return Loaded(network, tuple(name for name in HEADS if name in missing), tuple(unused))
 
@@ -233,8 +240,3 @@ def _spec_of_resnet(path: pathlib.Path) -> Spec:
         raise UserError(f"{path} holds no ResNet of torchvision or timm, of depth {known}: its stages have {blocks} blocks")
     mean, std = (tuple(float(value) for value in values) for values in (streaming.MEAN, streaming.STD))
     return Spec({"name": f"resnet{depths[0]}"}, num_classes, (224, 224, 3), input_mean=mean, input_std=std)
-
-
-def _described(spec: Spec) -> str:
-    """A network in words, for messages."""
-    return f"a {spec.model['name']}"

@@ -145,22 +145,25 @@ def completed(spec: Spec, start: Spec | None = None) -> Spec:
         known |= {size: getattr(theirs, size) for size in bert.SIZES}
         spec = spec._replace(vocabulary_size=start.vocabulary_size)
     with checks.naming("model"):
-        return spec._replace(model=spec.model | {option: _agreed(option, spec.model, known) for option in models.options(name)})
+        spec = spec._replace(model=spec.model | {option: _agreed(option, spec.model, known) for option in models.options(name)})
+    layers = spec.module().layers
+    if layers > known.get("layers", layers):
+        raise UserError(f"model.layers is {layers}, but {known['layers']} in the initial weights; a network can have at most as many")
+    return spec
 
 
 def _agreed(option: str, model: dict[str, Any], known: dict[str, Any]) -> Any:
     """The value of an encoder's option, given in its config or known from elsewhere; see `completed`."""
-    default = models.options(model["name"])[option]
-    given = model.get(option, default)
-    if option not in (*bert.SIZES, *bert.IDS) or (option == "epsilon" and option not in known):
+    given = model.get(option, models.options(model["name"])[option])
+    if option not in (*bert.SIZES, *bert.IDS) or (option == "layers" and given):
         return given
-    if option == "layers" and given and known.get(option, given) > given:
+    if option not in known:
+        if not given and option != "epsilon":
+            raise ValueError(f"{option} is 0, which stands for that of the initial weights; set it, or set initial, as in initial=hf:DIR")
         return given
-    if not given and option in bert.SIZES and option not in known:
-        raise ValueError(f"{option} is 0, which stands for that of the initial weights; set it, or set initial, as in initial=hf:DIR")
-    if given and given != known.get(option, given):
+    if given not in (0, known[option]):
         raise ValueError(f"{option} is {given}, but {known[option]} in the initial weights or the tokenizer; leave it at 0")
-    return given or known[option]
+    return known[option]
 
 
 def check_fits(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
@@ -174,10 +177,14 @@ def check_fits(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
         raise UserError(f"{where} has a different vocabulary from {data_name} here; train both on the same data")
 
 
+def check_head(where: str, spec: Spec) -> None:
+    """Raises UserError if a pre-trained network has no classes."""
+    if not spec.num_classes:
+        raise UserError(f"{where} has no classification head; fine-tune it first, as `initial`")
+
+
 def check_classes(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
     """Raises UserError unless both have the same classes: equally many and, if both have names, the same names."""
-    if not theirs.num_classes:
-        raise UserError(f"{where} has no classification head; fine-tune it first, as `initial`")
     if theirs.num_classes != ours.num_classes:
         raise UserError(f"{where} has {theirs.num_classes} classes; {data_name} has {ours.num_classes}")
     if theirs.classes and ours.classes and theirs.classes != ours.classes:

@@ -28,7 +28,7 @@ from distill_jax import (
     start,
     workdir,
 )
-from distill_jax.data import describe
+from distill_jax.data import describe, text
 from distill_jax.errors import UserError
 from distill_jax.experiment import Data, Experiment
 from distill_jax.results import summarise_seeds
@@ -188,7 +188,7 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
     for job in jobs:
         with naming_stage(job.stage):
             tokenizer = given.tokenizer(job.config, job.folder, begun_in(job, root), specs_of(experiments))
-            key = json.dumps(job.config.data.to_dict()) + tokenizer
+            key = json.dumps(job.config.data.to_dict()) + text.words_of(tokenizer)
             if key not in data:
                 data[key] = experiment.load_data(job.config, tokenizer)
                 logs.say(f"{job.config.data.name}: {describe(data[key].dataset)}; {processes.devices()}")
@@ -215,10 +215,14 @@ def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experimen
     recorded = specs.read(folder) if workdir.exists(folder / "network.json") else None
 
     def spec_of(name, field):
-        with checks.prefixing(field):
+        try:
             return given.spec_of(name, job.folder, specs_of(earlier), data.dataset)
+        except UserError as error:
+            raise UserError(f"{field}: {error}") from error
 
     teachers = {name: spec_of(name, "teachers") for name in job.config.teachers if is_trained}
+    for name, each in teachers.items():
+        specs.check_head(f"teacher {name}", each)
     is_new = is_trained and not workdir.exists(folder / "checkpoints")
     theirs = spec_of(name, "initial") if name and (is_new or not recorded) else None
     exp = experiment.build(job.config, data, tuple(teachers.values()), recorded, theirs and given.determining(name, theirs, data.dataset))

@@ -118,6 +118,7 @@ def load(path: str | os.PathLike, dtype: str = "float32", mesh: Mesh | None = No
       UserError: there is no finished run, or its files are damaged.
     """
     run = find(resolve(os.fspath(path), pathlib.Path()))
+    specs.check_head(os.fspath(path), run.spec)
     mesh = mesh or sharding.make_mesh()
     return Network(run.spec, run.spec.module(dtype), load_variables(run, mesh), run.summary | {"workdir": str(run.folder)}, mesh)
 

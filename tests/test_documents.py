@@ -31,8 +31,9 @@ def commands(path):
     for line in text.splitlines():
         found = re.search(r"python (?:\.\./)?run\.py(.*)", re.split(r"  +[#&]", line)[0])
         if found:
-            quoted = found[1].count('"') % 2  # the closing quote of the whole command
-            yield shlex.split(found[1].rstrip('"') if quoted else found[1])
+            arguments = re.split(r" [>|] ", found[1])[0]  # without the shell's pipe
+            quoted = arguments.count('"') % 2  # the closing quote of the whole command
+            yield shlex.split(arguments.rstrip('"') if quoted else arguments)
 
 
 ALL = [(path.relative_to(ROOT), arguments) for path in (*DOCUMENTS, *SOURCES) for arguments in commands(path)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.special import softmax
-from sklearn.metrics import log_loss, top_k_accuracy_score
+from sklearn.metrics import log_loss, matthews_corrcoef, top_k_accuracy_score
 
 from distill_jax import evaluate
 
@@ -21,6 +21,15 @@ def test_metrics_agree_with_scikit_learn(predictions):
     assert metrics["test_accuracy"] == pytest.approx((logits.argmax(axis=1) == labels).mean())
     assert metrics["test_top5"] == pytest.approx(top_k_accuracy_score(labels, logits, k=5, labels=classes))
     assert metrics["test_nll"] == pytest.approx(log_loss(labels, softmax(logits.astype(float), axis=1), labels=classes))
+
+
+@pytest.mark.parametrize("classes", [2, 12])
+def test_matthews_correlation_agrees_with_scikit_learn(predictions, classes):
+    logits, labels = predictions[0][:, :classes], predictions[1] % classes
+    ours = evaluate.classification_metrics(logits, labels)["test_matthews"]
+    assert ours == pytest.approx(matthews_corrcoef(labels, logits.argmax(axis=1))) and ours != 0
+    assert evaluate.classification_metrics(np.eye(classes)[labels], labels)["test_matthews"] == pytest.approx(1)
+    assert evaluate.classification_metrics(np.eye(classes)[[0] * 300], labels)["test_matthews"] == 0
 
 
 def test_metrics_have_the_name_of_their_split(predictions):

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -72,6 +73,36 @@ def test_warmup_rises_linearly_to_the_schedule():
     assert ratios == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
 
 
+def test_linear_decay_with_warmup_by_hand():
+    """Two cycles of 10 epochs of 2 steps; warm-up over the first 4 steps."""
+    fields = {"name": "linear", "cycles": 2, "amplitudes": (1.0, 0.5), "warmup_epochs": 2.0}
+    config = ConfigDict(default_config.get_config().schedule.to_dict() | fields)
+    rate = schedules.create(config, 0.2, epochs=20, steps_per_epoch=2)
+    expected = [0.2 * (1 - i / 20) * min(1, (i + 1) / 4) for i in range(20)] + [0.1 * (1 - i / 20) for i in range(20)]
+    assert [float(rate(step)) for step in range(40)] == pytest.approx(expected)
+
+
+def test_clipping_and_the_rate_of_the_trunk_by_hand():
+    fields = {"name": "sgd", "weight_decay": 0.0, "momentum": 0.0, "nesterov": False}
+    gradient = {"head": {"bias": np.float32([3, 0])}, "layer0": {"query": {"bias": np.float32([4])}}}  # of norm 5
+    params = jax.tree.map(np.zeros_like, gradient)
+    cases = [(0.0, 1.0, -0.3, -0.4), (2.0, 1.0, -0.12, -0.16), (9.0, 0.5, -0.3, -0.2), (2.0, 0.0, -0.12, 0)]
+    for clip_norm, trunk_rate, head, trunk in cases:
+        optimizer = optimizers.create(ConfigDict(fields | {"clip_norm": clip_norm, "trunk_rate": trunk_rate}), lambda step: 0.1)
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+        assert np.asarray(updates["head"]["bias"]) == pytest.approx([head, 0])
+        assert np.asarray(updates["layer0"]["query"]["bias"]) == pytest.approx([trunk])
+
+
+def test_the_new_fields_leave_older_states_as_they_are():
+    """An optimizer's state is in every checkpoint."""
+    for name in ("sgd", "adamw"):
+        fields = default_config.get_config().optimizer.to_dict() | {"name": name}
+        older = {field: value for field, value in fields.items() if field not in ("clip_norm", "trunk_rate")}
+        states = [optimizers.create(ConfigDict(each), lambda step: 0.1).init({"head": np.zeros(2)}) for each in (fields, older)]
+        assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+
+
 def test_adamw_by_hand():
     """Two steps on a matrix, which decays, and a bias, which does not."""
     optimizer = optimizers.create(ConfigDict({"name": "adamw", "weight_decay": 0.1}), lambda step: 0.01)
@@ -101,7 +132,7 @@ def test_unknown_optimizer():
     ("fields", "message"),
     [
         ({"warmup_epochs": 11.0}, "^warmup_epochs is 11.0; it must lie in 0..epochs = 10$"),
-        ({"name": "linear"}, "^name is 'linear'; known: cosine, step$"),
+        ({"name": "liner"}, "^name is 'liner'; known: cosine, linear, step$"),
         ({"amplitudes": (1.0, 1.0)}, "^amplitudes has 2 entries; it must have 1, one per cycle$"),
     ],
 )

@@ -62,7 +62,7 @@ def test_sentences_are_read_with_the_runs_own_words(finished_text, sentences):
     dataset = load_config(text_config(sentences).data)
     np.testing.assert_allclose(probabilities, softmax(network.map(trained.forward, dataset.test, 64), axis=1), rtol=1e-5, atol=1e-7)
     assert (probabilities.argmax(axis=1) == dataset.test["label"]).mean() == summary["test_accuracy"]
-    assert network.predict(["a cat", ("a cat", "a dog")]).shape == (2, 3) and network.features(["a cat"]).shape[0] == 1
+    assert network.predict(["a cat", "a dog"]).shape == (2, 3) and network.features(["a cat"]).shape[0] == 1
     tokens = text.encode_sentences((folder / "tokenizer.json").read_text(), ["the tram is here"])
     np.testing.assert_array_equal(
         network.predict(["the tram is here"]), jax.nn.softmax(network.map(trained.forward, {"tokens": tokens}, 256))

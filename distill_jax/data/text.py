@@ -383,10 +383,14 @@ def is_fitted(tokenizer: str) -> bool:
 
 def same_words(one: str, other: str) -> bool:
     """Whether two tokenizers, or "" for images, give the same ids. Those of pre-trained networks may give rows of different lengths."""
-    if one == other or not (one and other) or is_fitted(one):
-        return one == other
-    of_rows = {"truncation": None, "padding": None}
-    return json.loads(one) | of_rows == json.loads(other) | of_rows
+    return one == other or words_of(one) == words_of(other)
+
+
+def words_of(tokenizer: str) -> str:
+    """The tokenizer of a pre-trained network without the length of its rows; a fitted one, or "", as it is."""
+    if not tokenizer or is_fitted(tokenizer):
+        return tokenizer
+    return json.dumps(json.loads(tokenizer) | {"truncation": None, "padding": None})
 
 
 def largest_id(tokenizer: str) -> int:

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from distill_jax import methods, models
 from distill_jax.fields import check_choice
+from distill_jax.models import bert
 from distill_jax.results import markdown, percents
 
 VARIANTS = {"supervised": "supervised", "kd": "KD", "takd": "TAKD", "dgkd": "DGKD", "stochastic": "stochastic DGKD"}  # name -> title
@@ -28,6 +29,7 @@ def stages(
     loss: str = "kl",
     loss_weights: Sequence[float] = (),
     standardize: bool = False,
+    inherit: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """The runs of a path from the teacher down to the student: the overrides of each, by name.
 
@@ -44,6 +46,9 @@ def stages(
         variant "stochastic", whose assistants are those of DGKD, as in the paper.
       guide_logits: "forward", or "table": see methods.options.
       loss: between guides and student; this, loss_weights and standardize are as in `methods.densely_guided`.
+      inherit: for a path of encoders of decreasing depth, such as bert6 to bert2: start each network from the teacher's layers, chosen by
+        `bert.evenly`. All variants start a network from the same weights, so the variant "supervised" shows what these are worth without
+        guides (our choice).
 
     Raises:
       ValueError: an option is out of range.
@@ -71,7 +76,7 @@ def stages(
                 "model": {"name": path[k]},
                 "method": guided if guides else {"name": "supervised"},
                 "teachers": tuple(f"stage:{guide}" for guide in guides),
-            }
+            } | ({"initial": f"stage:{path[0]}"} if inherit else {})
     return runs
 
 
@@ -97,6 +102,8 @@ def check_networks(model: ConfigDict, path: Sequence[str]) -> None:
     for network in path:
         options = {name: value for name, value in model.items() if name != "name"}
         try:
+            if models.is_encoder(network):  # of the sizes that are 0, the initial weights will decide
+                options |= {size: options.get(size) or 1 for size in bert.SIZES if size in models.options(network)}
             models.create(network, num_classes=2, vocabulary_size=4 if models.is_text(network) else 0, **options)
         except ValueError as error:
             raise ValueError(f"path names {network!r}: {error}") from error

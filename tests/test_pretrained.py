@@ -1,0 +1,565 @@
+"""Networks that others have trained: read from local files, held against independent implementations, fine-tuned, and teaching."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import Crash, act_at, colours_config, crash, text_config, with_fields
+from ml_collections import ConfigDict
+from safetensors.numpy import load_file, save_file
+from scipy.special import erf
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+import distill_jax
+from distill_jax import models as networks
+from distill_jax import pretrained, specs, study, tensor_names, trained
+from distill_jax.data import load_config, text
+from distill_jax.errors import UserError
+from distill_jax.models import bert
+
+WORDS = "the old new red cat dog owl hen car bus tram ship oak fir elm yew is here a ##s b".split()
+SIZES = {"layers": 3, "width": 8, "heads": 2, "mlp_width": 12, "positions": 20}
+TOKENS = np.array([[2, 5, 7, 9, 3, 8, 3, 0], [2, 11, 3, 0, 0, 0, 0, 0], [2, 5, 6, 3, 9, 9, 9, 3]], np.int32)
+
+
+def tokenizer(special=("[PAD]", "[UNK]", "[CLS]", "[SEP]"), segment=1):
+    """A WordPiece tokenizer with BERT's template."""
+    pad, unknown, cls, separator = special
+    words = Tokenizer(models.WordPiece({word: number for number, word in enumerate([*special, *WORDS])}, unk_token=unknown))
+    words.add_special_tokens(list(special))
+    words.normalizer, words.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    words.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {separator}",
+        pair=f"{cls} $A {separator} $B:{segment} {separator}:{segment}",
+        special_tokens=[(cls, words.token_to_id(cls)), (separator, words.token_to_id(separator))],
+    )
+    return words
+
+
+def random_network(module, inputs, seed=0):
+    """Normal random values, positive variances."""
+    random, shapes = np.random.default_rng(seed), jax.eval_shape(module.init, jax.random.key(0), inputs)
+    network = jax.tree.map(lambda leaf: 0.3 * random.standard_normal(leaf.shape, np.float32), dict(shapes))
+    network = jax.tree_util.tree_map_with_path(lambda path, leaf: abs(leaf) + 0.5 if path[-1].key in ("var", "scale") else leaf, network)
+    return {"params": network["params"], "batch_stats": network.get("batch_stats", {})}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A BERT of 3 layers as Hugging Face lays it out, without a head."""
+    folder = tmp_path_factory.mktemp("bert")
+    words = tokenizer()
+    words.enable_padding(length=16)  # as in published files
+    words.enable_truncation(16)
+    words.save(str(folder / "tokenizer.json"))
+    module = networks.create("bert", 3, vocabulary_size=words.get_vocab_size(), separator=3, **SIZES)
+    tensors = tensor_names.to_theirs("bert", random_network(module, TOKENS))
+    encoder = {name.removeprefix("bert."): tensor for name, tensor in tensors.items() if name.startswith("bert.")}
+    save_file(encoder | {"embeddings.position_ids": np.arange(20)[None]}, folder / "model.safetensors")
+    config = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 12}
+    config |= {"max_position_embeddings": 20, "layer_norm_eps": 1e-12, "vocab_size": words.get_vocab_size(), "type_vocab_size": 2}
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu", "pad_token_id": 0}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def headed(folder, tmp_path_factory):
+    """The same with a head of three named classes, those of the fixture `sentences`."""
+    return with_head(folder, tmp_path_factory.mktemp("headed") / "bert", ("0", "1", "2"))
+
+
+def with_head(folder, target, classes):
+    shutil.copytree(folder, target)
+    tensors, random = load_file(folder / "model.safetensors"), np.random.default_rng(1)
+    del tensors["embeddings.position_ids"]
+    head = {"weight": random.standard_normal((len(classes), 8), np.float32), "bias": random.standard_normal(len(classes), np.float32)}
+    named = {f"bert.{name}": tensor for name, tensor in tensors.items()} | {f"classifier.{name}": each for name, each in head.items()}
+    save_file(named, target / "model.safetensors")
+    change_config(target, id2label=dict(enumerate(classes)))
+    return target
+
+
+def change_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def fine_tuning(sentences, folder, **fields):
+    """An epoch on the fixture `sentences`."""
+    own = {"model": ConfigDict({"name": "bert"}), "initial": f"hf:{folder}", "epochs": 1, "data__text__max_length": 12}
+    recipe = {"optimizer__clip_norm": 1.0, "optimizer__trunk_rate": 0.5, "schedule__name": "linear"}  # one, so that it is compiled once
+    return text_config(sentences, **own | recipe | fields)
+
+
+# Hidden states, against a forward pass in numpy and against transformers
+
+
+def numpy_bert(tensors, tokens_L, heads=2):
+    """BERT's hidden states of one row without padding, in float64, from Hugging Face's names; and the pooler's output."""
+
+    def dense(x, name):
+        return x @ tensors[f"{name}.weight"].T.astype(float) + tensors[f"{name}.bias"]
+
+    def norm(x, name):
+        centred = x - x.mean(axis=-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-12)
+        return scaled * tensors[f"{name}.weight"] + tensors[f"{name}.bias"]
+
+    segments = (np.cumsum(tokens_L == 3) - (tokens_L == 3) > 0).astype(int)
+    parts = {"word": tokens_L, "position": np.arange(len(tokens_L)), "token_type": segments}
+    x = sum(tensors[f"embeddings.{part}_embeddings.weight"][ids].astype(float) for part, ids in parts.items())
+    x, states = norm(x, "embeddings.LayerNorm"), []
+    for number in range(3):
+        layer = f"encoder.layer.{number}"
+        query, key, value = (dense(x, f"{layer}.attention.self.{name}").reshape(len(x), heads, -1) for name in ("query", "key", "value"))
+        scores = np.einsum("qhd,khd->hqk", query, key) / np.sqrt(query.shape[-1])
+        weights = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+        attended = np.einsum("hqk,khd->qhd", weights, value).reshape(len(x), -1)
+        x = norm(x + dense(attended, f"{layer}.attention.output.dense"), f"{layer}.attention.output.LayerNorm")
+        inner = dense(x, f"{layer}.intermediate.dense")
+        inner = inner * (1 + erf(inner / np.sqrt(2))) / 2
+        x = norm(x + dense(inner, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
+        states.append(x)
+    return states, np.tanh(dense(x[0], "pooler.dense"))
+
+
+def hidden_states(module, network, tokens):
+    """The output of every layer, and the input of the head."""
+    _, caught = module.apply({"params": network["params"]}, tokens, capture_intermediates=True)
+    states = [caught["intermediates"][f"layer{number}"]["__call__"][0] for number in range(module.layers)]
+    return states, trained.penultimate(module, network, tokens)
+
+
+def test_hidden_states_by_hand(folder):
+    spec = pretrained.spec_of(f"hf:{folder}")
+    loaded = pretrained.load(f"hf:{folder}", spec)
+    assert loaded.missing == ("head",) and loaded.unused == ("bert.embeddings.position_ids",) and spec.num_classes == 0
+    module = spec._replace(num_classes=3).module()
+    network = {"params": loaded.network["params"] | {"head": {"kernel": np.zeros((8, 3)), "bias": np.zeros(3)}}}
+    states, features = hidden_states(module, network, TOKENS)
+    for row, tokens_L in enumerate(TOKENS):
+        words_L = tokens_L[tokens_L > 0]
+        expected, pooled = numpy_bert(load_file(folder / "model.safetensors"), words_L)
+        for state, layer in zip(states, expected, strict=True):
+            np.testing.assert_allclose(state[row, : len(words_L)], layer, atol=1e-5)
+        np.testing.assert_allclose(features[row], pooled, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", bert.KINDS)
+def test_hidden_states_of_transformers(kind, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    roberta = ("<s>", "<pad>", "</s>", "<unk>")
+    words = tokenizer(("<pad>", "<unk>", "<s>", "</s>"), segment=0) if kind == "roberta" else tokenizer()
+    if kind == "roberta":  # where the padding is token 1
+        content = json.loads(words.to_str())
+        content["model"]["vocab"] |= {token: number for number, token in enumerate(roberta)}
+        for token in content["added_tokens"]:
+            token["id"] = roberta.index(token["content"])
+        for name, each in content["post_processor"]["special_tokens"].items():
+            each["ids"] = [roberta.index(name)]
+        words = Tokenizer.from_str(json.dumps(content))
+    words.save(str(tmp_path / "tokenizer.json"))
+    sizes = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 12}
+    if kind == "distilbert":
+        sizes = {"dim": 8, "n_layers": 3, "n_heads": 2, "hidden_dim": 12, "seq_classif_dropout": 0.0}
+    if kind == "roberta":
+        sizes |= {"type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5}
+    config = transformers.AutoConfig.for_model(
+        kind, vocab_size=words.get_vocab_size(), max_position_embeddings=20, num_labels=5, initializer_range=0.5, **sizes
+    )
+    model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=random))
+    model.save_pretrained(tmp_path)
+
+    words.enable_padding(pad_id=words.token_to_id("<pad>" if kind == "roberta" else "[PAD]"))
+    encodings = words.encode_batch([("the old cats", "is here b"), ("a dog", "b")])
+    ids, types, mask = (np.array([getattr(each, name) for each in encodings]) for name in ("ids", "type_ids", "attention_mask"))
+    inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask), "output_hidden_states": True}
+    if kind == "bert":
+        inputs["token_type_ids"] = torch.tensor(types)
+    with torch.no_grad():
+        theirs = model(**inputs)
+    network = distill_jax.load(f"hf:{tmp_path}")
+    assert network.spec.num_classes == 5 and network.spec.classes == ()
+    np.testing.assert_allclose(network.logits([("the old cats", "is here b"), ("a dog", "b")]), theirs.logits, atol=1e-4)
+    states, _ = hidden_states(network.module, network.variables, ids.astype(np.int32))
+    for ours, expected in zip(states, theirs.hidden_states[1:], strict=True):
+        np.testing.assert_allclose(np.where(mask[..., None], ours, 0), np.where(mask[..., None], expected, 0), atol=1e-4)
+    exported = tensor_names.to_theirs(kind, network.variables)
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items() if not name.endswith("_ids")}
+    assert exported.keys() == state.keys()
+    for name, tensor in state.items():
+        np.testing.assert_array_equal(exported[name], tensor)
+
+
+def test_padding_and_dropout(folder):
+    module = pretrained.spec_of(f"hf:{folder}")._replace(num_classes=3).module().clone(layers=1)
+    for pooling in ("cls", "mean"):
+        module = module.clone(pooling=pooling)
+        variables = {"params": random_network(module, TOKENS)["params"]}
+        logits = module.apply(variables, TOKENS)
+        np.testing.assert_allclose(module.apply(variables, np.pad(TOKENS, ((0, 0), (0, 5)))), logits, atol=1e-5)
+        one, again, other = (module.apply(variables, TOKENS, True, rngs={"dropout": jax.random.key(seed)}) for seed in (0, 0, 1))
+        np.testing.assert_array_equal(one, again)
+        assert not np.allclose(one, other)
+        low = module.clone(dtype=jnp.bfloat16).apply(variables, TOKENS)
+        assert low.dtype == logits.dtype == np.float32 and not np.array_equal(low, logits)
+        np.testing.assert_allclose(low, logits, atol=0.1)
+    with pytest.raises(ValueError, match="^positions is 20, enough for 20 tokens, but the rows have 21"):
+        jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 21), np.int32))
+
+
+def test_which_layers_are_chosen():
+    assert bert.evenly(6, 12) == (0, 2, 4, 7, 9, 11)  # as in DistilBERT's published script
+    assert [bert.evenly(layers, 6) for layers in (6, 4, 3, 2, 1)] == [(0, 1, 2, 3, 4, 5), (0, 2, 3, 5), (0, 2, 5), (0, 5), (0,)]
+
+
+# Tokens
+
+
+def test_tokens_are_those_of_the_networks_own_tokenizer(folder, sentences):
+    data = load_config(fine_tuning(sentences, folder).data, text.adopted((folder / "tokenizer.json").read_text(), 12))
+    lines = [line.split(" ", 1)[1] for line in (sentences / "train").read_text().splitlines()]
+    words = tokenizer()
+    longest = max(len(words.encode(line).ids) for line in lines)
+    words.enable_padding(length=longest)
+    np.testing.assert_array_equal(data.train["tokens"], [words.encode(line).ids for line in lines])
+    np.testing.assert_array_equal(text.encode_sentences(data.tokenizer, lines), data.train["tokens"])
+    assert data.train["tokens"].shape[1] <= 12 and data.vocabulary_size == words.get_vocab_size()
+    assert text.same_words(data.tokenizer, (folder / "tokenizer.json").read_text())
+    short = text.adopted((folder / "tokenizer.json").read_text(), 7)
+    pair = text.encode_sentences(short, [("the old red cat", "a dog [SEP] is here")])[0]
+    assert len(pair) == 7 and (pair == 3).sum() == 2, "what a sentence spells is no separator, and both sentences are cut"
+
+
+def test_other_templates_and_paddings_are_refused(tmp_path):
+    words = json.loads(tokenizer().to_str())
+    words["post_processor"]["pair"].append({"SpecialToken": {"id": "[SEP]", "type_id": 0}})
+    with pytest.raises(UserError, match="^tokenizer.json: a pair must be encoded as in BERT"):
+        text.special_ids(text.adopted(json.dumps(words), 9))
+    with pytest.raises(UserError, match="^tokenizer.json: has no token for padding"):
+        text.adopted(tokenizer(("<p>", "<unk>", "<s>", "</s>")).to_str(), 9)
+    assert text.special_ids(text.adopted(tokenizer(segment=0).to_str(), 9)) == (0, 0)
+    assert text.special_ids(text.adopted(tokenizer().to_str(), 9)) == (0, 3)
+
+
+# What files may be wrong about
+
+
+def edit(folder, **changes):
+    """Changes tensors of model.safetensors: None removes one."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path) | changes
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, path)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda f: edit(f, **{"encoder.layer.2.output.dense.bias": None}),
+            "has no tensor bert.encoder.layer.2.output.dense.bias, which a bert has",
+        ),
+        (lambda f: edit(f, **{"encoder.layer.3.x": np.zeros(2)}), "has a tensor bert.encoder.layer.3.x, which a bert does not have"),
+        (
+            lambda f: edit(f, **{"pooler.dense.weight": np.zeros((8, 7), np.float32)}),
+            r"tensor bert.pooler.dense.weight is \[8, 7\]; in a bert of this size it is \[8, 8\]",
+        ),
+        (
+            lambda f: change_config(f, intermediate_size=16),
+            r"layer.0.intermediate.dense.bias is \[12\]; in a bert of this size it is \[16\]",
+        ),
+        (lambda f: change_config(f, model_type="gpt2"), "config.json: model_type is 'gpt2'; known: bert, roberta, distilbert"),
+        (lambda f: change_config(f, hidden_act="relu"), "config.json: hidden_act is 'relu'; only 'gelu' is supported"),
+        (lambda f: change_config(f, hidden_size=None), "config.json: hidden_size is None; it must be a positive number"),
+        (lambda f: change_config(f, vocab_size=5), "tokenizer.json has ids up to 24, but config.json's vocab_size is 5"),
+        (lambda f: (f / "config.json").unlink(), "config.json cannot be read: No such file"),
+        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json cannot be read: .*; save the network's fast tokenizer there"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer.json: not a readable tokenizer"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"PK0000000000"), "model.safetensors cannot be read as safetensors: "),
+        (
+            lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+            "pytorch_model.bin is a pickle, .* convert it to safetensors",
+        ),
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors: no such file"),
+        (lambda f: (f / "model.safetensors").rename(f / "model.safetensors.index.json"), "holds its weights in several files"),
+        (shutil.rmtree, "bert: no such folder"),
+    ],
+)
+def test_what_a_folder_lacks_is_named(folder, tmp_path, change, message):
+    copy = shutil.copytree(folder, tmp_path / "bert")
+    change(copy)
+    with pytest.raises(UserError, match=message) as caught:
+        pretrained.load(f"hf:{copy}", pretrained.spec_of(f"hf:{copy}"))
+    assert "\n" not in str(caught.value)
+
+
+def test_older_names_are_understood(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "bert")
+    renamed = {"embeddings.LayerNorm.weight": "embeddings.LayerNorm.gamma", "embeddings.LayerNorm.bias": "embeddings.LayerNorm.beta"}
+    tensors = load_file(copy / "model.safetensors")
+    save_file({f"bert.{renamed.get(name, name)}": tensor for name, tensor in tensors.items()}, copy / "model.safetensors")
+    one, other = (pretrained.load(f"hf:{each}", pretrained.spec_of(f"hf:{each}")) for each in (folder, copy))
+    jax.tree.map(np.testing.assert_array_equal, one.network, other.network)
+
+
+# Runs
+
+
+def test_fine_tuning_stands_alone_and_resumes(folder, sentences, tmp_path, capsys):
+    """After training, nothing needs the folder any more."""
+    copy = shutil.copytree(folder, tmp_path / "bert")
+    config = fine_tuning(sentences, copy)
+    summary = study.train(config, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert f"hf:{copy}: 55 arrays loaded; started afresh: head; not used: bert.embeddings.position_ids\n" in said
+    assert {"test_matthews", "test_accuracy"} <= summary.keys()
+    recorded = json.loads((tmp_path / "run" / "network.json").read_text())
+    assert SIZES.items() <= recorded["model"].items() and recorded["model"]["separator"] == 3
+
+    with pytest.raises(Crash), pytest.MonkeyPatch.context() as patch:
+        train_run = study.run
+        patch.setattr(study, "run", lambda exp, job, *rest: train_run(act_at(exp, 3, crash), job, *rest))
+        study.train(config, tmp_path / "broken")
+    assert study.train(config, tmp_path / "broken")["params_sha256"] == summary["params_sha256"]
+
+    shutil.rmtree(copy)
+    assert study.evaluate(config, tmp_path / "run")["test_accuracy"] == summary["test_accuracy"]
+    network = distill_jax.load(tmp_path / "run")
+    assert network.predict(["the old cat", "a tram is here"]).shape == (2, 3)
+    assert study.train(config, tmp_path / "run")["params_sha256"] == summary["params_sha256"]
+
+
+def test_it_starts_from_the_weights_of_the_folder(headed, folder, sentences, tmp_path):
+    for source, has_head in ((headed, True), (folder, False)):
+        config = fine_tuning(sentences, source, model={"name": "bert2"})
+        study_of = study.prepare(config, tmp_path / "run")
+        exp = study_of.experiments[""]
+        run_ = trained.find(f"hf:{source}")
+        fresh = exp.init(jax.random.key(0)).network
+        started = trained.initial_weights(config.initial, run_, fresh, exp.data.mesh)
+        whole = pretrained.load(f"hf:{source}", run_.spec).network
+        for number, theirs in enumerate((0, 2)):
+            jax.tree.map(np.testing.assert_array_equal, started["params"][f"layer{number}"], whole["params"][f"layer{theirs}"])
+        head = whole["params"]["head"] if has_head else fresh["params"]["head"]
+        jax.tree.map(np.testing.assert_array_equal, started["params"]["head"], head)
+        assert jax.tree.structure(started) == jax.tree.structure(fresh)
+
+
+def test_a_pretrained_teacher_and_a_student_that_reads_its_words(headed, sentences, tmp_path):
+    student = text_config(sentences, epochs=1, teachers=(f"hf:{headed}",), method=ConfigDict({"name": "distillation"}))
+    summary = study.train(student, tmp_path / "student")
+    assert "teacher_agreement" in summary and summary["model"] == "text_cnn"
+    assert json.loads((tmp_path / "student" / "teachers.json").read_text()) == {f"hf:{headed}": pretrained.sha256(f"hf:{headed}")}
+    words = (tmp_path / "student" / "tokenizer.json").read_text()
+    assert text.same_words(words, (headed / "tokenizer.json").read_text())
+    network = distill_jax.load(f"hf:{headed}")
+    dataset = load_config(student.data, words)
+    expected = network.map(trained.forward, dataset.test, 40).argmax(axis=1)
+    ours = distill_jax.load(tmp_path / "student").map(trained.forward, dataset.test, 40).argmax(axis=1)
+    assert summary["teacher_agreement"] == pytest.approx((ours == expected).mean())
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (
+            {"teachers": ("hf:{folder}",), "method": {"name": "distillation"}},
+            "teacher hf:.* has no classification head; fine-tune it first",
+        ),
+        ({"teachers": ("hf:{other}",), "method": {"name": "distillation"}}, "teacher hf:.* has different classes .* class 0 is 'x' there"),
+        ({"initial": ""}, "^model.layers is 0, which stands for that of the initial weights; set it, or set initial"),
+        ({"model": {"name": "roberta"}}, "^initial: hf:.* holds a different network from roberta, which this run trains: bert"),
+        ({"model": {"name": "bert4"}}, "^model.layers is 4, but 3 in the initial weights; a network can have"),
+        ({"model": {"name": "bert", "width": 16}}, "^model.width is 16, but 8 in the initial weights or the tokenizer; leave it at 0"),
+        ({"model": {"name": "text_cnn"}}, "^initial: hf:.* holds a different network from text_cnn"),
+        ({"initial": "hf:nowhere"}, "^initial: hf:nowhere: no such folder"),
+        (
+            {"data__text__max_length": 21},
+            "^initial: the encoder takes at most 20 tokens, and text:train has more in a row; set data.text.max_length=20",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told(folder, sentences, tmp_path, fields, message):
+    other = with_head(folder, tmp_path / "other", ("x", "y", "z"))
+    if "21" in str(fields):
+        (tmp_path / "long").mkdir()
+        for name in ("train", "test"):
+            (tmp_path / "long" / name).write_text(f"pos {'the ' * 30}\nneg a\n" * 10)
+        sentences = tmp_path / "long"
+    if "teachers" in fields:
+        fields = fields | {"teachers": tuple(name.format(folder=folder, other=other) for name in fields["teachers"])}
+        named = tmp_path / "named"
+        named.mkdir()
+        for name in ("train", "test"):
+            lines = (sentences / name).read_text().splitlines()
+            (named / name).write_text("\n".join("abc"[int(line[0])] + line[1:] for line in lines))
+        sentences = named
+    fields = {name: ConfigDict(value) if isinstance(value, dict) else value for name, value in fields.items()}
+    with pytest.raises(UserError, match=message) as caught:
+        study.prepare(fine_tuning(sentences, folder, batch_size=20, **fields), tmp_path / "run")
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_densely_guided_in_depth(folder, sentences, tmp_path, capsys):
+    """3 -> 1 layers, with all variants; the student starts from the teacher's layers."""
+    family = {"name": "densely_guided", "path": ("bert3", "bert2", "bert1"), "inherit": True}
+    config = fine_tuning(sentences, folder, stages=ConfigDict(family))
+    jobs = {job.stage: job.config for job in study.make_jobs(config, tmp_path)}
+    assert jobs.pop("bert3").initial == f"hf:{folder}" and {job.initial for job in jobs.values()} == {"stage:bert3"}
+    assert jobs["dgkd_bert1"].teachers == ("stage:bert3", "stage:kd_bert2") and jobs["takd_bert1"].teachers == ("stage:kd_bert2",)
+
+    family |= {"path": ("bert3", "bert1"), "compare": ("stochastic",), "guide_logits": "table"}
+    summary = study.train(with_fields(config, stages=ConfigDict(family)), tmp_path)
+    assert [stage["stage"] for stage in summary["stages"]] == ["bert3", "stochastic_bert1"]
+    assert "stage:bert3: 25 arrays loaded; layers 0 of 3\n" in capsys.readouterr().out
+    student = json.loads((tmp_path / "stochastic_bert1" / "network.json").read_text())
+    assert student["model"]["name"] == "bert1" and student["model"]["width"] == 8 and "layers" not in student["model"]
+
+
+# ResNets
+
+
+def torch_resnet(torch, depth, num_classes):
+    """A ResNet with torchvision's names, independent of ours."""
+    nn = torch.nn
+    blocks, is_deep = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}[depth], depth >= 50
+
+    class Block(nn.Module):
+        def __init__(self, before, width, stride):
+            super().__init__()
+            after = width * (4 if is_deep else 1)
+            shapes = [(before, width, 1, 1), (width, width, 3, stride), (width, after, 1, 1)]
+            shapes = shapes if is_deep else [(before, width, 3, stride), (width, width, 3, 1)]
+            for number, (into, out, size, step) in enumerate(shapes, 1):
+                self.add_module(f"conv{number}", nn.Conv2d(into, out, size, step, size // 2, bias=False))
+                self.add_module(f"bn{number}", nn.BatchNorm2d(out))
+            self.count, self.downsample = len(shapes), None
+            if stride > 1 or before != after:
+                self.downsample = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+
+        def forward(self, x):
+            y = x
+            for number in range(1, self.count + 1):
+                y = getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(y))
+                y = y.relu() if number < self.count else y
+            return (y + (x if self.downsample is None else self.downsample(x))).relu()
+
+    model, before = nn.Module(), 64
+    model.conv1, model.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+    for stage, count in enumerate(blocks):
+        layers = []
+        for block in range(count):
+            layers.append(Block(before, 64 * 2**stage, 2 if stage and not block else 1))
+            before = 64 * 2**stage * (4 if is_deep else 1)
+        model.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+    model.fc = nn.Linear(before, num_classes)
+
+    def forward(x):
+        x = nn.functional.max_pool2d(model.bn1(model.conv1(x)).relu(), 3, 2, 1)
+        for stage in range(1, 5):
+            x = getattr(model, f"layer{stage}")(x)
+        return model.fc(x.mean(dim=(2, 3)))
+
+    return model.eval(), forward
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_logits_of_a_resnet_in_pytorch(depth, tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch.manual_seed(0)
+    model, forward = torch_resnet(torch, depth, 7)
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if "running" in name:
+                buffer.copy_(torch.rand(buffer.shape) + (0.5 if name.endswith("var") else -0.5))
+        images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+        mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+        inputs = torch.tensor((images / 255 - mean) / std).float().permute(0, 3, 1, 2)
+        expected = forward(inputs).numpy()
+    save_file({name: tensor.numpy() for name, tensor in model.state_dict().items()}, tmp_path / "resnet.safetensors")
+    source = f"torchvision:{tmp_path / 'resnet.safetensors'}"
+    spec = pretrained.spec_of(source)
+    assert spec.model == {"name": f"resnet{depth}"} and spec.num_classes == 7
+    spec = spec._replace(input_shape=(64, 64, 3))
+    network = pretrained.complete(source, spec)
+    logits = spec.module().apply(network, spec.to_inputs({"image": images}), train=False)
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+@pytest.fixture(scope="session")
+def resnet18(tmp_path_factory):
+    """A torchvision file of a ResNet-18 with three classes."""
+    path = tmp_path_factory.mktemp("torchvision") / "resnet18.safetensors"
+    module = networks.create("resnet18", 3)
+    tensors = tensor_names.to_theirs("resnet18", random_network(module, np.zeros((1, 8, 8, 3), np.float32)))
+    save_file(tensors | {"bn1.num_batches_tracked": np.array(3)}, path)
+    return path
+
+
+def test_a_resnet_starts_from_torchvision(resnet18, tmp_path):
+    config = colours_config(tmp_path / "colours.npz", model={"name": "resnet18"}, initial=f"torchvision:{resnet18}")
+    exp = study.prepare(config, tmp_path / "run").experiments[""]
+    assert exp.spec.input_mean == pytest.approx((0.485, 0.456, 0.406)) and exp.spec.input_shape == (8, 8, 3)
+    fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), exp.spec.abstract_network())
+    started = trained.initial_weights(config.initial, trained.find(config.initial), fresh, exp.data.mesh)
+    tensors = load_file(resnet18)
+    block, statistics = started["params"]["stage2_block1"], started["batch_stats"]["stage2_block1"]
+    np.testing.assert_array_equal(block["shortcut_conv"]["kernel"][0, 0], tensors["layer2.0.downsample.0.weight"][:, :, 0, 0].T)
+    np.testing.assert_array_equal(block["conv2"]["kernel"][2, 1], tensors["layer2.0.conv2.weight"][:, :, 2, 1].T)
+    np.testing.assert_array_equal(statistics["shortcut_norm"]["var"], tensors["layer2.0.downsample.1.running_var"])
+    np.testing.assert_array_equal(statistics["norm1"]["mean"], tensors["layer2.0.bn1.running_mean"])
+    np.testing.assert_array_equal(started["params"]["head"]["kernel"], tensors["fc.weight"].T)
+    other = fresh["params"] | {"head": {"kernel": np.ones((512, 5)), "bias": np.ones(5)}}
+    started = trained.initial_weights(config.initial, trained.find(config.initial), fresh | {"params": other}, exp.data.mesh)
+    assert (np.asarray(started["params"]["head"]["kernel"]) == 1).all() and started["params"]["head"]["bias"].shape == (5,)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"model": {"name": "resnet34"}}, "^initial: torchvision:.* holds a different network from resnet34, .*: resnet18"),
+        ({"initial": "torchvision:nowhere.safetensors"}, "^initial: nowhere.safetensors: no such file"),
+        ({"initial": "torchvision:resnet18.pth"}, "^initial: resnet18.pth is a pickle"),
+        ({"initial": "", "teachers": ("torchvision:{path}",), "method": {"name": "distillation"}}, None),
+    ],
+)
+def test_a_resnet_that_does_not_fit_is_told(resnet18, tmp_path, fields, message):
+    fields = {name: ConfigDict(value) if isinstance(value, dict) else value for name, value in fields.items()}
+    if "teachers" in fields:
+        fields["teachers"] = (f"torchvision:{resnet18}",)
+    own = {"model": ConfigDict({"name": "resnet18"}), "initial": f"torchvision:{resnet18}"}
+    config = colours_config(tmp_path / "colours.npz", **own | fields)
+    if message is None:
+        (teacher,) = study.prepare(config, tmp_path / "run").experiments[""].teachers
+        assert teacher.input_shape == (8, 8, 3) and teacher.input_mean == pytest.approx((0.485, 0.456, 0.406))
+        return
+    with pytest.raises(UserError, match=message):
+        study.prepare(config, tmp_path / "run")
+
+
+def test_another_resnet_is_named(resnet18, tmp_path):
+    tensors = load_file(resnet18)
+    save_file({name: tensor for name, tensor in tensors.items() if not name.startswith("layer3.1")}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=r"holds no ResNet of torchvision or timm, .*: its stages have \(2, 2, 1, 2\) blocks"):
+        pretrained.spec_of(f"torchvision:{tmp_path / 'x.safetensors'}")
+    save_file(tensors | {"layer1.0.conv1.weight": np.zeros((64, 32, 3, 3), np.float32)}, tmp_path / "x.safetensors")
+    source = f"torchvision:{tmp_path / 'x.safetensors'}"
+    with pytest.raises(
+        UserError, match=r"tensor layer1.0.conv1.weight is \[64, 32, 3, 3\]; in a resnet18 of this size it is \[64, 64, 3, 3\]"
+    ):
+        pretrained.load(source, pretrained.spec_of(source))
+
+
+def test_networks_without_other_names():
+    assert specs is not None and tensor_names.format_of("resnet20") == "" and tensor_names.format_of("bert4") == "bert"
+    with pytest.raises(ValueError, match="^name is 'text_cnn', a network that other libraries do not have"):
+        tensor_names.table("text_cnn", {"params": {}})
