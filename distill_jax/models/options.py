@@ -11,7 +11,9 @@ CHOICES = {
     "shortcut": resnet_cifar.SHORTCUTS, "version": resnet_imagenet.VERSIONS, "pooling": transformer.POOLINGS, "norm": layers.NORMS,
 }  # fmt: skip
 STRIDES = (8, 16, 32)
-LOWEST = {"channels": 1, "rates": 1, "filters": 1, "max_length": 0, "width": 1, "feature_maps": 1, "layers": 1, "heads": 1}
+LOWEST = {
+    "channels": 1, "rates": 1, "filters": 1, "max_length": 0, "width": 1, "feature_maps": 1, "layers": 1, "heads": 1, "convolutions": 0,
+}  # fmt: skip
 LARGEST = 2**16 - 1
 
 
