@@ -1,11 +1,11 @@
 """Detection of blood cells, BCCD (3 classes), on two CPU cores: FCOS on a ResNet-18 of half the width.
 
     python run.py --config=configs/bccd_detection.py --config.data.name=voc:DIR/bccd/BCCD --workdir=runs/bccd
-    python run.py --config=configs/bccd_detection.py --config.data.name=voc:DIR/bccd/BCCD --config.initial=runs/imagenette --workdir=runs/bccd_pretrained
     python run.py --config=configs/bccd_detection.py --config.data.name=voc:DIR/raccoon --workdir=runs/raccoon
 
-205 images for training, 72 for test; any folder in the layout of the PascalVOC devkit will do, such as raccoon. runs/imagenette is a run of
-configs/imagenette.py. The depth of the towers and their width are ours; the paper's are 4 and 256.
+205 images for training, 72 for test; any folder in the layout of the PascalVOC devkit will do, such as raccoon. To start from a trunk
+trained by configs/imagenette.py, add --config.initial=runs/imagenette. Towers of two convolutions and 64 channels are ours; the paper's
+have four and 256.
 """
 
 from configs import common

@@ -146,7 +146,7 @@ def draw_found(image: np.ndarray, found: Found, classes: tuple[str, ...]) -> Any
     return drawing.draw_boxes(image, found.box_BxNx4[sure], found.label_BxN[sure], captions)
 
 
-detection = Task(
+TASK = Task(
     metric="ap50",
     outputs=outputs,
     labels=labels,
