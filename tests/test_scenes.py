@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import loading_fails
+from helpers import loading_fails, png, prepare_tfds
 from ml_collections import ConfigDict
 from PIL import Image
 from scenes_helpers import BORDER, CLASSES, write_masks, write_voc, write_xml
@@ -186,10 +186,53 @@ def test_a_damaged_mask_is_refused_or_skipped(mask, message, tmp_path, capsys):
     assert count(data.train) == 2 and "left out 1 unreadable of 3 images" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def tiny_pets():
+    """A TFDS builder with masks and boxes that TFDS can prepare without TensorFlow."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class TinyPets(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": tfds.features.ClassLabel(names=["cat", "dog", "owl"]),
+                "segmentation_mask": tfds.features.Image(shape=(None, None, 1), use_colormap=True),
+                "head_bbox": tfds.features.BBoxFeature(),
+            }
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples(5), "test": self._generate_examples(3)}
+
+        def _generate_examples(self, count):
+            for number in range(count):
+                mask = np.full((20, 30), 2, np.uint8)
+                mask[5:10, 6:12] = 1
+                box = tfds.features.BBox(ymin=0.25, xmin=0.2, ymax=0.5, xmax=0.4)
+                image = png(np.repeat(mask[..., None] * 100, 3, axis=2))
+                yield number, {"image": image, "label": number % 3, "segmentation_mask": png(mask), "head_bbox": box}
+
+    return TinyPets
+
+
+def test_tfds(tiny_pets, tmp_path):
+    prepare_tfds(tiny_pets, tmp_path)
+    data = read("tfds:tiny_pets", dir=str(tmp_path))
+    assert data.classes == ("pet", "background", "border") and (count(data.train), count(data.test)) == (5, 3)
+    loaded = data.test["image"].load(1, None)
+    assert loaded["label"].shape == (20, 30) and (loaded["label"] == 0).sum() == 30 and set(np.unique(loaded["label"])) == {0, 1}
+    boxes = read("tfds:tiny_pets", dir=str(tmp_path), task="detection")
+    scene = boxes.train["image"].scene(0)
+    np.testing.assert_allclose(scene.boxes, [[6, 5, 12, 10]], rtol=1e-6)
+    assert boxes.num_classes == 3 and scene.difficult.tolist() == [False] and boxes.train["image"].most_boxes == 1
+
+
 def test_wrong_fields_are_refused(masks, tmp_path):
     loading_fails("data.task is 'classification', but masks:.* is for segmentation; set data.task", masks)
     for fields, message in (
-        ({"task": "detection"}, "data.task is 'detection', but data.name is 'masks:.*; this task reads voc:PATH"),
+        ({"task": "detection"}, "data.task is 'detection', but data.name is 'masks:.*; this task reads voc:PATH, tfds:NAME"),
         ({"image_size": 0}, "data.image_size is 0; segmentation takes the side"),
         ({"scales": (2.0, 0.5)}, r"data.scales is \(2.0, 0.5\); it must be"),
     ):
