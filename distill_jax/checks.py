@@ -45,6 +45,7 @@ REAL = {  # field, or field whose entries -> the arguments of `fields.check_rang
     "optimizer.learning_rate": {"low": 0, "open_low": True},
     "optimizer.momentum": {"low": 0, "high": 1, "open_high": True},
     "optimizer.weight_decay": {"low": 0},
+    "schedule.power": {"low": 0, "open_low": True},
     "schedule.factor": {"low": 0, "high": 1, "open_low": True},
     "schedule.amplitudes": {"low": 0, "open_low": True},
 }
@@ -54,7 +55,7 @@ CHOICES = {
     "data.task": tuple(TASKS),
     "data.text.format": ("trec", "tsv", "glue"),
     "optimizer.name": ("sgd", "adamw"),
-    "schedule.name": ("cosine", "step"),
+    "schedule.name": ("cosine", "poly", "step"),
 }
 
 

@@ -18,7 +18,8 @@ def get_config() -> ConfigDict:
     config.checkpoint_every = 10  # epochs; the last epoch and the end of each cycle are always saved
 
     config.teachers = ()  # workdirs of finished runs whose networks teach this one (methods distillation, densely_guided)
-    config.initial = ""  # workdir of a finished run of the same network or trunk, to start from its weights; "" for new ones
+    config.initial = ""  # workdir of a finished run of the same network or trunk, to start from its weights; "" for new ones; in the
+    # path, {seed} stands for the run's seed
 
     config.data = ConfigDict()
     config.data.name = "cifar100"  # digits, cifar10, cifar100, tfds:NAME, or folder, npz, text, voc or masks:PATH
@@ -57,11 +58,12 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 1e-4  # sgd: on every parameter, added to the gradient; adamw: on matrices and kernels, decoupled
 
     config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # cosine, restarted each cycle; or step
+    config.schedule.name = "cosine"  # cosine or poly, restarted each cycle; or step
     config.schedule.cycles = 1  # number of cycles of equal length, in whole epochs
     config.schedule.cycle_epochs = ()  # lengths of the cycles in epochs, instead of `cycles`
     config.schedule.amplitudes = ()  # largest rate of each cycle as a fraction of learning_rate; () for all 1
     config.schedule.warmup_epochs = 0.0  # epochs, possibly fractional, over which the rate rises linearly from 0
+    config.schedule.power = 0.9  # poly: the rate falls as (1 - part of the cycle done)^power
     config.schedule.boundaries = (0.5, 0.75)  # step: fractions of the run after which the rate falls
     config.schedule.factor = 0.1  # step: what the rate is multiplied by
 

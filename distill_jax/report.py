@@ -40,7 +40,7 @@ HEADER = [
 SHOWN = ("train_accuracy", "test_accuracy", "best_test_accuracy", "test_nll", "test_ece")  # of a summary
 TABLE = re.compile(r"<!-- table\n(.*?)\n-->\n(.*?)<!-- end -->", re.DOTALL)
 CELL = re.compile(r"(?P<metric>[\w.]+)(:(?P<digits>\d))?( of (?P<of>.+?))?( minus (?P<minus>.+))?")
-PER_CENT = ("accuracy", "top5", "ece", "agreement")  # fractions, shown in per cent with two digits
+PER_CENT = ("accuracy", "top5", "ece", "agreement", "miou")  # fractions, shown in per cent with two digits
 DIGITS = {"secondary_score": 4, "per_second": 0, "seconds": 0}  # of other metrics; the default is three
 
 Values = dict[int, Any]  # a result by seed

@@ -52,6 +52,16 @@ def step_decay(learning_rate: float, boundaries: Sequence[int], factor: float) -
     return optax.piecewise_constant_schedule(learning_rate, factors)
 
 
+def cyclic_poly(peaks: Sequence[float], ends: Sequence[int], power: float) -> optax.Schedule:
+    """ "Poly" decay to zero in every cycle: iteration i of a cycle of L iterations has the rate peak * (1 - i / L)^power.
+
+    The schedule of DeepLab (Chen et al., arXiv 1706.05587), with power 0.9; that several cycles restart it is our choice.
+    """
+    lengths = [end - start for start, end in zip((0, *ends), ends, strict=False)]
+    parts = [optax.polynomial_schedule(peak, 0.0, power, length) for peak, length in zip(peaks, lengths, strict=True)]
+    return optax.join_schedules(parts, list(ends[:-1]))
+
+
 def with_warmup(schedule: optax.Schedule, steps: int) -> optax.Schedule:
     """Scales the rate of iteration i < steps by (i + 1) / steps (our choice of form; Goyal et al., arXiv 1706.02677)."""
     return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / steps)
@@ -71,12 +81,13 @@ def create(schedule, learning_rate: float, epochs: int, steps_per_epoch: int) ->
 
 
 def _without_warmup(schedule, learning_rate: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    if schedule.name == "cosine":
+    if schedule.name in ("cosine", "poly"):
         ends = cycle_ends(epochs, schedule.cycles, schedule.cycle_epochs)
         amplitudes = tuple(schedule.amplitudes) or (1.0,) * len(ends)
         if len(amplitudes) != len(ends):
             raise ValueError(f"amplitudes has {len(amplitudes)} entries; it must have {len(ends)}, one per cycle")
-        return cyclic_cosine([learning_rate * a for a in amplitudes], [end * steps_per_epoch for end in ends])
+        peaks, last_steps = [learning_rate * a for a in amplitudes], [end * steps_per_epoch for end in ends]
+        return cyclic_cosine(peaks, last_steps) if schedule.name == "cosine" else cyclic_poly(peaks, last_steps, schedule.power)
     if schedule.name == "step":
         return step_decay(learning_rate, [round(part * epochs * steps_per_epoch) for part in schedule.boundaries], schedule.factor)
-    raise ValueError(f"name is {schedule.name!r}; known: cosine, step")
+    raise ValueError(f"name is {schedule.name!r}; known: cosine, poly, step")

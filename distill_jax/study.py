@@ -70,6 +70,7 @@ def train(config: ConfigDict, root: str | os.PathLike, profile: int = 0) -> dict
       Interrupted: by SIGTERM or SIGINT, after saving.
     """
     root = pathlib.Path(root).expanduser()
+    config = config_of_seed(config, config.seed) if config.seeds == 1 else config
     finish_moving(config, root)
     study = prepare(config, root)
     claim(study)
@@ -254,8 +255,8 @@ def seed_folders(config: ConfigDict, root: pathlib.Path) -> dict[int, pathlib.Pa
 
 
 def config_of_seed(config: ConfigDict, seed: int) -> ConfigDict:
-    """The config of one of several seeds, as a separate run."""
-    return ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1})
+    """The config of one of several seeds, as a separate run. In `initial`, {seed} stands for the seed."""
+    return ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1, "initial": config.initial.replace("{seed}", str(seed))})
 
 
 def begun_in(job: Job, root: pathlib.Path) -> pathlib.Path:

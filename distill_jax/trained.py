@@ -8,15 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from distill_jax import checkpoints, configuration, sharding, specs, workdir
-from distill_jax.data import batches, text
+from distill_jax.data import affine, batches, text
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 from distill_jax.stages import STAGE
+from distill_jax.tasks.segmentation import at_own_size
 
 
 class Run(NamedTuple):
@@ -50,7 +52,7 @@ class Network:
         return self.spec.classes or tuple(map(str, range(self.spec.num_classes)))
 
     def predict(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
-        """Class probabilities, float32 [N, C].
+        """Class probabilities, float32 [N, C]; those of each pixel, [N, H, W, C], for segmentation.
 
         Args:
           inputs: uint8 images [N, H, W, C] of any size, RGB or grey; or a list of sentences, or of pairs of sentences.
@@ -59,10 +61,11 @@ class Network:
         Raises:
           UserError: the inputs are not of the kind that the network takes.
         """
-        return np.asarray(jax.nn.softmax(self.logits(inputs, batch_size)))
+        return np.asarray(jax.nn.softmax(self.logits(inputs, batch_size)))  # over the last axis
 
     def features(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
-        """The inputs of the layer "head", float32 [N, F]. Arguments and errors as for `predict`."""
+        """The inputs of the layer "head", float32 [N, F]. Arguments and errors as for `predict`; for classification only."""
+        check_classifies(self.summary.get("workdir", "this network"), self.spec)
         return self.map(penultimate, self._rows(inputs), batch_size)
 
     def apply(self, inputs: Any) -> jax.Array:
@@ -70,8 +73,10 @@ class Network:
         return self.module.apply(self.variables, inputs, train=False)
 
     def logits(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
-        """Logits of the classes, float32 [N, C]; arguments and errors as for `predict`."""
-        return self.map(forward, self._rows(inputs), batch_size)
+        """Logits of the classes, float32 [N, C] or [N, H, W, C]; arguments and errors as for `predict`."""
+        rows = self._rows(inputs)
+        function = pixelwise(*np.shape(inputs)[1:3]) if self.spec.task == "segmentation" else forward
+        return self.map(function, rows, batch_size)
 
     def map(self, function: Callable[..., jax.Array], rows: dict[str, Any], batch_size: int) -> np.ndarray:
         """Applies function(module, variables, inputs), jitted, to a whole split, batch by batch."""
@@ -198,6 +203,24 @@ def penultimate(module: nn.Module, variables: dict[str, Any], inputs: jax.Array)
 def forward(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> jax.Array:
     """Logits, float32 [B, C], in inference mode."""
     return module.apply(variables, inputs, train=False)
+
+
+@functools.lru_cache(maxsize=64)
+def pixelwise(height: int, width: int) -> Callable[..., jax.Array]:
+    """A function for `Network.map`: the logits of letterboxed images at their own size, float32 [B, height, width, C]."""
+
+    def of_pixels(module, variables, inputs):
+        canvas, size = forward(module, variables, inputs), jnp.array([height, width])
+        target = jnp.array(affine.letterbox(width, height, canvas.shape[1]).target[::-1])
+        return jax.vmap(lambda logits: at_own_size(logits, size, target, (height, width)))(canvas)
+
+    return of_pixels
+
+
+def check_classifies(name: str, spec: Spec) -> None:
+    """Raises UserError unless a network gives one label for each image or sentence."""
+    if spec.task != "classification":
+        raise UserError(f"{name} is a network for {spec.task}; features, linear probes and ensembles take networks for classification")
 
 
 @functools.lru_cache(maxsize=64)

@@ -101,7 +101,7 @@ def test_unknown_optimizer():
     ("fields", "message"),
     [
         ({"warmup_epochs": 11.0}, "^warmup_epochs is 11.0; it must lie in 0..epochs = 10$"),
-        ({"name": "linear"}, "^name is 'linear'; known: cosine, step$"),
+        ({"name": "linear"}, "^name is 'linear'; known: cosine, poly, step$"),
         ({"amplitudes": (1.0, 1.0)}, "^amplitudes has 2 entries; it must have 1, one per cycle$"),
     ],
 )

@@ -15,7 +15,7 @@ MOST = 8  # lines in one figure: as many as there are colours
 NEEDED = ("train_accuracy", "test_accuracy", "epochs", "steps")
 OPTIONAL = ("test_nll", "test_ece", "num_params", "wall_seconds")
 CURVES = (
-    "step", "learning_rate", "loss_ce", "loss_teacher", "train_accuracy", "test_accuracy", "test_nll", "teacher_agreement",
+    "step", "learning_rate", "loss_ce", "loss_teacher", "train_accuracy", "test_accuracy", "test_miou", "test_nll", "teacher_agreement",
     "teacher_entropy",
 )  # fmt: skip
 
