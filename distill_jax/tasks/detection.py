@@ -27,12 +27,11 @@ from distill_jax.tasks.base import Task
 SHOWN = 0.3  # smallest score of a box in a picture
 
 
-class Boxes(NamedTuple):
-    """What the network must find on a batch of canvases."""
+class Wanted(NamedTuple):
+    """What the network must say of a batch of canvases."""
 
     at: fcos.Places
-    box_BxMx4: jax.Array
-    label_BxM: jax.Array
+    targets: fcos.Targets
 
 
 class DetectionLosses(NamedTuple):
@@ -52,6 +51,7 @@ class DetectionMetrics(clu_metrics.Collection):
     loss_classes: clu_metrics.Average.from_output("loss_classes")
     loss_boxes: clu_metrics.Average.from_output("loss_boxes")
     loss_centerness: clu_metrics.Average.from_output("loss_centerness")
+    train_accuracy: clu_metrics.Average.from_output("accuracy")
 
 
 def outputs(num_classes: int, input_shape: tuple[int, ...]) -> Outputs:
@@ -59,20 +59,20 @@ def outputs(num_classes: int, input_shape: tuple[int, ...]) -> Outputs:
     return Outputs(*(jax.ShapeDtypeStruct((1, count, *last), jnp.float32) for last in ((num_classes,), (4,), ())))
 
 
-def labels(batch: dict[str, jax.Array]) -> Boxes:
-    return Boxes(fcos.places(*batch["image"].shape[1:3]), batch["boxes"], batch["label"])
+def labels(batch: dict[str, jax.Array]) -> Wanted:
+    at = fcos.places(*batch["image"].shape[1:3])
+    return Wanted(at, jax.vmap(fcos.assign, in_axes=(None, 0, 0))(at, batch["boxes"], batch["label"]))
 
 
-def loss(method: Method, found: Outputs, wanted: Boxes, signal: Any, *maps: Any) -> DetectionLosses:
+def loss(method: Method, found: Outputs, wanted: Wanted, signal: Any, *maps: Any) -> DetectionLosses:
     del method, signal, maps  # `check` admits labels alone
     parts = fcos.loss(found, *wanted)
     return DetectionLosses(sum(parts), *parts)
 
 
-def measure(losses: DetectionLosses, found: Outputs, wanted: Boxes) -> dict[str, jax.Array]:
-    del found, wanted
+def measure(losses: DetectionLosses, found: Outputs, wanted: Wanted) -> dict[str, jax.Array]:
     parts = {f"loss_{name}": value for name, value in losses._asdict().items() if name != "loss"}
-    return parts | {"loss": losses.loss}
+    return parts | {"loss": losses.loss, "accuracy": fcos.accuracy(found.logits_BxLxC, wanted.targets.label_L)}
 
 
 def on_canvas(found: Outputs, batch: dict[str, jax.Array]) -> Found:
