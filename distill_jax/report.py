@@ -40,7 +40,7 @@ HEADER = [
 SHOWN = ("train_accuracy", "test_accuracy", "best_test_accuracy", "test_nll", "test_ece")  # of a summary
 TABLE = re.compile(r"<!-- table\n(.*?)\n-->\n(.*?)<!-- end -->", re.DOTALL)
 CELL = re.compile(r"(?P<metric>[\w.]+)(:(?P<digits>\d))?( of (?P<of>.+?))?( minus (?P<minus>.+))?")
-PER_CENT = ("accuracy", "top5", "ece", "agreement", "miou")  # fractions, shown in per cent with two digits
+PER_CENT = ("accuracy", "top5", "ece", "agreement", "miou", "ap", "ap50", "ap75", "11point")  # fractions, shown in per cent with two digits
 DIGITS = {"secondary_score": 4, "per_second": 0, "seconds": 0}  # of other metrics; the default is three
 
 Values = dict[int, Any]  # a result by seed
@@ -183,7 +183,8 @@ def is_summary(summary: Any) -> bool:
     if not (isinstance(summary, dict) and isinstance(summary.get("seed"), int) and isinstance(summary.get("snapshot_ensemble", {}), dict)):
         return False
     shown = [summary[name] for metric in SHOWN for name in (metric, validation_name(metric)) if name in summary]
-    has_result = "test_accuracy" in summary or "validation_accuracy" in summary
+    metric = f"test_{summary.get('metric', 'accuracy')}"
+    has_result = metric in summary or validation_name(metric) in summary
     return has_result and all(isinstance(value, float) for value in shown)
 
 

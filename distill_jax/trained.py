@@ -18,6 +18,7 @@ from distill_jax.data import affine, batches, text
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 from distill_jax.stages import STAGE
+from distill_jax.tasks import detection
 from distill_jax.tasks.segmentation import at_own_size
 
 
@@ -51,8 +52,11 @@ class Network:
         """Class names in the order of the outputs; class numbers if the data has no names."""
         return self.spec.classes or tuple(map(str, range(self.spec.num_classes)))
 
-    def predict(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
-        """Class probabilities, float32 [N, C]; those of each pixel, [N, H, W, C], for segmentation.
+    def predict(self, inputs: Any, batch_size: int = 256) -> Any:
+        """Class probabilities, float32 [N, C]; those of each pixel, [N, H, W, C], for segmentation; for detection, the boxes found.
+
+        Boxes are a `fcos.Found` of B images: arrays box_BxNx4 (left, top, right, bottom, in pixels of the images), label_BxN and score_BxN
+        (in 0..1), by falling score; rows that are not needed have score 0.
 
         Args:
           inputs: uint8 images [N, H, W, C] of any size, RGB or grey; or a list of sentences, or of pairs of sentences.
@@ -61,6 +65,8 @@ class Network:
         Raises:
           UserError: the inputs are not of the kind that the network takes.
         """
+        if self.spec.task == "detection":
+            return self.map(boxes_of(*np.shape(inputs)[1:3]), self._rows(inputs), batch_size)
         return np.asarray(jax.nn.softmax(self.logits(inputs, batch_size)))  # over the last axis
 
     def features(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
@@ -73,19 +79,21 @@ class Network:
         return self.module.apply(self.variables, inputs, train=False)
 
     def logits(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
-        """Logits of the classes, float32 [N, C] or [N, H, W, C]; arguments and errors as for `predict`."""
+        """Logits of the classes, float32 [N, C] or [N, H, W, C]; arguments and errors as for `predict`; not for detection."""
+        if self.spec.task == "detection":
+            raise UserError("a network for detection has no logits of images; `predict` returns the boxes")
         rows = self._rows(inputs)
         function = pixelwise(*np.shape(inputs)[1:3]) if self.spec.task == "segmentation" else forward
         return self.map(function, rows, batch_size)
 
-    def map(self, function: Callable[..., jax.Array], rows: dict[str, Any], batch_size: int) -> np.ndarray:
-        """Applies function(module, variables, inputs), jitted, to a whole split, batch by batch."""
+    def map(self, function: Callable[..., Any], rows: dict[str, Any], batch_size: int) -> Any:
+        """Applies function(module, variables, inputs), jitted, to a whole split, batch by batch; returns a pytree of arrays [N, ...]."""
         self._check_kind(rows)
         count, batch_size = len(next(iter(rows.values()))), -(-batch_size // self.mesh.size) * self.mesh.size
         compiled = _compiled(function, self.module, self.spec._replace(model=()), self.mesh)
         by_row = sharding.rows(self.mesh)
         results = [compiled(self.variables, sharding.put(batch, by_row)) for batch in batches.in_order(rows, count, batch_size)]
-        return np.concatenate(jax.device_get(results))[:count]
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *jax.device_get(results))
 
     def _rows(self, inputs: Any) -> dict[str, np.ndarray]:
         if self.spec.tokenizer:
@@ -215,6 +223,20 @@ def pixelwise(height: int, width: int) -> Callable[..., jax.Array]:
         return jax.vmap(lambda logits: at_own_size(logits, size, target, (height, width)))(canvas)
 
     return of_pixels
+
+
+@functools.lru_cache(maxsize=64)
+def boxes_of(height: int, width: int) -> Callable[..., Any]:
+    """A function for `Network.map`: the boxes found in letterboxed images, in pixels of the images; see `fcos.Found`."""
+
+    def of_images(module, variables, inputs):
+        side, count = inputs.shape[1], len(inputs)
+        target = affine.letterbox(width, height, side).target[::-1]
+        sizes = {"size": (height, width), "target": target}
+        batch = {name: jnp.broadcast_to(jnp.array(pair), (count, 2)) for name, pair in sizes.items()}
+        return detection.at_own_size(forward(module, variables, inputs), batch | {"image": inputs})
+
+    return of_images
 
 
 def check_classifies(name: str, spec: Spec) -> None:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from scenes_helpers import write_voc
 
+import distill_jax
 from configs import bccd_detection, voc_detection, voc_detection_small
 from distill_jax import fcos, specs, start
 from distill_jax.data import affine
@@ -106,6 +107,23 @@ def test_a_run_learns(exp, finished):
     by_class = read_json(folder / "average_precision.json")
     assert by_class["classes"] == ["blue", "red"]
     assert np.mean(by_class["ap50"]) == pytest.approx(summary["test_ap50"])
+
+
+def test_a_loaded_network_predicts_boxes(exp, finished):
+    """The same as the run's own evaluation, for images given as arrays."""
+    network, images = distill_jax.load(finished[0]), exp.data.dataset.test["image"]
+    evaluated = exp.predict(network.variables)
+    for row in range(2):
+        scene = images.scene(row)
+        with Image.open(scene.image) as image:
+            found = network.predict(np.asarray(image)[None], batch_size=1)
+        np.testing.assert_allclose(found.score_BxN[0], evaluated.score_BxN[row], atol=0.02)  # a JPEG is decoded smaller for evaluation
+        np.testing.assert_allclose(found.box_BxNx4[0, 0], evaluated.box_BxNx4[row, 0], atol=1)
+        assert (found.box_BxNx4 <= np.tile(scene.size, 2)).all() and found.label_BxN[0, 0] == evaluated.label_BxN[row, 0]
+    with pytest.raises(UserError, match="a network for detection has no logits of images"):
+        network.logits(np.zeros((1, 8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match="is a network for detection; features, linear probes and ensembles take"):
+        network.features(np.zeros((1, 8, 8, 3), np.uint8))
 
 
 def test_pictures_show_truth_and_prediction_side_by_side(finished):
