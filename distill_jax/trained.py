@@ -66,7 +66,10 @@ class Network:
           UserError: the inputs are not of the kind that the network takes.
         """
         if self.spec.task == "detection":
-            return self.map(boxes_of(*np.shape(inputs)[1:3]), self._rows(inputs), batch_size)
+            found = self.map(boxes, self._rows(inputs), batch_size)
+            height, width = np.shape(inputs)[1:3]
+            target = affine.letterbox(width, height, self.spec.image_size).target[::-1]
+            return detection.rescaled(found, np.array([[height, width]]), np.array([target]))
         return np.asarray(jax.nn.softmax(self.logits(inputs, batch_size)))  # over the last axis
 
     def features(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
@@ -225,18 +228,9 @@ def pixelwise(height: int, width: int) -> Callable[..., jax.Array]:
     return of_pixels
 
 
-@functools.lru_cache(maxsize=64)
-def boxes_of(height: int, width: int) -> Callable[..., Any]:
-    """A function for `Network.map`: the boxes found in letterboxed images, in pixels of the images; see `fcos.Found`."""
-
-    def of_images(module, variables, inputs):
-        side, count = inputs.shape[1], len(inputs)
-        target = affine.letterbox(width, height, side).target[::-1]
-        sizes = {"size": (height, width), "target": target}
-        batch = {name: jnp.broadcast_to(jnp.array(pair), (count, 2)) for name, pair in sizes.items()}
-        return detection.at_own_size(forward(module, variables, inputs), batch | {"image": inputs})
-
-    return of_images
+def boxes(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> Any:
+    """The boxes found on a batch of canvases, in pixels of the canvas; see `fcos.Found`."""
+    return detection.on_canvas(forward(module, variables, inputs), {"image": inputs})
 
 
 def check_classifies(name: str, spec: Spec) -> None:

@@ -193,6 +193,17 @@ def test_the_configs_networks(config):
         assert fields.batch_size % 8 == 0 and fields.epochs * (16_551 // fields.batch_size) == 24_816
 
 
+def test_the_full_config_takes_both_years(tmp_path):
+    for year, sets in (("VOC2007", (("trainval", 10), ("test", 5))), ("VOC2012", (("trainval", 8),))):
+        write_voc(tmp_path / year, sets=sets)
+    config = voc_detection.get_config()
+    config.data.name = f"voc:{tmp_path}"
+    exp = build(config)
+    assert len(exp.data.dataset.train["image"]) == 18 and len(exp.data.dataset.test["image"]) == 5
+    assert exp.plan.steps_per_epoch == 1 and exp.spec.num_classes == 20 and exp.plan.result == "test_ap50"
+    np.testing.assert_allclose(exp.plan.learning_rates[[0, 17, 18, 21, 22]], [0.01, 0.01, 1e-3, 1e-3, 1e-4], rtol=1e-5)
+
+
 def test_the_size_of_fcos():
     """torchvision's fcos_resnet50_fpn has 32,269,600 parameters: 91 classes, frozen norms, and no scale for each level."""
     params = specs.Spec({"name": "fcos_resnet50"}, 91, (128, 128, 3), task="detection").abstract_network()["params"]

@@ -76,17 +76,26 @@ def measure(losses: DetectionLosses, found: Outputs, wanted: Wanted) -> dict[str
 
 
 def on_canvas(found: Outputs, batch: dict[str, jax.Array]) -> Found:
-    """The boxes on the canvas."""
+    """The boxes on the canvas, in its pixels."""
     height, width = batch["image"].shape[1:3]
     return fcos.detect(found, fcos.places(height, width), height, width)
 
 
 def at_own_size(found: Outputs, batch: dict[str, jax.Array]) -> Found:
-    """The boxes in pixels of the images, clipped there."""
-    boxes = on_canvas(found, batch)
-    size_Bx2, target_Bx2 = (jnp.flip(batch[name], axis=1).astype(jnp.float32) for name in ("size", "target"))  # width, height
-    limit_Bx1x4, scale_Bx1x4 = (jnp.tile(each, 2)[:, None] for each in (size_Bx2, size_Bx2 / target_Bx2))
-    return boxes._replace(box_BxNx4=jnp.clip(boxes.box_BxNx4 * scale_Bx1x4, 0, limit_Bx1x4))
+    """The boxes in pixels of the images."""
+    return rescaled(on_canvas(found, batch), batch["size"], batch["target"])
+
+
+def rescaled(found: Found, size_Bx2: Any, target_Bx2: Any) -> Found:
+    """Boxes on the canvas in pixels of the images, clipped there; numpy's arrays or jax's.
+
+    Args:
+      found: on the canvas.
+      size_Bx2: height and width of each image.
+      target_Bx2: those on the canvas.
+    """
+    limit_Bx1x4, target_Bx1x4 = (np.float32(1) * each[:, None, [1, 0, 1, 0]] for each in (size_Bx2, target_Bx2))
+    return found._replace(box_BxNx4=(found.box_BxNx4 * (limit_Bx1x4 / target_Bx1x4)).clip(0, limit_Bx1x4))
 
 
 def flat(found: Found) -> ap.Detections:
