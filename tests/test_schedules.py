@@ -58,6 +58,14 @@ def test_step_decay_falls_at_its_boundaries():
     assert [float(rate(step)) for step in steps] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
 
 
+def test_poly_falls_to_zero_in_each_cycle():
+    config = default_config.get_config()
+    config.schedule.update({"name": "poly", "cycles": 2, "power": 0.9})
+    rate = schedules.create(config.schedule, learning_rate=0.01, epochs=10, steps_per_epoch=8)
+    expected = [0.01 * (1 - step / 40) ** 0.9 for step in range(40)]
+    assert [float(rate(step)) for step in range(80)] == pytest.approx(expected * 2, rel=1e-4)
+
+
 def test_boundaries_that_fall_on_one_step_both_count():
     rate = schedules.step_decay(1.0, (3, 3, 5), 0.1)
     assert [float(rate(step)) for step in (2, 3, 5)] == pytest.approx([1.0, 0.01, 0.001])

@@ -1,5 +1,7 @@
 """Segmentation: its losses and metric against independent computations, DeepLab's structure, and whole runs."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from sklearn.metrics import jaccard_score
 
 import distill_jax
 from configs import camvid_segmentation, voc_segmentation, voc_segmentation_small
-from distill_jax import losses, methods, models, specs, start, study, transfer
+from distill_jax import compare, losses, methods, models, specs, start, study, transfer
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
 from distill_jax.tasks import segmentation as task
@@ -298,3 +300,13 @@ def test_the_configs_networks(config):
         # torchvision's deeplabv3_resnet50: 42,004,074 parameters, of which its auxiliary head has 2,365,205
         assert sum(leaf.size for leaf in jax.tree.leaves(network["params"])) == 42_004_074 - 2_365_205
         assert fields.batch_size % 8 == 0 and fields.epochs * (10_582 // fields.batch_size) == 19_830
+
+
+def test_a_comparison_counts_miou(data_name, tmp_path):
+    config = pixels_config(data_name, epochs=2, schedule__cycles=1, seeds=2)
+    arms = {"cosine": compare.Arm({}, [{}]), "sd": compare.Arm({"schedule": {"cycles": 2}, "method": {"name": "snapshot"}}, [{}])}
+    compare.compare(config, arms, tmp_path)
+    header, _, first, _ = re.findall(r"^\|.*\|$", (tmp_path / "study" / "README.md").read_text(), re.MULTILINE)
+    assert "test miou, %" in header and "NLL" not in header
+    values = [100 * run["test_miou"] for run in read_json(tmp_path / "cosine" / "final" / "summary.json")["runs"]]
+    assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" in first
