@@ -37,11 +37,8 @@ HEADER = [
     "run", "seeds", "train accuracy, %", "test accuracy, last epoch, %", "best epoch, %", "test NLL, nats", "ECE, %",
     "snapshots' ensemble, %",
 ]  # fmt: skip
-TASKS = {
-    "test_miou": "test mIoU, %",
-    "test_ap50": "test AP50, %",
-    "test_ap": "test AP, %",
-}  # results of other tasks: columns where there are any
+# Results of other tasks: columns where there are any.
+TASKS = {"test_miou": "test mIoU, %", "test_ap50": "test AP50, %", "test_ap": "test AP, %"}
 SHOWN = ("train_accuracy", "test_accuracy", "best_test_accuracy", "test_nll", "test_ece")  # of a summary
 TABLE = re.compile(r"<!-- table\n(.*?)\n-->\n(.*?)<!-- end -->", re.DOTALL)
 CELL = re.compile(r"(?P<metric>[\w.]+)(:(?P<digits>\d))?( of (?P<of>.+?))?( minus (?P<minus>.+))?")
