@@ -13,6 +13,8 @@ import optax
 from distill_jax import boxes
 from distill_jax.models.fcos import STRIDES, Outputs
 
+# Those of the paper on any canvas, since what a level can see goes with its stride: on BCCD at 128 pixels, a fifth of them gave an AP50 of
+# 23 % instead of 56 % (one run each, width 16, 30 epochs).
 FURTHEST = (64.0, 128.0, 256.0, 512.0, np.inf)  # pixels: the largest distance to a side of its box that a place of each level may have
 RADIUS = 1.5  # strides: a place must lie this close to the centre of its box, in x and in y
 NO_OBJECT = -1  # the label of a place without an object, and of a row of padding
