@@ -32,6 +32,7 @@ def get_config():
     config.optimizer.learning_rate = 5e-5
     config.optimizer.weight_decay = 1e-2
     config.optimizer.clip_norm = 1.0
-    config.schedule.name = "linear"
+    config.schedule.name = "poly"
+    config.schedule.power = 1.0  # linear decay
     config.schedule.warmup_epochs = 0.5
     return config

@@ -1,9 +1,9 @@
 """Pre-training on Imagenette (10 classes, 9,469 images for training) at 64 pixels: a ResNet-18 of half the width, one cosine, labels alone.
 
     python run.py --config=configs/imagenette.py --config.data.name=folder:DIR/imagenette --workdir=runs/imagenette
-    python run.py --config=configs/camvid_segmentation.py --config.data.name=masks:DIR/camvid --config.initial=runs/imagenette --workdir=runs/seg
 
-configs/imagenette_cycles.py and configs/sd_imagenette.py have the same budget; from each, a network for segmentation or detection starts.
+configs/imagenette_cycles.py and configs/sd_imagenette.py have the same budget. From each, a network for segmentation or detection can
+start: configs/camvid_segmentation.py shows how.
 """
 
 from configs import common

@@ -47,6 +47,7 @@ REAL = {  # field, or field whose entries -> the arguments of `fields.check_rang
     "optimizer.weight_decay": {"low": 0},
     "optimizer.clip_norm": {"low": 0},
     "optimizer.trunk_rate": {"low": 0},
+    "schedule.power": {"low": 0, "open_low": True},
     "schedule.factor": {"low": 0, "high": 1, "open_low": True},
     "schedule.amplitudes": {"low": 0, "open_low": True},
 }
@@ -56,7 +57,7 @@ CHOICES = {
     "data.task": tuple(TASKS),
     "data.text.format": ("trec", "tsv", "glue"),
     "optimizer.name": ("sgd", "adamw"),
-    "schedule.name": ("cosine", "linear", "step"),
+    "schedule.name": ("cosine", "poly", "step"),
 }
 
 

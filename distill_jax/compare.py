@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 from distill_jax import checks, collect, command_line, configuration, experiment, fields, logs, report, stages, study, workdir
 from distill_jax.archive import flatten, write_study
 from distill_jax.errors import UserError
+from distill_jax.tasks import TASKS
 
 ARM = "arm:"
 
@@ -108,12 +109,17 @@ def folder_of_try(comparison: Comparison, name: str, attempt: int) -> pathlib.Pa
 
 
 def best_try(comparison: Comparison, name: str) -> int:
-    """The try with the highest validation accuracy after its last epoch; 0 while a try is unfinished or if there is only one."""
+    """The try with the best validation result after its last epoch; 0 while a try is unfinished or if there is only one."""
     folders = [folder_of_try(comparison, name, attempt) for attempt in range(len(comparison.arms[name].tries))]
     if len(folders) == 1 or not all((folder / "summary.json").exists() for folder in folders):
         return 0
-    accuracies = [workdir.load_summary(folder)["validation_accuracy"] for folder in folders]
-    return accuracies.index(max(accuracies))
+    results = [workdir.load_summary(folder)[f"validation_{metric(comparison)}"] for folder in folders]
+    return results.index(max(results))
+
+
+def metric(comparison: Comparison) -> str:
+    """The result that counts, after the split's name."""
+    return TASKS[comparison.config.data.task].metric
 
 
 # What is checked before anything is trained
@@ -210,10 +216,11 @@ def summary_of(comparison: Comparison, name: str) -> dict[str, Any]:
 
 def results_table(comparison: Comparison, done: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Declares the table of the final runs; see report.py. Its rows name the runs with the metrics, then those with the cost."""
-    baseline = next(iter(comparison.arms))
-    difference = {f"difference to {baseline}": f"test_accuracy minus {baseline}"} if baseline in done and len(done) > 1 else {}
-    columns = {"seeds": "seeds", "train accuracy, %": "train_accuracy", "test accuracy, %": "test_accuracy", **difference}
-    columns |= {"test NLL, nats": "test_nll", "ECE, %": "test_ece"}
+    baseline, name = next(iter(comparison.arms)), metric(comparison)
+    difference = {f"difference to {baseline}": f"test_{name} minus {baseline}"} if baseline in done and len(done) > 1 else {}
+    columns = {"seeds": "seeds", "train accuracy, %": "train_accuracy", f"test {name}, %": f"test_{name}", **difference}
+    if name == "accuracy":
+        columns |= {"test NLL, nats": "test_nll", "ECE, %": "test_ece"}
     columns |= {"steps": "total_steps of {1}", "forward passes": "total_forward_passes of {1}"}
     return {
         "corner": "arm",
@@ -233,7 +240,7 @@ def tries_table(comparison: Comparison, done: Mapping[str, dict[str, Any]]) -> d
     return {
         "corner": "try",
         "rows": rows,
-        "columns": {"train accuracy, %": "train_accuracy", "validation accuracy, %": "validation_accuracy"},
+        "columns": {"train accuracy, %": "train_accuracy", f"validation {metric(comparison)}, %": f"validation_{metric(comparison)}"},
     }
 
 

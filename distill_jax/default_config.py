@@ -19,7 +19,8 @@ def get_config() -> ConfigDict:
 
     # Networks are named by the workdir of a finished run, or as hf:DIR or torchvision:FILE: see distill_jax/pretrained.py.
     config.teachers = ()  # networks that teach this one (methods distillation, densely_guided)
-    config.initial = ""  # network to start from, which may have another head: see distill_jax/initial.py; "" for new weights
+    config.initial = ""  # network to start from, which may have another head: see distill_jax/initial.py; in a workdir's path, {seed}
+    # stands for the run's seed; "" for new weights
 
     config.data = ConfigDict()
     config.data.name = "cifar100"  # digits, cifar10, cifar100, tfds:NAME, or folder, npz, text, voc or masks:PATH
@@ -62,11 +63,12 @@ def get_config() -> ConfigDict:
     config.optimizer.trunk_rate = 1.0  # learning rate of all layers but the last, "head", as a fraction of the rate; 0 freezes them
 
     config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # cosine or linear decay to zero, restarted each cycle; or step
+    config.schedule.name = "cosine"  # cosine or poly, restarted each cycle; or step
     config.schedule.cycles = 1  # number of cycles of equal length, in whole epochs
     config.schedule.cycle_epochs = ()  # lengths of the cycles in epochs, instead of `cycles`
     config.schedule.amplitudes = ()  # largest rate of each cycle as a fraction of learning_rate; () for all 1
     config.schedule.warmup_epochs = 0.0  # epochs, possibly fractional, over which the rate rises linearly from 0
+    config.schedule.power = 0.9  # poly: the rate falls as (1 - part of the cycle done)^power
     config.schedule.boundaries = (0.5, 0.75)  # step: fractions of the run after which the rate falls
     config.schedule.factor = 0.1  # step: what the rate is multiplied by
 

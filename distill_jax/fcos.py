@@ -13,6 +13,8 @@ import optax
 from distill_jax import boxes
 from distill_jax.models.fcos import STRIDES, Outputs
 
+# Those of the paper on any canvas, since what a level can see goes with its stride: on BCCD at 128 pixels, a fifth of them gave an AP50 of
+# 23 % instead of 56 % (one run each, width 16, 30 epochs).
 FURTHEST = (64.0, 128.0, 256.0, 512.0, np.inf)  # pixels: the largest distance to a side of its box that a place of each level may have
 RADIUS = 1.5  # strides: a place must lie this close to the centre of its box, in x and in y
 NO_OBJECT = -1  # the label of a place without an object, and of a row of padding
@@ -30,7 +32,7 @@ class Places(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What each place must say."""
+    """What each place of an image must say; of a batch, with a leading axis B."""
 
     label_L: jax.Array  # int32; NO_OBJECT for none
     box_Lx4: jax.Array  # meaningless without an object
@@ -93,7 +95,7 @@ def centerness(distances: jax.Array) -> jax.Array:
     return jnp.sqrt(across * down)
 
 
-def loss(outputs: Outputs, at: Places, box_BxMx4: jax.Array, label_BxM: jax.Array) -> FCOSLoss:
+def loss(outputs: Outputs, at: Places, targets: Targets) -> FCOSLoss:
     """The loss of a batch: each part is a sum over places, divided by the number of places with an object in the whole batch, at least 1.
 
     Focal loss of every class at every place; 1 - GIoU at the places with an object, weighted by their centerness; binary cross-entropy of
@@ -103,10 +105,8 @@ def loss(outputs: Outputs, at: Places, box_BxMx4: jax.Array, label_BxM: jax.Arra
     Args:
       outputs: of the network.
       at: the places of its canvas.
-      box_BxMx4: float32, each image's boxes, with padding.
-      label_BxM: int32, their classes; NO_OBJECT for padding.
+      targets: of the whole batch, with a leading axis B; `assign`, vectorised.
     """
-    targets = jax.vmap(assign, in_axes=(None, 0, 0))(at, box_BxMx4, label_BxM)
     positive_BxL = targets.label_L != NO_OBJECT
     count = jnp.maximum(positive_BxL.sum(), 1)
     wanted_BxLxC = jax.nn.one_hot(targets.label_L, outputs.logits_BxLxC.shape[-1])  # a row of zeros without an object
@@ -118,6 +118,12 @@ def loss(outputs: Outputs, at: Places, box_BxMx4: jax.Array, label_BxM: jax.Arra
         (targets.centerness_L * outside_BxL).sum() / count,
         jnp.where(positive_BxL, entropy_BxL, 0).sum() / count,
     )
+
+
+def accuracy(logits_BxLxC: jax.Array, label_BxL: jax.Array) -> jax.Array:
+    """Of the places with an object, the fraction at which its class is the most probable one and has a probability above 1/2."""
+    sure_BxL = (logits_BxLxC.argmax(axis=-1) == label_BxL) & (logits_BxLxC.max(axis=-1) > 0)
+    return sure_BxL.sum() / jnp.maximum((label_BxL != NO_OBJECT).sum(), 1)
 
 
 def detect(outputs: Outputs, at: Places, height: int, width: int) -> Found:

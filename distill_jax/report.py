@@ -37,10 +37,12 @@ HEADER = [
     "run", "seeds", "train accuracy, %", "test accuracy, last epoch, %", "best epoch, %", "test NLL, nats", "ECE, %",
     "snapshots' ensemble, %",
 ]  # fmt: skip
+# Results of other tasks: columns where there are any.
+TASKS = {"test_miou": "test mIoU, %", "test_ap50": "test AP50, %", "test_ap": "test AP, %"}
 SHOWN = ("train_accuracy", "test_accuracy", "best_test_accuracy", "test_nll", "test_ece")  # of a summary
 TABLE = re.compile(r"<!-- table\n(.*?)\n-->\n(.*?)<!-- end -->", re.DOTALL)
 CELL = re.compile(r"(?P<metric>[\w.]+)(:(?P<digits>\d))?( of (?P<of>.+?))?( minus (?P<minus>.+))?")
-PER_CENT = ("accuracy", "top5", "ece", "agreement")  # fractions, shown in per cent with two digits
+PER_CENT = ("accuracy", "top5", "ece", "agreement", "miou", "ap", "ap50", "ap75", "11point")  # fractions, shown in per cent with two digits
 DIGITS = {"secondary_score": 4, "per_second": 0, "seconds": 0}  # of other metrics; the default is three
 
 Values = dict[int, Any]  # a result by seed
@@ -78,7 +80,7 @@ def declare_all(runs: Sequence[Run]) -> dict[str, Any]:
     """Declares a table with one row per run that has metrics."""
     paths = dict.fromkeys(run.path for run in runs if "train_accuracy" in run.results)
     cells = ["seeds", *SHOWN, "snapshot_ensemble.test_accuracy"]
-    columns = dict(zip(HEADER[1:], cells, strict=True))
+    columns = dict(zip(HEADER[1:], cells, strict=True)) | {title: metric for metric, title in TASKS.items()}
     shown = {title: cell for title, cell in columns.items() if cell == "seeds" or any(values_of(runs, path, cell) for path in paths)}
     return {"rows": {path: path for path in paths}, "columns": shown}
 
@@ -183,19 +185,20 @@ def is_summary(summary: Any) -> bool:
     if not (isinstance(summary, dict) and isinstance(summary.get("seed"), int) and isinstance(summary.get("snapshot_ensemble", {}), dict)):
         return False
     shown = [summary[name] for metric in SHOWN for name in (metric, validation_name(metric)) if name in summary]
-    has_result = "test_accuracy" in summary or "validation_accuracy" in summary
+    result = f"test_{summary.get('metric', 'accuracy')}"
+    has_result = result in summary or validation_name(result) in summary
     return has_result and all(isinstance(value, float) for value in shown)
 
 
-def row(name: str, summaries: list[dict[str, Any]]) -> list[str]:
-    """A row of the table: mean and, with several seeds, standard deviation (n - 1)."""
+def row(name: str, summaries: list[dict[str, Any]], others: Sequence[str] = ()) -> list[str]:
+    """A row of the table: mean and, with several seeds, standard deviation (n - 1); `others` are metrics of `TASKS`."""
     runs = []
     for summary in summaries:
         shown = {metric: value for metric, value in summary.items() if metric not in ("snapshot_ensemble", "stages")}
         runs.append(shown | {f"ensemble_{metric}": value for metric, value in summary.get("snapshot_ensemble", {}).items()})
     summary = summarise_seeds(runs) if len(runs) > 1 else runs[0]
     cells = percents(summary, "train_accuracy", "test_accuracy", "best_test_accuracy")
-    cells += [number(summary, "test_nll", 3), *percents(summary, "test_ece", "ensemble_test_accuracy")]
+    cells += [number(summary, "test_nll", 3), *percents(summary, "test_ece", "ensemble_test_accuracy", *others)]
     on_validation = " (validation)" if summary.get("evaluated_on") == "validation" else ""
     return [name + on_validation, str(len(runs)), *cells]
 
@@ -206,7 +209,11 @@ def report(folders: Sequence[pathlib.Path]) -> str:
     workdirs = [folder for folder in folders if folder not in studies]
     texts = [text for study in studies for _, text in study_tables(study)]
     if workdirs:
-        texts.append(markdown(HEADER, [row(folder.name, read_summaries(folder)) for folder in workdirs]))
+        found = {folder: read_summaries(folder) for folder in workdirs}
+        said = {metric for summaries in found.values() for summary in summaries for metric in summary}
+        others = [metric for metric in TASKS if metric in said or validation_name(metric) in said]
+        rows = [row(folder.name, summaries, others) for folder, summaries in found.items()]
+        texts.append(markdown([*HEADER, *(TASKS[metric] for metric in others)], rows))
     return "\n\n".join(texts)
 
 

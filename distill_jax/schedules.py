@@ -44,12 +44,13 @@ def cyclic_cosine(peaks: Sequence[float], ends: Sequence[int]) -> optax.Schedule
     return _cyclic(optax.cosine_decay_schedule, peaks, ends)
 
 
-def cyclic_linear(peaks: Sequence[float], ends: Sequence[int]) -> optax.Schedule:
-    """Linear decay to zero in every cycle: iteration i of L has the rate peak * (1 - i / L). Arguments as for `cyclic_cosine`.
+def cyclic_poly(peaks: Sequence[float], ends: Sequence[int], power: float) -> optax.Schedule:
+    """ "Poly" decay to zero in every cycle: iteration i of a cycle of L iterations has the rate peak * (1 - i / L)^power.
 
-    With one cycle and a warm-up, the schedule of BERT's fine-tuning (Devlin et al., 2019, arXiv 1810.04805).
+    With power 0.9 the schedule of DeepLab (Chen et al., arXiv 1706.05587); with power 1 and a warm-up that of BERT's fine-tuning (Devlin
+    et al., 2019, arXiv 1810.04805). That several cycles restart it is our choice. Arguments as for `cyclic_cosine`.
     """
-    return _cyclic(lambda peak, length: optax.linear_schedule(peak, 0.0, length), peaks, ends)
+    return _cyclic(lambda peak, length: optax.polynomial_schedule(peak, 0.0, power, length), peaks, ends)
 
 
 def _cyclic(decay: Callable[[float, int], optax.Schedule], peaks: Sequence[float], ends: Sequence[int]) -> optax.Schedule:
@@ -82,13 +83,13 @@ def create(schedule, learning_rate: float, epochs: int, steps_per_epoch: int) ->
 
 
 def _without_warmup(schedule, learning_rate: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    cyclic = {"cosine": cyclic_cosine, "linear": cyclic_linear}
-    if schedule.name in cyclic:
+    if schedule.name in ("cosine", "poly"):
         ends = cycle_ends(epochs, schedule.cycles, schedule.cycle_epochs)
         amplitudes = tuple(schedule.amplitudes) or (1.0,) * len(ends)
         if len(amplitudes) != len(ends):
             raise ValueError(f"amplitudes has {len(amplitudes)} entries; it must have {len(ends)}, one per cycle")
-        return cyclic[schedule.name]([learning_rate * a for a in amplitudes], [end * steps_per_epoch for end in ends])
+        peaks, last_steps = [learning_rate * a for a in amplitudes], [end * steps_per_epoch for end in ends]
+        return cyclic_cosine(peaks, last_steps) if schedule.name == "cosine" else cyclic_poly(peaks, last_steps, schedule.power)
     if schedule.name == "step":
         return step_decay(learning_rate, [round(part * epochs * steps_per_epoch) for part in schedule.boundaries], schedule.factor)
-    raise ValueError(f"name is {schedule.name!r}; known: cosine, linear, step")
+    raise ValueError(f"name is {schedule.name!r}; known: cosine, poly, step")

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from PIL import Image
 
 from distill_jax import checks, configuration, files, models
-from distill_jax.data import streaming, text
+from distill_jax.data import affine, streaming, text
 from distill_jax.errors import UserError
 from distill_jax.models import bert
 from distill_jax.tasks import TASKS
@@ -53,10 +54,13 @@ class Spec(NamedTuple):
         return (scaled - np.array(self.input_mean, np.float32)) / np.array(self.input_std, np.float32)
 
     def cropped(self, images: np.ndarray) -> np.ndarray:
-        """The part of raw images, uint8 [N, H, W, C], that evaluation sees: for streamed images their central square."""
-        if not self.image_size or self.task != "classification":
+        """What evaluation sees of raw images, uint8 [N, H, W, C]: of streamed images their central square, or the letterboxed whole."""
+        if not self.image_size:
             return images
         height, width = images.shape[1:3]
+        if self.task != "classification":
+            view, colours = affine.letterbox(width, height, self.image_size), np.broadcast_to(images, (*images.shape[:3], 3))
+            return np.stack([affine.move_image(Image.fromarray(image), view) for image in colours])
         left, top, right, bottom = map(round, streaming.central_box(width, height))
         return images[:, top:bottom, left:right]
 

@@ -71,6 +71,7 @@ def train(config: ConfigDict, root: str | os.PathLike, profile: int = 0) -> dict
       Interrupted: by SIGTERM or SIGINT, after saving.
     """
     root = pathlib.Path(root).expanduser()
+    config = config_of_seed(config, config.seed) if config.seeds == 1 else config
     finish_moving(config, root)
     study = prepare(config, root)
     claim(study)
@@ -221,8 +222,8 @@ def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experimen
             raise UserError(f"{field}: {error}") from error
 
     teachers = {name: spec_of(name, "teachers") for name in job.config.teachers if is_trained}
-    for name, each in teachers.items():
-        specs.check_head(f"teacher {name}", each)
+    for teacher, each in teachers.items():
+        specs.check_head(f"teacher {teacher}", each)
     is_new = is_trained and not workdir.exists(folder / "checkpoints")
     theirs = spec_of(name, "initial") if name and (is_new or not recorded) else None
     exp = experiment.build(job.config, data, tuple(teachers.values()), recorded, theirs and given.determining(name, theirs, data.dataset))
@@ -259,8 +260,8 @@ def seed_folders(config: ConfigDict, root: pathlib.Path) -> dict[int, pathlib.Pa
 
 
 def config_of_seed(config: ConfigDict, seed: int) -> ConfigDict:
-    """The config of one of several seeds, as a separate run."""
-    return ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1})
+    """The config of one of several seeds, as a separate run. In `initial`, {seed} stands for the seed."""
+    return ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1, "initial": config.initial.replace("{seed}", str(seed))})
 
 
 def begun_in(job: Job, root: pathlib.Path) -> pathlib.Path:

@@ -8,15 +8,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from distill_jax import checkpoints, configuration, pretrained, sharding, specs, workdir
-from distill_jax.data import batches, text
+from distill_jax.data import affine, batches, text
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 from distill_jax.stages import STAGE
+from distill_jax.tasks import detection
+from distill_jax.tasks.segmentation import at_own_size
 
 
 class Run(NamedTuple):
@@ -50,8 +53,11 @@ class Network:
         """Class names in the order of the outputs; class numbers if the data has no names."""
         return self.spec.classes or tuple(map(str, range(self.spec.num_classes)))
 
-    def predict(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
-        """Class probabilities, float32 [N, C].
+    def predict(self, inputs: Any, batch_size: int = 256) -> Any:
+        """Class probabilities, float32 [N, C]; those of each pixel, [N, H, W, C], for segmentation; for detection, the boxes found.
+
+        Boxes are a `fcos.Found` of B images: arrays box_BxNx4 (left, top, right, bottom, in pixels of the images), label_BxN and score_BxN
+        (in 0..1), by falling score; rows that are not needed have score 0.
 
         Args:
           inputs: uint8 images [N, H, W, C] of any size, RGB or grey; or a list of sentences, or of pairs of sentences.
@@ -60,10 +66,16 @@ class Network:
         Raises:
           UserError: the inputs are not of the kind that the network takes.
         """
-        return np.asarray(jax.nn.softmax(self.logits(inputs, batch_size)))
+        if self.spec.task == "detection":
+            found = self.map(boxes, self._rows(inputs), batch_size)
+            height, width = np.shape(inputs)[1:3]
+            target = affine.letterbox(width, height, self.spec.image_size).target[::-1]
+            return detection.rescaled(found, np.array([[height, width]]), np.array([target]))
+        return np.asarray(jax.nn.softmax(self.logits(inputs, batch_size)))  # over the last axis
 
     def features(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
-        """The inputs of the layer "head", float32 [N, F]. Arguments and errors as for `predict`."""
+        """The inputs of the layer "head", float32 [N, F]. Arguments and errors as for `predict`; for classification only."""
+        check_classifies(self.summary.get("workdir", "this network"), self.spec)
         return self.map(penultimate, self._rows(inputs), batch_size)
 
     def apply(self, inputs: Any) -> jax.Array:
@@ -71,17 +83,21 @@ class Network:
         return self.module.apply(self.variables, inputs, train=False)
 
     def logits(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
-        """Logits of the classes, float32 [N, C]; arguments and errors as for `predict`."""
-        return self.map(forward, self._rows(inputs), batch_size)
+        """Logits of the classes, float32 [N, C] or [N, H, W, C]; arguments and errors as for `predict`; not for detection."""
+        if self.spec.task == "detection":
+            raise UserError("a network for detection has no logits of images; `predict` returns the boxes")
+        rows = self._rows(inputs)
+        function = pixelwise(*np.shape(inputs)[1:3]) if self.spec.task == "segmentation" else forward
+        return self.map(function, rows, batch_size)
 
-    def map(self, function: Callable[..., jax.Array], rows: dict[str, Any], batch_size: int) -> np.ndarray:
-        """Applies function(module, variables, inputs), jitted, to a whole split, batch by batch."""
+    def map(self, function: Callable[..., Any], rows: dict[str, Any], batch_size: int) -> Any:
+        """Applies function(module, variables, inputs), jitted, to a whole split, batch by batch; returns a pytree of arrays [N, ...]."""
         self._check_kind(rows)
         count, batch_size = len(next(iter(rows.values()))), -(-batch_size // self.mesh.size) * self.mesh.size
         compiled = _compiled(function, self.module, self.spec._replace(model=()), self.mesh)
         by_row = sharding.rows(self.mesh)
         results = [compiled(self.variables, sharding.put(batch, by_row)) for batch in batches.in_order(rows, count, batch_size)]
-        return np.concatenate(jax.device_get(results))[:count]
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *jax.device_get(results))
 
     def _rows(self, inputs: Any) -> dict[str, np.ndarray]:
         if self.spec.tokenizer:
@@ -213,6 +229,29 @@ def penultimate(module: nn.Module, variables: dict[str, Any], inputs: jax.Array)
 def forward(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> jax.Array:
     """Logits, float32 [B, C], in inference mode."""
     return module.apply(variables, inputs, train=False)
+
+
+@functools.lru_cache(maxsize=64)
+def pixelwise(height: int, width: int) -> Callable[..., jax.Array]:
+    """A function for `Network.map`: the logits of letterboxed images at their own size, float32 [B, height, width, C]."""
+
+    def of_pixels(module, variables, inputs):
+        canvas, size = forward(module, variables, inputs), jnp.array([height, width])
+        target = jnp.array(affine.letterbox(width, height, canvas.shape[1]).target[::-1])
+        return jax.vmap(lambda logits: at_own_size(logits, size, target, (height, width)))(canvas)
+
+    return of_pixels
+
+
+def boxes(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> Any:
+    """The boxes found on a batch of canvases, in pixels of the canvas; see `fcos.Found`."""
+    return detection.on_canvas(forward(module, variables, inputs), {"image": inputs})
+
+
+def check_classifies(name: str, spec: Spec) -> None:
+    """Raises UserError unless a network gives one label for each image or sentence."""
+    if spec.task != "classification":
+        raise UserError(f"{name} is a network for {spec.task}; features, linear probes and ensembles take networks for classification")
 
 
 @functools.lru_cache(maxsize=64)

@@ -39,6 +39,8 @@ def ensemble(config: ConfigDict, root: str | os.PathLike, members: Sequence[str]
         workdir.write_json(root / "ensemble.json", result)
         return result
     runs = [trained.find(folder) for folder in folders]
+    for run in runs:
+        trained.check_classifies(str(run.folder), run.spec)
     logits, datasets = [], {}  # datasets: the same data, encoded for each vocabulary
     for run in runs:
         if run.spec.tokenizer not in datasets:
@@ -77,6 +79,7 @@ def features(config: ConfigDict, root: str | os.PathLike) -> pathlib.Path:
       UserError: the run is unfinished, the network cannot take this kind of data, or the file cannot be written.
     """
     run = trained.find(pathlib.Path(root).expanduser())
+    trained.check_classifies(str(run.folder), run.spec)
     dataset = load_config(config.data, tokenizer=run.spec.tokenizer)
     check_unchanged(run, config, dataset)
     network, arrays = trained.load(run.folder), {}

@@ -8,7 +8,7 @@ import pytest
 from distill_jax import fcos
 from distill_jax.models.fcos import Detector, Outputs
 
-ASSIGN, LOSS, DETECT = jax.jit(fcos.assign), jax.jit(fcos.loss), jax.jit(fcos.detect, static_argnums=(2, 3))
+ASSIGN, DETECT = jax.jit(fcos.assign), jax.jit(fcos.detect, static_argnums=(2, 3))
 NONE = fcos.NO_OBJECT
 CANVAS = 64, 96  # height, width: 8x12, 4x6, 2x3, 1x2 and 1x1 places
 SIZES = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
@@ -21,6 +21,11 @@ LABELS = np.array([[2, 0], [1, NONE]])
 @pytest.fixture(scope="module")
 def at():
     return fcos.places(*CANVAS)
+
+
+@jax.jit
+def batch_loss(outputs, at, box_BxMx4, label_BxM):
+    return fcos.loss(outputs, at, jax.vmap(fcos.assign, in_axes=(None, 0, 0))(at, box_BxMx4, label_BxM))
 
 
 def random_outputs(seed=0, num_classes=3):
@@ -135,7 +140,7 @@ def test_loss_equals_numpy(at):
     outputs = random_outputs()
     expected, count = numpy_loss(outputs, at, BOXES, LABELS)
     assert count > 20
-    np.testing.assert_allclose(jax.jit(fcos.loss)(outputs, at, BOXES, LABELS), expected, rtol=1e-5)
+    np.testing.assert_allclose(batch_loss(outputs, at, BOXES, LABELS), expected, rtol=1e-5)
 
 
 def test_the_loss_is_divided_by_the_positives_of_the_whole_batch(at):
@@ -143,14 +148,20 @@ def test_the_loss_is_divided_by_the_positives_of_the_whole_batch(at):
     alone, counts = [], []
     for image in range(2):
         one = [x[image : image + 1] for x in (*outputs, BOXES, LABELS)]
-        alone.append(np.array(LOSS(Outputs(*one[:3]), at, *one[3:])))
+        alone.append(np.array(batch_loss(Outputs(*one[:3]), at, *one[3:])))
         counts.append(int((ASSIGN(at, BOXES[image], LABELS[image]).label_L != NONE).sum()))
-    together = LOSS(outputs, at, BOXES, LABELS)
+    together = batch_loss(outputs, at, BOXES, LABELS)
     np.testing.assert_allclose(together, np.average(alone, axis=0, weights=counts), rtol=1e-5)
 
 
+def test_accuracy_by_hand():
+    logits = jnp.array([[[2.0, 1], [2, 1], [-1, -2], [3, 4], [5, 5]]])
+    assert fcos.accuracy(logits, jnp.array([[0, 1, 0, 1, NONE]])) == 2 / 4  # right; wrong; below 1/2; right; no object
+    assert fcos.accuracy(logits, jnp.full((1, 5), NONE)) == 0
+
+
 def test_images_without_objects(at):
-    parts = LOSS(random_outputs(), at, BOXES, np.full((2, 2), NONE))
+    parts = batch_loss(random_outputs(), at, BOXES, np.full((2, 2), NONE))
     assert parts.classes > 0 and parts.boxes == 0 and parts.centerness == 0
 
 
@@ -158,7 +169,7 @@ def test_gradients_go_only_where_they_should(at):
     """Boxes and centerness learn at places with an object; classes everywhere; what no place must find changes nothing."""
 
     def total(outputs, boxes):
-        return sum(LOSS(outputs, at, boxes, LABELS))
+        return sum(batch_loss(outputs, at, boxes, LABELS))
 
     of_outputs = jax.grad(total)(random_outputs(), BOXES)
     positive = np.stack([ASSIGN(at, *image).label_L != NONE for image in zip(BOXES, LABELS, strict=True)])
@@ -178,7 +189,7 @@ def test_perfect_outputs_are_found(at):
     logits = 20 * jax.nn.one_hot(targets.label_L, 3) - 10
     near = jnp.clip(targets.centerness_L, 1e-4, 1 - 1e-4)
     outputs = Outputs(logits, distances, jnp.log(near / (1 - near)))
-    assert LOSS(outputs, at, BOXES, LABELS).boxes == pytest.approx(0, abs=1e-6)
+    assert batch_loss(outputs, at, BOXES, LABELS).boxes == pytest.approx(0, abs=1e-6)
     found = DETECT(outputs, at, *CANVAS)
     sure = found.score_BxN > 0.1
     assert found.score_BxN.shape == (2, fcos.MOST) and (jnp.diff(found.score_BxN) <= 0).all()

@@ -59,6 +59,14 @@ def test_step_decay_falls_at_its_boundaries():
     assert [float(rate(step)) for step in steps] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
 
 
+def test_poly_falls_to_zero_in_each_cycle():
+    config = default_config.get_config()
+    config.schedule.update({"name": "poly", "cycles": 2, "power": 0.9})
+    rate = schedules.create(config.schedule, learning_rate=0.01, epochs=10, steps_per_epoch=8)
+    expected = [0.01 * (1 - step / 40) ** 0.9 for step in range(40)]
+    assert [float(rate(step)) for step in range(80)] == pytest.approx(expected * 2, rel=1e-4)
+
+
 def test_boundaries_that_fall_on_one_step_both_count():
     rate = schedules.step_decay(1.0, (3, 3, 5), 0.1)
     assert [float(rate(step)) for step in (2, 3, 5)] == pytest.approx([1.0, 0.01, 0.001])
@@ -75,7 +83,7 @@ def test_warmup_rises_linearly_to_the_schedule():
 
 def test_linear_decay_with_warmup_by_hand():
     """Two cycles of 10 epochs of 2 steps; warm-up over the first 4 steps."""
-    fields = {"name": "linear", "cycles": 2, "amplitudes": (1.0, 0.5), "warmup_epochs": 2.0}
+    fields = {"name": "poly", "power": 1.0, "cycles": 2, "amplitudes": (1.0, 0.5), "warmup_epochs": 2.0}
     config = ConfigDict(default_config.get_config().schedule.to_dict() | fields)
     rate = schedules.create(config, 0.2, epochs=20, steps_per_epoch=2)
     expected = [0.2 * (1 - i / 20) * min(1, (i + 1) / 4) for i in range(20)] + [0.1 * (1 - i / 20) for i in range(20)]
@@ -132,7 +140,7 @@ def test_unknown_optimizer():
     ("fields", "message"),
     [
         ({"warmup_epochs": 11.0}, "^warmup_epochs is 11.0; it must lie in 0..epochs = 10$"),
-        ({"name": "liner"}, "^name is 'liner'; known: cosine, linear, step$"),
+        ({"name": "linear"}, "^name is 'linear'; known: cosine, poly, step$"),
         ({"amplitudes": (1.0, 1.0)}, "^amplitudes has 2 entries; it must have 1, one per cycle$"),
     ],
 )

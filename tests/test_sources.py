@@ -213,7 +213,7 @@ def test_tfds_unfit_sets(tmp_path, tiny_images, monkeypatch, attribute, value, m
 
 
 def test_tfds_unprepared_without_tensorflow(tmp_path, tiny_images, monkeypatch, without_tensorflow):
-    monkeypatch.setattr(tensorflow_sets, "_builder", lambda name, directory: tiny_images(data_dir=directory))
+    monkeypatch.setattr(tensorflow_sets, "builder_of", lambda name, directory: tiny_images(data_dir=directory))
     advice = r"install the tfds extra \(pip install 'distill_jax\[tfds\]'\) or put the archives into data.dir"
     loading_fails(
         f"data.name tfds:tiny_images: not prepared as array_record in {tmp_path}.*{advice}",

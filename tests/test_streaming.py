@@ -215,7 +215,7 @@ def test_tfds_examples_are_streamed_undecoded(tmp_path, tiny_images, monkeypatch
     half = load("tfds:tiny_images", str(tmp_path), train_examples=4, image_size=6)
     assert half.train["label"].tolist().count(1) == 2
     if "tensorflow" not in sys.modules:
-        monkeypatch.setattr("distill_jax.data.tensorflow_sets._is_array_record", lambda builder: False)
+        monkeypatch.setattr("distill_jax.data.tensorflow_sets.is_array_record", lambda builder: False)
         with pytest.raises(UserError, match="only images prepared as array_record can be streamed; prepare them with `tfds build tiny"):
             load("tfds:tiny_images", str(tmp_path), image_size=6)
 

@@ -5,6 +5,7 @@ letterboxed, and compares at the image's own size.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ class Scene(NamedTuple):
     name: str  # for messages
     image: str | bytes  # a file, or its content
     size: tuple[int, int]  # width and height
-    mask: str | bytes | None = None  # segmentation: an image whose pixels are class indices
+    mask: str | np.ndarray | None = None  # segmentation: a file whose pixels are class indices, or these, uint8 [H, W]
     boxes: np.ndarray | None = None  # detection: float32 [N, 4], (left, top, right, bottom) in pixels from the upper left corner
     labels: np.ndarray | None = None  # of the boxes, int32 [N]
     difficult: np.ndarray | None = None  # bool [N]: the metrics ignore these
@@ -72,13 +73,13 @@ class StreamedScenes:
     def name(self, sample: int) -> str:
         return self.scene(sample).name
 
-    @property
+    @functools.cached_property
     def own_shape(self) -> tuple[int, int]:
         """Height and width that hold every scene."""
         widths, heights = zip(*(scene.size for scene in self.scenes), strict=True)
         return max(heights), max(widths)
 
-    @property
+    @functools.cached_property
     def most_boxes(self) -> int:
         return max([1, *(len(scene.boxes) for scene in self.scenes if scene.boxes is not None)])
 
@@ -135,13 +136,15 @@ def read_mask(scene: Scene, size: tuple[int, int], num_classes: int, void: int) 
     Raises:
       UserError: the mask cannot be read, has another size than the image, or a class that does not exist.
     """
-    name = scene.mask if isinstance(scene.mask, str) else f"the mask of {scene.name}"
-    with images.opened(name, scene.mask, ADVICE) as mask:
-        if mask.mode not in ("P", "L"):
-            raise UserError(f"{name}: its mode is {mask.mode}; a mask must be a PNG whose pixels are class indices (mode P or L)")
-        if mask.size != size:
-            raise UserError(f"{name}: is {mask.size[0]}x{mask.size[1]}, its image {size[0]}x{size[1]}")
-        classes = np.array(mask)
+    name, classes = f"the mask of {scene.name}", scene.mask
+    if isinstance(scene.mask, str):
+        name = scene.mask
+        with images.opened(name, scene.mask, ADVICE) as mask:
+            if mask.mode not in ("P", "L"):
+                raise UserError(f"{name}: its mode is {mask.mode}; a mask must be a PNG whose pixels are class indices (mode P or L)")
+            classes = np.array(mask)
+    if classes.shape != size[::-1]:
+        raise UserError(f"{name}: is {classes.shape[1]}x{classes.shape[0]}, its image {size[0]}x{size[1]}")
     is_void = classes == void
     if (classes[~is_void] >= num_classes).any():
         found = f"class {classes[~is_void].max()}"
@@ -166,6 +169,8 @@ def image_size(name: str, file: str | bytes) -> tuple[int, int]:
 
 def identity(column: StreamedScenes) -> bytes:
     """What identifies a split: the names of its files below their common folder, and the boxes; not the content of images and masks."""
+    if not isinstance(column.scenes, list):  # of TFDS: reading all of them takes long, and their names say nothing
+        return column.rows.tobytes()
     chosen = [column.scenes[row] for row in column.rows]
     names = [scene.name for scene in chosen]
     root = os.path.commonpath(names) if all(map(os.path.isabs, names)) else ""

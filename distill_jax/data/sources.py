@@ -5,12 +5,16 @@ from typing import Any
 import numpy as np
 
 from distill_jax import logs, processes
-from distill_jax.data import cifar, folder, masks, npz, scenes, streaming, tensorflow_sets, text, voc
+from distill_jax.data import cifar, folder, masks, npz, scenes, streaming, tensorflow_sets, text, tfds_scenes, voc
 from distill_jax.data.dataset import Dataset, balanced_rows, check, count, split, strata, take
 from distill_jax.errors import UserError
 
 KNOWN = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH", "text:PATH", "voc:PATH", "masks:PATH")
-SCENES = {"voc": ("segmentation", "detection"), "masks": ("segmentation",)}  # kind of data.name -> its tasks
+SCENES = {
+    "voc": ("segmentation", "detection"),
+    "masks": ("segmentation",),
+    "tfds": ("segmentation", "detection"),
+}  # kind of data.name -> its tasks
 DIGITS_TEST = 360
 
 
@@ -149,13 +153,15 @@ def _read(name: str, directory: str, fields: Any, image_size: int, tokenizer: st
 def _read_scenes(name: str, directory: str, task: str, fields: Any, image_size: int, damaged: str) -> Dataset:
     kind, _, path = name.partition(":")
     if task not in SCENES.get(kind, ()) or not path:
-        suited = ", ".join(f"{each}:PATH" for each, tasks in SCENES.items() if task in tasks)
+        suited = ", ".join(f"{each}:{'NAME' if each == 'tfds' else 'PATH'}" for each, tasks in SCENES.items() if task in tasks)
         raise UserError(f"data.task is {task!r}, but data.name is {name!r}; this task reads {suited}")
     if not image_size:
         raise UserError(f"data.image_size is 0; {task} takes the side of the training crops in pixels")
     training = {"scales": scenes.check_scales(fields.scales), "flip": fields.flip}
     if kind == "voc":
         return voc.read(path, directory, task, fields.voc, damaged, image_size, **training)
+    if kind == "tfds":
+        return tfds_scenes.read(path, directory, task, image_size, **training)
     return masks.read(path, directory, image_size, fields.void, **training)
 
 

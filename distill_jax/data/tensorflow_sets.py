@@ -82,10 +82,10 @@ def read(name: str, directory: str, fields: Any = None, image_size: int = 0, tok
       UserError: there is no such data set, it is of an unsupported kind, or it cannot be read without TensorFlow.
     """
     full_name = f"tfds:{name}"
-    builder = _builder(name, directory)
+    builder = builder_of(name, directory)
     features = dict(builder.info.features.items())
     sentences = _sentences(features, full_name)
-    if image_size and not ("image" in features and _is_array_record(builder)):
+    if image_size and not ("image" in features and is_array_record(builder)):
         raise UserError(
             f"data.name {full_name}: only images prepared as array_record can be streamed; "
             f"prepare them with `tfds build {name.split(':')[0]} --file_format=array_record`, or set data.image_size to 0"
@@ -128,7 +128,7 @@ def _class_names(label: Any) -> tuple[str, ...]:
     return () if names == tuple(str(number) for number in range(len(names))) else names
 
 
-def _builder(name: str, directory: str) -> Any:
+def builder_of(name: str, directory: str) -> Any:
     try:
         import tensorflow_datasets as tfds
 
@@ -141,7 +141,7 @@ def _builder(name: str, directory: str) -> Any:
 
 def _row_reader(builder: Any, full_name: str) -> Callable[[str], Iterable[dict[str, Any]]]:
     """A function from a split's name to its examples, in the order on disk."""
-    if _is_array_record(builder):
+    if is_array_record(builder):
         return lambda key: builder.as_data_source(split=key)
     if not _has_tensorflow():
         raise UserError(
@@ -158,15 +158,20 @@ def _row_reader(builder: Any, full_name: str) -> Callable[[str], Iterable[dict[s
     return lambda key: tfds.as_numpy(builder.as_dataset(split=key, read_config=one_shard_at_a_time))
 
 
-def _is_array_record(builder: Any) -> bool:
+def is_array_record(builder: Any) -> bool:
     return builder.is_prepared() and builder.info.file_format.value == "array_record"
 
 
 def _streamed(builder: Any, key: str, where: str, image_size: int) -> dict[str, Any]:
+    examples = Examples(where, undecoded(builder, key))
+    return streaming.columns(examples, Labels(examples), image_size)
+
+
+def undecoded(builder: Any, key: str) -> Sequence[dict[str, Any]]:
+    """The examples of a split prepared as array_record, their images as files."""
     import tensorflow_datasets as tfds
 
-    examples = Examples(where, builder.as_data_source(split=key, decoders={"image": tfds.decode.SkipDecoding()}))
-    return streaming.columns(examples, Labels(examples), image_size)
+    return builder.as_data_source(split=key, decoders={"image": tfds.decode.SkipDecoding()})
 
 
 def _has_tensorflow() -> bool:

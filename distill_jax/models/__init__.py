@@ -20,6 +20,7 @@ from distill_jax.models import bert, own, plain_cnn, resnet_imagenet, vgg
 from distill_jax.models import options as of_class
 from distill_jax.models.deeplab import DeepLabV3
 from distill_jax.models.densenet import DenseNet
+from distill_jax.models.fcos import FCOS
 from distill_jax.models.resnet_cifar import DEPTHS, ResNet
 from distill_jax.models.small_cnn import SmallCNN
 from distill_jax.models.text_cnn import TextCNN
@@ -31,6 +32,7 @@ MODELS = {  # name -> class, with the fields that the name fixes
     **{f"resnet{depth}": functools.partial(ResNet, depth=depth) for depth in DEPTHS},
     **{f"resnet{depth}": functools.partial(resnet_imagenet.ImageNetResNet, depth=depth) for depth in resnet_imagenet.BLOCKS},
     **{f"deeplab_resnet{depth}": functools.partial(DeepLabV3, depth=depth) for depth in resnet_imagenet.BLOCKS},
+    **{f"fcos_resnet{depth}": functools.partial(FCOS, depth=depth) for depth in resnet_imagenet.BLOCKS},
     **{f"vgg{depth}": functools.partial(vgg.VGG, depth=depth) for depth in vgg.CONVOLUTIONS},
     **{layout: functools.partial(plain_cnn.PlainCNN, layout=layout) for layout in plain_cnn.LAYERS},
     **{kind: functools.partial(bert.Encoder, kind=kind) for kind in bert.KINDS},

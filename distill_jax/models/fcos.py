@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from distill_jax.models.layers import Conv
+from distill_jax.models.resnet_imagenet import Trunk
 
 STRIDES = (8, 16, 32, 64, 128)  # pixels, of the levels P3 to P7
 GROUP = 8  # channels of a group of GroupNorm: 32 groups of 256 channels, as in the paper
@@ -110,3 +111,33 @@ class Detector(nn.Module):
         logits, logarithms, centerness = zip(*(heads(level) for level in levels), strict=True)
         scaled = [jnp.exp(jnp.minimum(scales[level] * x, FURTHEST)) * STRIDES[level] for level, x in enumerate(logarithms)]
         return Outputs(*(jnp.concatenate(parts, axis=1) for parts in (logits, scaled, centerness)))
+
+
+class FCOS(nn.Module):
+    """FCOS on an ImageNet ResNet.
+
+    Attributes:
+      depth: of the ResNet, a key of `resnet_imagenet.BLOCKS`.
+      num_classes: C, without a background class.
+      channels: of the pyramid and the towers, 256 in the paper; a multiple of 8.
+      convolutions: of each tower, 4 in the paper.
+      version: as in `ImageNetResNet`.
+      width: as in `ImageNetResNet`.
+      norm: of the trunk, see `layers.normalization`.
+      dtype: computation dtype; parameters, BatchNorm statistics and outputs stay float32.
+    """
+
+    depth: int
+    num_classes: int
+    channels: int = 256
+    convolutions: int = 4
+    version: str = "v1.5"
+    width: int = 64
+    norm: str = "batch"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> Outputs:
+        maps = Trunk(self.depth, self.version, self.width, 32, self.norm, self.dtype, name="trunk")(images_BxHxWxC, train)
+        detector = Detector(self.num_classes, self.channels, self.convolutions, self.dtype, name="detector")
+        return detector([maps["C3"], maps["C4"], maps["C5"]])

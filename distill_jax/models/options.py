@@ -12,8 +12,8 @@ CHOICES = {
 }  # fmt: skip
 STRIDES = (8, 16, 32)
 LOWEST = {
-    "channels": 1, "rates": 1, "filters": 1, "max_length": 0, "width": 1, "feature_maps": 1, "layers": 1, "heads": 1, "mlp_width": 1,
-    "positions": 1,
+    "channels": 1, "rates": 1, "filters": 1, "max_length": 0, "width": 1, "feature_maps": 1, "layers": 1, "heads": 1, "convolutions": 0,
+    "mlp_width": 1, "positions": 1,
 }  # fmt: skip
 LARGEST = 2**16 - 1
 

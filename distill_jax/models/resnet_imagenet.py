@@ -21,22 +21,19 @@ class Block(nn.Module):
     """Convolutions with BatchNorm and a shortcut: a 1x1 convolution with BatchNorm where the shape changes, otherwise the identity.
 
     Attributes:
-      convolutions: filters, kernel size and stride of each.
+      convolutions: filters, kernel size, stride and dilation of each.
       strides: stride of the whole block.
-      dilation: distance of the taps of its 3x3 convolutions, in pixels.
     """
 
-    convolutions: tuple[tuple[int, int, int], ...]
+    convolutions: tuple[tuple[int, int, int, int], ...]
     strides: int
     dtype: Any
     norm: Callable[..., nn.Module]
-    dilation: int = 1
 
     @nn.compact
     def __call__(self, inputs_BxHxWxC: jax.Array) -> jax.Array:
         x = inputs_BxHxWxC
-        for layer, (filters, size, strides) in enumerate(self.convolutions, start=1):
-            dilation = self.dilation if size == 3 else 1
+        for layer, (filters, size, strides, dilation) in enumerate(self.convolutions, start=1):
             spatial = {"padding": dilation * (size // 2), "kernel_dilation": dilation}
             x = Conv(filters, (size, size), strides, dtype=self.dtype, name=f"conv{layer}", **spatial)(x)
             if layer < len(self.convolutions):
@@ -58,29 +55,36 @@ def block_convolutions(depth: int, version: str, filters: int, strides: int) -> 
     return (filters, 1, first), (filters, 3, second), (4 * filters, 1, 1)
 
 
+def dilated(convolutions: tuple[tuple[int, int, int], ...], dilation: int) -> tuple[tuple[int, int, int, int], ...]:
+    """The convolutions of a block without its stride; those after the one that had it are dilated instead."""
+    result = []
+    for filters, size, strides in convolutions:
+        result.append((filters, size, 1, dilation))
+        dilation *= strides
+    return tuple(result)
+
+
 def stages(
     images_BxHxWxC: jax.Array, depth: int, version: str, width: int, output_stride: int, dtype: Any, norm: Callable[..., nn.Module]
 ) -> dict[str, jax.Array]:
     """The outputs {C2, C3, C4, C5} of the four stages, [B, H / s, W / s, C] with s = 4, 8, 16, 32. Called in a compact method.
 
     With output_stride 16 or 8, s goes no further: later stages keep the resolution, and dilate their 3x3 convolutions instead of halving
-    the image, as in DeepLab (Chen et al., arXiv 1706.05587). The first block of such a stage has the dilation of the stage before, as in
-    torchvision.
+    the image, as in DeepLab (Chen et al., arXiv 1706.05587), so that every second place has the values of the network that halves.
     """
     x = Conv(width, (7, 7), 2, padding=3, dtype=dtype, name="stem_conv")(images_BxHxWxC)
     x = nn.relu(norm(name="stem_norm")(x))
     x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
     outputs, stride, dilation = {}, 4, 1
     for stage, blocks in enumerate(BLOCKS[depth], start=1):
-        halves = stage > 1 and stride < output_stride
-        first_dilation = dilation
-        if stage > 1:
-            stride, dilation = (2 * stride, dilation) if halves else (stride, 2 * dilation)
         for block in range(1, blocks + 1):
-            strides = 2 if halves and block == 1 else 1
+            strides = 2 if stage > 1 and block == 1 else 1
             convolutions = block_convolutions(depth, version, width * 2 ** (stage - 1), strides)
-            dilated = first_dilation if block == 1 else dilation
-            x = Block(convolutions, strides, dtype, norm, dilated, name=f"stage{stage}_block{block}")(x)
+            if strides * stride > output_stride:
+                convolutions, dilation, strides = dilated(convolutions, dilation), strides * dilation, 1
+            else:
+                convolutions, stride = tuple((*each, dilation) for each in convolutions), strides * stride
+            x = Block(convolutions, strides, dtype, norm, name=f"stage{stage}_block{block}")(x)
         outputs[f"C{stage + 1}"] = x
     return outputs
 

@@ -12,11 +12,11 @@ from distill_jax.errors import UserError
 from distill_jax.results import validation_name
 
 MOST = 8  # lines in one figure: as many as there are colours
-NEEDED = ("train_accuracy", "test_accuracy", "epochs", "steps")
+NEEDED = ("train_accuracy", "epochs", "steps")  # beside the result that counts
 OPTIONAL = ("test_nll", "test_ece", "num_params", "wall_seconds")
 CURVES = (
-    "step", "learning_rate", "loss_ce", "loss_teacher", "train_accuracy", "test_accuracy", "test_nll", "teacher_agreement",
-    "teacher_entropy",
+    "step", "learning_rate", "loss_ce", "loss_teacher", "train_accuracy", "test_accuracy", "test_miou", "test_ap50", "test_nll",
+    "teacher_agreement", "teacher_entropy",
 )  # fmt: skip
 
 
@@ -100,7 +100,8 @@ def compare(runs: Sequence[Run], curves: dict[tuple, Curve], said: dict[tuple, A
         if "train_accuracy" not in run.results or run.seed is None:
             continue
         place = places[run[:3]]
-        check_numbers(place.with_name("runs.csv" if place.suffix == ".gz" else "summary.json"), run.results, NEEDED, OPTIONAL)
+        needed = (*NEEDED, f"test_{run.results.get('metric', 'accuracy')}")
+        check_numbers(place.with_name("runs.csv" if place.suffix == ".gz" else "summary.json"), run.results, needed, OPTIONAL)
         curve = curves.get(run[:3], [])
         if not curve and place.suffix != ".gz":  # studies keep some runs, such as those of a search, without their curves
             raise UserError(f"{place}: missing or empty; restore the file, or leave this run out")

@@ -14,6 +14,8 @@ def overview(comparison: Comparison) -> list[Plot]:
     """Results, positions in families, and cost."""
     split = comparison.split
     metrics = (
+        ("miou", f"{split} mIoU", "%", "test_miou", percent),
+        ("ap50", f"{split} AP50", "%", "test_ap50", percent),
         ("accuracy", f"{split} accuracy", "%", "test_accuracy", percent),
         ("nll", f"{split} NLL", "nats", "test_nll", same),
         ("ece", f"{split} ECE", "%", "test_ece", percent),
@@ -115,7 +117,7 @@ def costs(comparison: Comparison) -> list[Plot]:
     """Accuracy against training time, one colour per family or run."""
     clusters: dict[str, list[Line]] = {}
     for line in comparison.lines:
-        if minutes(line, comparison.lines):
+        if minutes(line, comparison.lines) and result(line, "test_accuracy"):
             clusters.setdefault(line.variant, []).append(line)
     plots = []
     for suffix, part in in_parts(list(clusters.items()), MOST):

@@ -26,6 +26,8 @@ def with_series(panels: Iterable[Panel]) -> list[Panel]:
 
 def accuracies(lines: Sequence[Line], split: str) -> Plot | None:
     panels = with_series([
+        curves_panel(f"{split} mIoU, %", lines, "test_miou", percent),
+        curves_panel(f"{split} AP50, %", lines, "test_ap50", percent),
         curves_panel(f"{split} accuracy, %", lines, "test_accuracy", percent),
         curves_panel("train accuracy, %", lines, "train_accuracy", percent),
         curves_panel("learning rate", lines, "learning_rate"),

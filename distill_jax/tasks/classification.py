@@ -28,7 +28,7 @@ def write(folder: pathlib.Path, dataset: Dataset, logits_NxC: np.ndarray, teache
     predictions.write(folder, dataset, logits_NxC, teacher_logits_NxC)
 
 
-classification = Task(
+TASK = Task(
     metric="accuracy",
     outputs=lambda num_classes, input_shape: jax.ShapeDtypeStruct((1, num_classes), jnp.float32),
     labels=lambda batch: batch["label"],

@@ -132,7 +132,7 @@ def over(image_HxWx3: np.ndarray, classes_HxW: np.ndarray) -> np.ndarray:
     return np.where(classes_HxW[..., None] == 0, image_HxWx3, blended).astype(np.uint8)
 
 
-segmentation = Task(
+TASK = Task(
     metric="miou",
     outputs=lambda num_classes, input_shape: jax.ShapeDtypeStruct((1, *input_shape[:2], num_classes), jnp.float32),
     labels=labels,

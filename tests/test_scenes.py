@@ -1,0 +1,245 @@
+"""Scenes: the joint affine map, the readers of masks and boxes, and what they refuse."""
+
+import numpy as np
+import pytest
+from helpers import loading_fails, png, prepare_tfds
+from ml_collections import ConfigDict
+from PIL import Image
+from scenes_helpers import BORDER, CLASSES, write_masks, write_voc, write_xml
+
+from distill_jax import default_config
+from distill_jax.data import affine, batches, load_config, scenes
+from distill_jax.data.dataset import count, fingerprint
+from distill_jax.errors import UserError
+
+
+def data_fields(name, **fields):
+    data = default_config.get_config().data
+    data.update({"name": name, "task": "segmentation", "image_size": 32} | fields)
+    return data
+
+
+def read(name, **fields):
+    return load_config(data_fields(name, **fields))
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory):
+    return write_masks(tmp_path_factory.mktemp("masks"))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_marked_square_its_mask_and_its_box_stay_on_each_other(seed):
+    rng = np.random.default_rng(seed)
+    width, height = rng.integers(20, 90, 2)
+    w, h = rng.integers(6, 12, 2)
+    left, top = rng.integers(0, width - w), rng.integers(0, height - h)
+    mask = np.zeros((height, width), np.uint8)
+    mask[top : top + h, left : left + w] = 1
+    view = affine.random_affine(int(width), int(height), 40, (0.5, 2.0), True, rng)
+    image = affine.move_image(Image.fromarray(np.repeat(mask[..., None] * 255, 3, axis=2)), view)
+    moved = affine.move_mask(Image.fromarray(mask), view, 9)
+    boxes, remain = affine.move_boxes(np.array([[left, top, left + w, top + h]], np.float32), view)
+    if not remain[0]:
+        assert (moved == 1).sum(axis=0).max(initial=0) <= 2 or (moved == 1).sum(axis=1).max(initial=0) <= 2
+        return
+    rows, columns = np.nonzero(moved == 1)
+    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_allclose(found, boxes[0], atol=0.51)  # the nearest pixels
+    inside = moved != 9
+    assert np.abs((image[..., 0] > 127).astype(int) - (moved == 1))[inside].mean() < 0.06, "they differ only at the square's edge"
+    assert (image[~inside] == affine.GREY).all()
+
+
+def test_the_draws_of_a_view_do_not_change():
+    rng = np.random.Generator(np.random.PCG64((0, 1, 2)))
+    pinned = affine.Affine(source=(50, 40), target=(58, 47), left=-19, top=-11, size=32, flip=False)
+    assert affine.random_affine(50, 40, 32, (0.5, 2.0), True, rng) == pinned
+
+
+def test_a_letterboxed_image_fills_the_canvas_from_the_corner():
+    view = affine.letterbox(50, 25, 100)
+    assert (view.target, view.left, view.top, view.scale) == ((100, 50), 0, 0, (2.0, 2.0))
+    boxes, remain = affine.move_boxes(np.array([[0, 0, 50, 25], [10, 5, 20, 10]], np.float32), view)
+    assert boxes.tolist() == [[0, 0, 100, 50], [20, 10, 40, 20]] and remain.all()
+
+
+def test_boxes_are_cut_mirrored_and_dropped():
+    view = affine.Affine((10, 10), (20, 20), -4, 0, 16, flip=True)
+    boxes, remain = affine.move_boxes(np.array([[0, 0, 5, 5], [0, 0, 1, 5], [9, 0, 10, 9]], np.float32), view)
+    assert boxes[0].tolist() == [10, 0, 16, 10], "2x - 4 is -4 to 6, cut to 0 to 6, mirrored at 16"
+    assert remain.tolist() == [True, False, True] and boxes[2].tolist() == [0, 0, 2, 16]
+
+
+def test_batches_are_a_function_of_seed_epoch_and_id(masks):
+    rows = read(masks).train["image"]
+    one, again, other = (rows.load(3, seed) for seed in ((0, 1), (0, 1), (0, 2)))
+    assert one["image"].shape == (32, 32, 3) and one["label"].shape == (32, 32)
+    assert all(np.array_equal(one[name], again[name]) for name in one) and not np.array_equal(one["image"], other["image"])
+    assert set(np.unique(one["label"])) <= {0, 1, 2, scenes.VOID}
+
+
+def test_evaluation_sees_the_whole_scene_and_the_mask_at_its_own_size(masks):
+    rows = read(masks).test["image"]
+    loaded, scene = rows.load(2, None), rows.scene(2)
+    width, height = scene.size
+    assert loaded["size"].tolist() == [height, width] and loaded["target"].max() == 32
+    np.testing.assert_array_equal(loaded["label"][:height, :width], np.asarray(Image.open(scene.mask)))
+    assert (loaded["label"][height:] == scenes.VOID).all() and (loaded["label"][:, width:] == scenes.VOID).all()
+    rows_on_canvas, columns = loaded["target"]
+    assert (loaded["image"][rows_on_canvas:] == affine.GREY).all() and (loaded["image"][:, columns:] == affine.GREY).all()
+
+
+def test_a_folder_of_masks(masks, tmp_path):
+    data = read(masks)
+    assert data.classes == CLASSES and data.task == "segmentation" and (count(data.train), count(data.test)) == (24, 10)
+    quarter = read(masks, train_examples=6, validation_examples=8)
+    assert (count(quarter.train), count(quarter.test), quarter.evaluated_on) == (6, 8, "validation")
+    assert not set(quarter.train["image"].rows) & set(quarter.test["image"].rows)
+    assert fingerprint(data) == fingerprint(read(masks)) != fingerprint(quarter)
+    folder = tmp_path / "own"
+    name = write_masks(folder, 2, 1)
+    (folder / "classes.txt").unlink()
+    assert read(name).num_classes == 3 and read(name).classes == ()
+
+
+def test_a_devkit(tmp_path):
+    name = write_voc(tmp_path / "VOC2012")
+    data = read(f"voc:{tmp_path}")
+    assert data.num_classes == 21 and (count(data.train), count(data.test)) == (6, 4) and data.classes[8] == "cat"
+    found = read(name, task="detection")
+    assert found.num_classes == 20 and found.classes[11] == "dog" and found.classes[7] == "cat"
+    scene = found.train["image"].scene(0)
+    assert scene.boxes.dtype == np.float32 and scene.boxes.min() >= 0 and len(scene.boxes) == len(scene.labels) == len(scene.difficult)
+    mask = np.asarray(Image.open(tmp_path / "VOC2012/SegmentationClass/train_0.png"))
+    for box, label in zip(scene.boxes.astype(int), scene.labels, strict=True):
+        inside = mask[box[1] : box[3], box[0] : box[2]]
+        assert np.isin(inside, [1 if label == 11 else 2, BORDER]).mean() > 0.4 and inside[0, 0] != 0
+    batch = read(name, task="detection", scales=(1.0, 1.0)).train["image"].load(0, (0, 1))
+    assert batch["boxes"].shape == (2, 4) and batch["label"].shape == (2,) and batch["label"].max() >= 0
+    both = read(
+        f"voc:{tmp_path}", **{"voc": ConfigDict({"train": ("VOC2012/train", "val"), "test": ("val",), "masks": "SegmentationClass"})}
+    )
+    assert count(both.train) == 10
+
+
+def test_the_xml_files_may_name_other_classes(tmp_path):
+    data = read(write_voc(tmp_path / "own", names=("raccoon", "owl")), task="detection")
+    assert data.classes == ("owl", "raccoon") and set(np.concatenate([scene.labels for scene in data.train["image"].scenes])) == {0, 1}
+
+
+def test_difficult_and_truncated(tmp_path):
+    name = write_voc(tmp_path)
+    write_xml(tmp_path / "Annotations/val_0.xml", [("dog", (1, 2, 9, 10))], difficult="1")
+    scene = read(name, task="detection").test["image"].scene(0)
+    assert scene.difficult.tolist() == [True] and scene.boxes.tolist() == [[1, 2, 9, 10]]
+
+
+MISTAKES = {
+    "broken xml": (lambda root: (root / "Annotations/train_1.xml").write_text("<annotation><obj"), r"train_1.xml: damaged"),
+    "no number": (lambda root: (root / "Annotations/train_1.xml").write_text("<a><object><name>dog</name></object></a>"), "lacks its name"),
+    "outside": (lambda root: write_xml(root / "Annotations/train_1.xml", [("dog", (0, 0, 500, 9))]), r"train_1.xml, object 1: the box"),
+    "no xml": (lambda root: (root / "Annotations/train_1.xml").unlink(), "train_1.xml: No such file"),
+    "no image": (lambda root: (root / "JPEGImages/train_1.jpg").unlink(), "train_1.jpg: no such image"),
+    "unknown class": (
+        lambda root: write_xml(root / "Annotations/val_1.xml", [("yeti", (0, 0, 5, 9))]),
+        "class 'yeti' is not in the training",
+    ),
+    "empty set": (lambda root: (root / "ImageSets/Main/train.txt").write_text("\n"), "train.txt: the image set is empty"),
+    "no set": (lambda root: (root / "ImageSets/Main/train.txt").unlink(), "train.txt: no such image set"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_damaged_devkit_is_refused_or_skipped(mistake, tmp_path, capsys):
+    name = write_voc(tmp_path)
+    damage, message = MISTAKES[mistake]
+    damage(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        read(name, task="detection")
+    assert "\n" not in str(caught.value)
+    if "train_1" in message:
+        assert count(read(name, task="detection", damaged="skip").train) == 5
+        assert "left out 1 damaged of 6 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (Image.new("L", (5, 5)), "01.png: is 5x5, its image "),
+        (Image.new("RGB", (30, 30)), "01.png: its mode is RGB; a mask must be"),
+        (None, "01.png: not a readable image"),
+        ("class", "01.png: has class 7; there are 3 classes"),
+    ],
+)
+def test_a_damaged_mask_is_refused_or_skipped(mask, message, tmp_path, capsys):
+    name = write_masks(tmp_path / "own", 3, 2)
+    path = tmp_path / "own/trainannot/01.png"
+    if mask is None:
+        path.write_bytes(b"no image")
+    else:
+        mask = Image.new("L", read(name).train["image"].scene(1).size, 7) if mask == "class" else mask
+        mask.save(path)
+    with pytest.raises(UserError, match=message):
+        list(batches.streaming.batches(read(name).train["image"], np.arange(3)[None], (0, 1)))
+    data = read(name, damaged="skip")
+    assert count(data.train) == 2 and "left out 1 unreadable of 3 images" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def tiny_pets():
+    """A TFDS builder with masks and boxes that TFDS can prepare without TensorFlow."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class TinyPets(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": tfds.features.ClassLabel(names=["cat", "dog", "owl"]),
+                "segmentation_mask": tfds.features.Image(shape=(None, None, 1), use_colormap=True),
+                "head_bbox": tfds.features.BBoxFeature(),
+            }
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples(5), "test": self._generate_examples(3)}
+
+        def _generate_examples(self, count):
+            for number in range(count):
+                mask = np.full((20, 30), 2, np.uint8)
+                mask[5:10, 6:12] = 1
+                box = tfds.features.BBox(ymin=0.25, xmin=0.2, ymax=0.5, xmax=0.4)
+                image = png(np.repeat(mask[..., None] * 100, 3, axis=2))
+                yield number, {"image": image, "label": number % 3, "segmentation_mask": png(mask), "head_bbox": box}
+
+    return TinyPets
+
+
+def test_tfds(tiny_pets, tmp_path):
+    prepare_tfds(tiny_pets, tmp_path)
+    data = read("tfds:tiny_pets", dir=str(tmp_path))
+    assert data.classes == ("pet", "background", "border") and (count(data.train), count(data.test)) == (5, 3)
+    loaded = data.test["image"].load(1, None)
+    assert loaded["label"].shape == (20, 30) and (loaded["label"] == 0).sum() == 30 and set(np.unique(loaded["label"])) == {0, 1}
+    boxes = read("tfds:tiny_pets", dir=str(tmp_path), task="detection")
+    scene = boxes.train["image"].scene(0)
+    np.testing.assert_allclose(scene.boxes, [[6, 5, 12, 10]], rtol=1e-6)
+    assert boxes.num_classes == 3 and scene.difficult.tolist() == [False] and boxes.train["image"].most_boxes == 1
+
+
+def test_wrong_fields_are_refused(masks, tmp_path):
+    loading_fails("data.task is 'classification', but masks:.* is for segmentation; set data.task", masks)
+    for fields, message in (
+        ({"task": "detection"}, "data.task is 'detection', but data.name is 'masks:.*; this task reads voc:PATH, tfds:NAME"),
+        ({"image_size": 0}, "data.image_size is 0; segmentation takes the side"),
+        ({"scales": (2.0, 0.5)}, r"data.scales is \(2.0, 0.5\); it must be"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read(masks, **fields)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UserError, match="trainannot: no such folder; the layout is"):
+        read(f"masks:{tmp_path}")
+    with pytest.raises(UserError, match="has no ImageSets, and no folder such as VOC2012"):
+        read(f"voc:{tmp_path}")
