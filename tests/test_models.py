@@ -105,6 +105,7 @@ def test_bfloat16_computes_and_float32_stays(name):
         (("densenet11_4", 10), {}, "^name is 'densenet11_4'"),
         (("densenet10_4", 10), {"shortcut": "pad"}, "^shortcut is not an option of network densenet10_4, which has: none$"),
         (("resnet20", 10), {"shortcut": "none"}, "^shortcut is 'none'; known: pad, projection$"),
+        (("bert", 10, "float32", 9), {"width": 8}, "^layers is 0; set it to at least 1, or start from pre-trained weights"),
         (("resnet20", 10, "float64"), {}, "^dtype is 'float64'; known: float32, bfloat16"),
     ],
 )
@@ -126,12 +127,19 @@ SOME_OTHER_VALUE = {
     "feature_maps": 5,
     "layers": 1,
     "heads": 2,
+    "mlp_width": 48,
+    "positions": 40,
+    "epsilon": 1e-5,
+    "padding": 1,
+    "separator": 3,
 }
+SIZES = {"layers": 2, "width": 32, "heads": 4, "mlp_width": 64, "positions": 34, "epsilon": 1e-12}  # of encoders, which have no defaults
 
 
 def create(name, **options):
     """A network with five classes, and with a vocabulary if it is for text."""
-    return models.create(name, 5, vocabulary_size=9 * models.is_text(name), **options)
+    sizes = SIZES if models.is_encoder(name) else {}
+    return models.create(name, 5, vocabulary_size=9 * models.is_text(name), **sizes | options)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -139,10 +147,12 @@ def test_every_network_has_a_head_and_takes_its_own_options(name):
     inputs = jnp.zeros((1, 32), jnp.int32) if models.is_text(name) else jnp.zeros((1, 32, 32, 3))
     variables = jax.eval_shape(create(name).init, jax.random.key(0), inputs)
     assert variables["params"]["head"]["kernel"].shape[-1] == 5
-    defaults = models.options(name)
+    defaults, other = models.options(name), SOME_OTHER_VALUE
+    if models.is_encoder(name):
+        defaults, other = defaults | SIZES, other | {"pooling": "mean"}
     assert create(name, **defaults) == create(name)
     for option in defaults:
-        assert getattr(create(name, **{option: SOME_OTHER_VALUE[option]}), option) == SOME_OTHER_VALUE[option] != defaults[option]
+        assert getattr(create(name, **{option: other[option]}), option) == other[option] != defaults[option]
 
 
 def test_options_and_their_defaults():
@@ -153,7 +163,8 @@ def test_options_and_their_defaults():
     assert set(models.options("transformer")) == {"max_length", "layers", "width", "heads", "pooling", "dropout"}
     for name in ("densenet10_4", "wrn10_1", "vgg8", "plain2"):  # their names determine everything
         assert models.options(name) == {}
-    assert [name for name in NETWORKS if models.is_text(name)] == ["text_cnn", "transformer"]
+    assert [name for name in NETWORKS if models.is_text(name)] == ["bert", "roberta", "distilbert", "text_cnn", "transformer"]
+    assert set(models.options("bert")) == set(models.options("bert4")) | {"layers"} and "width" in models.options("bert4")
 
 
 def test_an_option_takes_its_defaults_type():

@@ -88,7 +88,7 @@ class Encoder(nn.Module):
       dtype: computation dtype; parameters, pooling and logits stay float32.
 
     Raises:
-      ValueError: `heads` does not divide `width`, or a row has more tokens than there are positions.
+      ValueError: a size is 0, `heads` does not divide `width`, or a row has more tokens than there are positions.
     """
 
     kind: str
@@ -107,7 +107,10 @@ class Encoder(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self):
-        if self.heads and self.width % self.heads:
+        for size in ("layers", "width", "heads", "mlp_width", "positions"):
+            if not getattr(self, size):
+                raise ValueError(f"{size} is 0; set it to at least 1, or start from pre-trained weights, whose sizes are known")
+        if self.width % self.heads:
             raise ValueError(f"heads is {self.heads}; it must divide width, {self.width}")
         super().__post_init__()
 
