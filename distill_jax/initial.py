@@ -32,8 +32,10 @@ def check(name: str, theirs: Spec, ours: Spec, data_name: str) -> None:
     """
     if not text.same_words(theirs.tokenizer, ours.tokenizer):
         raise UserError(f"initial: {name} has a different vocabulary from {data_name}")
-    if difference := _difference(theirs._replace(num_classes=theirs.num_classes or 1), ours):
-        raise UserError(f"initial: {name} holds a different network from {ours.model['name']}, which this run trains: {difference}")
+    difference = _difference(theirs._replace(num_classes=theirs.num_classes or 1), ours)
+    if difference is not None:
+        told = f"{theirs.model['name']}{difference and f' ({difference})'}"
+        raise UserError(f"initial: {name} holds a different network from {ours.model['name']}, which this run trains: {told}")
 
 
 def load(name: str, folder: pathlib.Path, fresh: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
@@ -62,12 +64,12 @@ def load(name: str, folder: pathlib.Path, fresh: dict[str, Any], mesh: Mesh) -> 
     return sharding.put(network, sharding.replicated(mesh))
 
 
-def _difference(theirs: Spec, ours: Spec) -> str:
-    """What keeps a network from starting from another; "" if nothing does."""
+def _difference(theirs: Spec, ours: Spec) -> str | None:
+    """What keeps a network from starting from another, if its name does not tell; None if nothing does."""
     one, other = theirs.module(), ours.module()
     if models.is_encoder(theirs.model["name"]) and models.is_encoder(ours.model["name"]):
         same = {option: getattr(other, option) for option in (*OF_ENCODERS, "num_classes")}
-        return "" if one.clone(**same) == other else theirs.model["name"]
+        return None if one.clone(**same) == other else ""
     versions = [getattr(module, "version", None) for module in (one, other)]
     if versions[0] != versions[1] and all(spec.model["name"] in models.MODELS for spec in (theirs, ours)):
         return f"version is {versions[0]!r} there, {versions[1]!r} here"
@@ -78,7 +80,7 @@ def _difference(theirs: Spec, ours: Spec) -> str:
         for path in (*here, *there):
             if here.get(path) != there.get(path):
                 return f"{path} is {there.get(path, 'absent')} there, {here.get(path, 'absent')} here"
-    return ""
+    return None
 
 
 def _body(tree: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:

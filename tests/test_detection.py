@@ -15,7 +15,7 @@ from scenes_helpers import write_voc
 
 import distill_jax
 from configs import bccd_detection, voc_detection, voc_detection_small
-from distill_jax import fcos, specs, start
+from distill_jax import fcos, initial, specs
 from distill_jax.data import affine
 from distill_jax.data.batches import training_batches
 from distill_jax.errors import UserError
@@ -213,6 +213,6 @@ def test_the_size_of_fcos():
 
 def test_a_trunk_is_loaded():
     ours = specs.Spec({"name": "fcos_resnet18", "width": 32}, 3, (64, 64, 3), task="detection")
-    start.check_initial("x", specs.Spec({"name": "resnet18", "width": 32}, 10, (64, 64, 3)), ours)
-    with pytest.raises(UserError, match="^initial: x does not fit the trunk of fcos_resnet18: "):
-        start.check_initial("x", specs.Spec({"name": "resnet18"}, 10, (64, 64, 3)), ours)
+    initial.check("x", specs.Spec({"name": "resnet18", "width": 32}, 10, (64, 64, 3)), ours, "scenes")
+    with pytest.raises(UserError, match="^initial: x holds a different network from fcos_resnet18, "):
+        initial.check("x", specs.Spec({"name": "resnet18"}, 10, (64, 64, 3)), ours, "scenes")

@@ -14,7 +14,7 @@ from sklearn.metrics import jaccard_score
 
 import distill_jax
 from configs import camvid_segmentation, voc_segmentation, voc_segmentation_small
-from distill_jax import compare, losses, methods, models, specs, start, study, transfer
+from distill_jax import compare, initial, losses, methods, models, specs, start, study, transfer
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
 from distill_jax.tasks import segmentation as task
@@ -220,7 +220,7 @@ def test_a_run_starts_from_the_trunk_of_a_classification_run(photographs, data_n
     exp = build(with_fields(config, initial=str(tmp_path / "whole")))
     capsys.readouterr()
     loaded = start.init_or_restore(exp, tmp_path / "new", jax.random.key(0), study.checkpoints.open_manager(tmp_path / "new/checkpoints"))
-    said = f"initial: the trunk of {tmp_path / 'whole'}, 240 parameters; not loaded: head; new: classifier"
+    said = f"initial: 240 parameters of {tmp_path / 'whole'}; not used: head; new: classifier"
     assert capsys.readouterr().out.strip() == said
     theirs = distill_jax.load(tmp_path / "whole").variables
     assert bits(loaded[0].params["trunk"]["conv"]) == bits(theirs["params"]["conv"])
@@ -229,7 +229,7 @@ def test_a_run_starts_from_the_trunk_of_a_classification_run(photographs, data_n
     assert summary["params_sha256"] == study.train(config, tmp_path / "run")["params_sha256"], "{seed} in a path"
     wider = with_fields(pixels_config(data_name, initial=str(tmp_path / "whole")), model__features=9)
     with pytest.raises(
-        UserError, match=r"does not fit the trunk of scenes_helpers:Pixels: conv/bias \(params\) is \(8,\) there, \(9,\) here"
+        UserError, match=r"scenes_helpers:Pixels, .*: scenes_helpers:Whole \(trunk/conv/bias is \(8,\) there, \(9,\) here\)"
     ):
         study.prepare(wider, tmp_path / "wider")
 
@@ -238,21 +238,25 @@ def spec_of(name, task="segmentation", **options):
     return specs.Spec({"name": name} | options, 5, (64, 64, 3), task=task)
 
 
+def check_initial(theirs, ours):
+    initial.check("x", theirs, ours, "scenes")
+
+
 def test_which_trunks_fit():
     ours = spec_of("deeplab_resnet18", width=32)
-    start.check_initial("x", spec_of("resnet18", "classification", width=32), ours)
-    start.check_initial("x", spec_of("resnet18", "classification", width=32)._replace(num_classes=1000), ours)
-    start.check_initial("x", spec_of("deeplab_resnet18", width=32, channels=64), ours)
-    start.check_initial("x", spec_of("resnet18", "classification", width=32), spec_of("deeplab_resnet18", width=32, norm="frozen"))
+    check_initial(spec_of("resnet18", "classification", width=32), ours)
+    check_initial(spec_of("resnet18", "classification", width=32)._replace(num_classes=1000), ours)
+    check_initial(spec_of("deeplab_resnet18", width=32, channels=64), ours)
+    check_initial(spec_of("resnet18", "classification", width=32), spec_of("deeplab_resnet18", width=32, norm="frozen"))
     for other in (
         spec_of("resnet18", "classification"),
         spec_of("resnet34", "classification", width=32),
         spec_of("resnet20", "classification"),
     ):
-        with pytest.raises(UserError, match="^initial: x does not fit the trunk of deeplab_resnet18: "):
-            start.check_initial("x", other, ours)
-    with pytest.raises(UserError, match=r"\(batch_stats\) is .* there, none here"):
-        start.check_initial("x", spec_of("resnet18", "classification", width=32), spec_of("deeplab_resnet18", width=32, norm="group"))
+        with pytest.raises(UserError, match="^initial: x holds a different network from deeplab_resnet18, "):
+            check_initial(other, ours)
+    with pytest.raises(UserError, match="there, absent here"):
+        check_initial(spec_of("resnet18", "classification", width=32), spec_of("deeplab_resnet18", width=32, norm="group"))
 
 
 @pytest.mark.parametrize(("stride", "sizes"), [(32, (16, 8, 4, 2)), (16, (16, 8, 4, 4)), (8, (16, 8, 8, 8))])
