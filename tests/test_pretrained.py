@@ -350,10 +350,9 @@ def test_it_starts_from_the_weights_of_the_folder(headed, folder, sentences, tmp
         config = fine_tuning(sentences, source, model={"name": "bert2"})
         study_of = study.prepare(config, tmp_path / "run")
         exp = study_of.experiments[""]
-        run_ = trained.find(f"hf:{source}")
         fresh = exp.init(jax.random.key(0)).network
-        started = trained.initial_weights(config.initial, run_, fresh, exp.data.mesh)
-        whole = pretrained.load(f"hf:{source}", run_.spec).network
+        started = initial.load(config.initial, tmp_path, fresh, exp.data.mesh)
+        whole = pretrained.load(f"hf:{source}", trained.find(f"hf:{source}").spec).network
         for number, theirs in enumerate((0, 2)):
             jax.tree.map(np.testing.assert_array_equal, started["params"][f"layer{number}"], whole["params"][f"layer{theirs}"])
         head = whole["params"]["head"] if has_head else fresh["params"]["head"]
