@@ -106,7 +106,7 @@ def read(folder: pathlib.Path) -> Spec:
         raise UserError(f"{folder / 'network.json'} is missing; restore it, or retrain that network")
     try:
         spec = Spec(
-            model=model | facts.get("model", {}),
+            model=model | (facts.get("model", {}) if path.name == "network.json" else {}),
             num_classes=facts["num_classes"],
             input_shape=tuple(facts["input_shape"]),
             vocabulary_size=facts["vocabulary_size"],

@@ -103,7 +103,7 @@ def refusal(act, *arguments, **options):
         # no such field
         ("--config.modle.name=x", "--config.modle.name is no such field; did you mean 'model.name'?"),
         ("--config.data.nam=x", "--config.data.nam is no such field; did you mean 'data.name'?"),
-        ("--config.optimizer.lr=1", "--config.optimizer.lr is no such field; optimizer has: learning_rate, momentum, name"),
+        ("--config.optimizer.lr=1", "--config.optimizer.lr is no such field; optimizer has: clip_norm, learning_rate, momentum, name"),
         ("--config.model=resnet20", "--config.model is no such field; it is a group of fields: model.filters, model.name"),
         ("--config.method.temprature=2", "did you mean 'method.temperature'?"),
         ("--config.stages.generations=3", "--config.stages.generations is no such field; stages has: name"),
