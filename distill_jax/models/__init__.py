@@ -5,6 +5,9 @@ directory or anywhere on sys.path. It must be a flax.linen.Module with a field `
 return float32 logits [B, C] from a last dense layer called "head", whose inputs are the features. A class with a field `vocabulary_size`
 is a network for text and gets tokens [B, L]; any other gets images [B, H, W, channels]. A field `dtype` is needed only for bfloat16. Every
 other field needs a default and is an option: a number, a string, a bool, or a tuple.
+
+For segmentation it returns logits [B, H, W, C] instead. A network whose submodule "trunk" has the parameters of another network but
+"head" can start from that network's weights (the field `initial`).
 """
 
 import dataclasses
