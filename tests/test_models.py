@@ -114,7 +114,7 @@ def test_bad_names(arguments, options, message):
         models.create(*arguments, **options)
 
 
-NETWORKS = [*(name for name in models.MODELS if not name.startswith("deeplab")), "densenet10_4", "wrn10_1"]
+NETWORKS = [*(name for name in models.MODELS if not name.startswith(("deeplab", "fcos"))), "densenet10_4", "wrn10_1"]
 SOME_OTHER_VALUE = {
     "shortcut": "projection",
     "version": "v1",

@@ -24,7 +24,7 @@ from distill_jax.methods.base import Method
 from distill_jax.models.fcos import Outputs
 from distill_jax.tasks.base import Task
 
-SHOWN = 0.3  # smallest score of a box in a picture
+SHOWN = 0.5  # smallest score of a box in a picture
 
 
 class Wanted(NamedTuple):
