@@ -145,12 +145,6 @@ def test_pictures_are_in_the_workdir_and_in_tensorboard(finished):
     assert picture.shape[1] % 3 == 0 and max(picture.shape[0], picture.shape[1] // 3) == 32 and max(scene.size) > 0
 
 
-def test_vocs_colours():
-    assert task.palette()[[0, 1, 2, 15, 20, 255]].tolist() == [
-        [0, 0, 0], [128, 0, 0], [0, 128, 0], [192, 128, 128], [0, 64, 128], [224, 224, 192],
-    ]  # fmt: skip
-
-
 def test_a_killed_run_resumes_bit_for_bit(exp, finished, tmp_path):
     for at in (4, 9):
         with pytest.raises(Crash):

@@ -15,7 +15,7 @@ from flax import struct
 from ml_collections import ConfigDict
 from PIL import Image
 
-from distill_jax import losses, workdir
+from distill_jax import drawing, losses, workdir
 from distill_jax.data import Dataset
 from distill_jax.data.scenes import VOID
 from distill_jax.errors import UserError
@@ -108,15 +108,6 @@ def check(config: ConfigDict, method: Method) -> None:
         raise UserError(f"method.name is {config.method.name!r}, which as set cannot learn a label for each pixel; these can: {suited}")
 
 
-def palette() -> np.ndarray:
-    """VOC's colours, uint8 [256, 3]: the bits of a class, three at a time, are the highest bits of red, green and blue."""
-    classes, colours = np.arange(256), np.zeros((256, 3), int)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((classes >> (3 * bit + channel)) & 1) << (7 - bit)
-    return colours.astype(np.uint8)
-
-
 def draw(sample: dict[str, np.ndarray], predicted_SxS: np.ndarray, dataset: Dataset, row: int) -> np.ndarray:
     """The image, its labels and the prediction side by side, in VOC's colours, half transparent over the image."""
     del dataset, row
@@ -128,7 +119,7 @@ def draw(sample: dict[str, np.ndarray], predicted_SxS: np.ndarray, dataset: Data
 
 def over(image_HxWx3: np.ndarray, classes_HxW: np.ndarray) -> np.ndarray:
     """A mask over an image; the background leaves the image as it is."""
-    blended = (image_HxWx3.astype(np.uint16) + palette()[classes_HxW]) // 2
+    blended = (image_HxWx3.astype(np.uint16) + drawing.voc_colours()[classes_HxW]) // 2
     return np.where(classes_HxW[..., None] == 0, image_HxWx3, blended).astype(np.uint8)
 
 
