@@ -1,36 +1,21 @@
-"""Semantic segmentation of PascalVOC: DeepLabV3 on ResNet-50, VOC2012 trainaug -> val. Never run at this size.
+"""Semantic segmentation of PascalVOC on two CPU cores: half-width ResNet-18, crops of 128 pixels, one year of a devkit.
 
-    python run.py --config=configs/voc_segmentation.py --config.data.name=voc:DIR/VOCdevkit --config.initial=/data/sd --workdir=/data/seg
+    python run.py --config=configs/voc_segmentation.py --config.data.name=voc:DIR/VOCdevkit --workdir=runs/voc
 
-`initial` is a finished run of the same trunk, such as configs/sd_imagenet.py with --config.model.name=resnet50. The devkit needs the masks
-of Hariharan et al. (ICCV 2011) in VOC2012/SegmentationClassAug, and the list ImageSets/Segmentation/trainaug.txt (10,582 images). The
-settings are those of mmsegmentation's DeepLabV3, about 20,000 steps; it reports a mIoU of 76.9 % for ResNet-50 at output stride 16. On a
-devkit with VOC's own masks alone:
-
-    --config.data.voc.train="('VOC2012/train',)" --config.data.voc.masks=SegmentationClass
+It shows that everything works; with the few images that it can afford, the mIoU says little. With --config.initial=runs/imagenette, from
+configs/imagenette.py, it starts from a trained trunk.
 """
 
-from configs import common
+from configs import voc_segmentation_full
 
 
 def get_config():
-    config = common.get_config()
-    config.epochs = 30  # of 661 steps
-    config.batch_size = 16
-    config.eval_every = 5
-    config.checkpoint_every = 1
-    config.data.name = "voc:VOCdevkit"
-    config.data.task = "segmentation"
-    config.data.image_size = 513
-    config.data.crop_padding = 0
-    config.data.scales = (0.5, 2.0)
-    config.data.voc.train = ("VOC2012/trainaug",)
-    config.data.voc.test = ("VOC2012/val",)
-    config.data.voc.masks = "SegmentationClassAug"
-    config.model = {"name": "deeplab_resnet50", "output_stride": 16, "norm": "batch"}
-    config.optimizer.learning_rate = 0.01
-    config.optimizer.nesterov = False
-    config.optimizer.weight_decay = 5e-4
-    config.schedule.name = "poly"
-    config.schedule.power = 0.9
+    config = voc_segmentation_full.get_config()
+    config.epochs = 20
+    config.batch_size = 8
+    config.data.image_size = 128
+    config.data.voc.train = ("train",)
+    config.data.voc.test = ("val",)
+    config.data.voc.masks = "SegmentationClass"
+    config.model = {"name": "deeplab_resnet18", "width": 32, "channels": 64, "output_stride": 16}
     return config

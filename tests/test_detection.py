@@ -14,7 +14,7 @@ from PIL import Image
 from scenes_helpers import write_voc
 
 import distill_jax
-from configs import bccd_detection, voc_detection, voc_detection_small
+from configs import bccd_detection, voc_detection, voc_detection_full
 from distill_jax import fcos, initial, specs
 from distill_jax.data import affine
 from distill_jax.data.batches import training_batches
@@ -183,20 +183,20 @@ def test_one_device_and_eight(exp, data_name, tmp_path, monkeypatch):
         np.testing.assert_allclose(eight[name], value, rtol=2e-4, atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("config", [voc_detection, voc_detection_small, bccd_detection])
+@pytest.mark.parametrize("config", [voc_detection_full, voc_detection, bccd_detection])
 def test_the_configs_networks(config):
     fields = config.get_config()
     side, classes = fields.data.image_size, 3 if config is bccd_detection else 20
     spec = specs.Spec(fields.model.to_dict(), classes, (side, side, 3), task="detection")
     spec.abstract_network()  # raises unless the outputs are as the task wants
-    if config is voc_detection:
+    if config is voc_detection_full:
         assert fields.batch_size % 8 == 0 and fields.epochs * (16_551 // fields.batch_size) == 24_816
 
 
 def test_the_full_config_takes_both_years(tmp_path):
     for year, sets in (("VOC2007", (("trainval", 10), ("test", 5))), ("VOC2012", (("trainval", 8),))):
         write_voc(tmp_path / year, sets=sets)
-    config = voc_detection.get_config()
+    config = voc_detection_full.get_config()
     config.data.name = f"voc:{tmp_path}"
     exp = build(config)
     assert len(exp.data.dataset.train["image"]) == 18 and len(exp.data.dataset.test["image"]) == 5

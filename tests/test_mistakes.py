@@ -387,7 +387,7 @@ def call(*arguments, environment=None, **options):
     ("arguments", "environment", "line"),
     [
         (["--config.epochs=0"], {}, "epochs is 0; it must lie in [1, 1000000]"),
-        (["--mode=fly"], {}, "flag --mode=fly: value should be one of <train|eval|ensemble|features|linear_probe>"),
+        (["--mode=fly"], {}, "flag --mode=fly: value should be one of <train|eval|ensemble|features|linear_probe|predict|export>"),
         (["stray"], {}, "unknown argument 'stray'; set fields with --config.FIELD=VALUE"),
         (["--processes=2", "--process=1"], {}, "--processes and --process also need --coordinator"),
         ([], {"JAX_PLATFORMS": "cuda"}, "JAX finds no device: none of JAX_PLATFORMS='cuda'; check JAX_PLATFORMS and"),

@@ -133,7 +133,7 @@ SOME_OTHER_VALUE = {
     "padding": 1,
     "separator": 3,
 }
-SIZES = {"layers": 2, "width": 32, "heads": 4, "mlp_width": 64, "positions": 34, "epsilon": 1e-12}  # of encoders, which have no defaults
+SIZES = {"layers": 2, "width": 16, "heads": 4, "mlp_width": 64, "positions": 34, "epsilon": 1e-12}  # of encoders, which have no defaults
 
 
 def create(name, **options):

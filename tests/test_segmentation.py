@@ -13,7 +13,7 @@ from scenes_helpers import CLASSES, pixels_config, write_masks
 from sklearn.metrics import jaccard_score
 
 import distill_jax
-from configs import camvid_segmentation, voc_segmentation, voc_segmentation_small
+from configs import camvid_segmentation, voc_segmentation, voc_segmentation_full
 from distill_jax import compare, initial, losses, methods, models, specs, start, study, transfer
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
@@ -287,14 +287,14 @@ def test_frozen_norms_keep_their_statistics():
     assert bits(updated["batch_stats"]) == bits(variables["batch_stats"]) and "batch_stats" in shapes
 
 
-@pytest.mark.parametrize("config", [voc_segmentation, voc_segmentation_small, camvid_segmentation])
+@pytest.mark.parametrize("config", [voc_segmentation_full, voc_segmentation, camvid_segmentation])
 def test_the_configs_networks(config):
     """Abstractly, on eight devices or one: the outputs, and the size of DeepLabV3 on ResNet-50."""
     fields = config.get_config()
     classes = 21 if "voc" in fields.data.name else 11
     spec = specs.Spec(fields.model.to_dict(), classes, (fields.data.image_size, fields.data.image_size, 3), task="segmentation")
     network = spec.abstract_network()  # raises unless the outputs are as the task wants
-    if config is voc_segmentation:
+    if config is voc_segmentation_full:
         # torchvision's deeplabv3_resnet50: 42,004,074 parameters, of which its auxiliary head has 2,365,205
         assert sum(leaf.size for leaf in jax.tree.leaves(network["params"])) == 42_004_074 - 2_365_205
         assert fields.batch_size % 8 == 0 and fields.epochs * (10_582 // fields.batch_size) == 19_830
