@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
             "ensemble": lambda config, workdir: transfer.ensemble(config, workdir, command_line.MEMBERS.value),
             "features": transfer.features,
             "linear_probe": transfer.linear_probe,
-            "predict": lambda config, workdir: predict.predict(config, workdir, command_line.INPUTS.value),
+            "predict": lambda config, workdir: predict.predict(config, workdir, command_line.INPUTS.value, command_line.OUTPUT.value),
             "export": lambda _, workdir: export.export(workdir, command_line.FORMAT.value, command_line.OUTPUT.value),
         }
         command_line.join_other_processes(MODE.value)

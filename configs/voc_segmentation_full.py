@@ -1,6 +1,6 @@
 """Semantic segmentation of PascalVOC: DeepLabV3 on ResNet-50, VOC2012 trainaug -> val. Never run at this size.
 
-    python run.py --config=configs/voc_segmentation_full.py --config.data.name=voc:DIR/VOCdevkit --config.initial=/data/sd --workdir=runs/voc
+    python run.py --config=configs/voc_segmentation_full.py --config.data.name=voc:DIR/VOCdevkit --config.initial=runs/sd --workdir=runs/voc
 
 `initial` is a finished run of the same trunk, such as configs/sd_imagenet.py with --config.model.name=resnet50. The devkit needs the masks
 of Hariharan et al. (ICCV 2011) in VOC2012/SegmentationClassAug, and the list ImageSets/Segmentation/trainaug.txt (10,582 images). The

@@ -29,10 +29,15 @@ MODES = {  # --mode -> what it does
     "ensemble": "average the workdir's stages or seeds, or --members",
     "features": "write the features of the config's data set",
     "linear_probe": "also fit a logistic regression on them",
-    "predict": "classify --inputs; the answers go to standard output as CSV",
+    "predict": "apply the network to --inputs: classes go to standard output as CSV, boxes and masks to pictures in --output",
     "export": "write the network in a --format that other programs read",
 }
-OF_MODE = {"members": "ensemble", "inputs": "predict", "format": "export", "output": "export"}  # flags that belong to one mode
+OF_MODES = {  # flags that belong to some modes
+    "members": ("ensemble",),
+    "inputs": ("predict",),
+    "format": ("export",),
+    "output": ("export", "predict"),
+}
 flags.DEFINE_bool("traceback", False, "After an error, also print where in the code it was raised.")
 PROFILE = flags.DEFINE_integer("profile", 0, "Write a trace of this many train steps of each run, for TensorBoard.", lower_bound=0)
 MEMBERS = flags.DEFINE_list("members", [], "Workdirs of finished runs, for --mode=ensemble.")
@@ -43,7 +48,9 @@ INPUTS = flags.DEFINE_string(
     "sentences, separated by a tab. - reads lines from standard input: sentences, or the paths of images.",
 )
 FORMAT = flags.DEFINE_enum("format", "safetensors", ["safetensors", "stablehlo"], "For --mode=export; see distill_jax/export.py.")
-OUTPUT = flags.DEFINE_string("output", None, "For --mode=export: the folder to write. Default: <workdir>/export/<format>.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "The folder to write. Default: <workdir>/export/<format>, or <workdir>/predictions for --mode=predict's pictures."
+)
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     None,
@@ -85,9 +92,9 @@ def parse(argv: list[str]) -> list[str]:
         fail(" ".join(str(error).split()))
     except BrokenPipeError:  # --help | head
         _end(1)
-    for flag, mode in OF_MODE.items():
-        if flags.FLAGS[flag].present and flags.FLAGS["mode"].value != mode:
-            fail(f"--{flag} belongs to --mode={mode}; the mode here is {flags.FLAGS['mode'].value}")
+    for flag, modes in OF_MODES.items():
+        if flags.FLAGS[flag].present and flags.FLAGS["mode"].value not in modes:
+            fail(f"--{flag} belongs to --mode={' or '.join(modes)}; the mode here is {flags.FLAGS['mode'].value}")
     if len(rest) > 1:
         fail(f"unknown argument {rest[1]!r}; set fields with --config.FIELD=VALUE")
     return [argv[0], *of_config]

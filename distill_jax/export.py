@@ -105,12 +105,15 @@ def write_stablehlo(network: trained.Network, folder: pathlib.Path) -> Written:
     kind, dtype = ("tokens", jnp.int32) if spec.vocabulary_size else ("image", jnp.uint8)
 
     def predict(batch):
-        return trained.forward(network.module, variables, spec.to_inputs({kind: batch}))
+        function = trained.boxes if spec.task == "detection" else trained.forward
+        answers = function(network.module, variables, spec.to_inputs({kind: batch}))
+        return tuple(answers) if spec.task == "detection" else answers  # jax.export knows no NamedTuple
 
     batch = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("batch"), *spec.input_shape), dtype)
     program = jax.export.export(jax.jit(predict), platforms=PLATFORMS)(batch)
     (folder / "model.stablehlo").write_bytes(program.serialize())
-    return Written("", inputs(spec, dtype.__name__), logits(spec))
+    boxes = "three arrays: boxes, [batch, N, 4], left, top, right, bottom in pixels of the input; classes, [batch, N]; scores, [batch, N]"
+    return Written("", inputs(spec, dtype.__name__), boxes if spec.task == "detection" else logits(spec))
 
 
 WRITERS: dict[str, Callable[[trained.Network, pathlib.Path], Written]] = {
@@ -125,7 +128,10 @@ def inputs(spec: Spec, dtype: str, channels_first: bool = False) -> str:
 
 
 def logits(spec: Spec) -> str:
-    return f"logits, float32 [batch, {spec.num_classes}]"
+    if spec.task == "detection":
+        return "logits, box sides and centerness of each place, as in distill_jax/models/fcos.py"
+    pixels = "".join(f"{side}, " for side in spec.input_shape[:2]) if spec.task == "segmentation" else ""
+    return f"logits, float32 [batch, {pixels}{spec.num_classes}]"
 
 
 def describe(network: trained.Network) -> dict[str, Any]:
@@ -133,6 +139,8 @@ def describe(network: trained.Network) -> dict[str, Any]:
     spec = network.spec
     if spec.vocabulary_size:
         prepare = "tokens are those of tokenizer.json, which also truncates and pads"
+    elif spec.task != "classification":
+        prepare = "the whole image, its longer side resized to that of input_shape (bilinear), in the upper left corner; the rest is grey"
     elif spec.image_size:
         prepare = f"the central square, its side {streaming.CENTRE} of the image's shorter side, resized to input_shape (bilinear)"
     else:

@@ -102,7 +102,7 @@ def sentence(where: str, line: str, sentences: int) -> str | tuple[str, ...]:
 
 
 def read_image(path: str, spec: Spec, downsample: int = 1) -> np.ndarray:
-    """An image as the network was evaluated: uint8, of `spec.input_shape`.
+    """An image as the network was evaluated: uint8, of `spec.input_shape`. For segmentation and detection, the image as it is, in colour.
 
     For networks trained on streamed images it is the central crop. Other networks get the whole image: as it is if it has their size,
     averaged over blocks if it has the size of training images that were (data.downsample), and otherwise resized (bilinear). It becomes
@@ -111,6 +111,9 @@ def read_image(path: str, spec: Spec, downsample: int = 1) -> np.ndarray:
     Raises:
       UserError: the file cannot be read or decoded.
     """
+    if spec.task != "classification":
+        with images.opened(path, path, ADVICE) as image:
+            return np.asarray(images.to_rgb(path, image))
     if spec.image_size:
         return streaming.read_crop(streaming.Record(path, path, 0), spec.image_size, None, ADVICE)
     height, width, channels = spec.input_shape

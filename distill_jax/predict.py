@@ -1,6 +1,7 @@
-"""Classifies images or sentences with a trained network: --mode=predict.
+"""Applies a trained network to images or sentences: --mode=predict.
 
-Standard output gets the answers alone, as CSV, a line for each input in order:
+A network for segmentation or detection writes pictures: see found.py. For one that classifies, standard output gets the answers alone, as
+CSV, a line for each input in order:
 
     input,class,probability,class_2,probability_2,...,class_5,probability_5
     photos/a.jpg,tench,0.972113,cassette player,0.0104381,...
@@ -14,26 +15,28 @@ import csv
 import os
 import pathlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from distill_jax import evaluate, inputs, logs, terminal, trained
+from distill_jax import evaluate, found, inputs, logs, terminal, trained
 from distill_jax.errors import UserError
 
 TOP = 5  # classes in a line
+WriteFn = Callable[[Sequence[str], Sequence[Any], int], None]  # (names, contents, batch size): writes the answers for a batch
 
 
-def predict(config: ConfigDict, root: str | os.PathLike, source: str | None) -> int:
-    """Writes the most probable classes of each input to standard output. Only a few batches are in memory at any time.
+def predict(config: ConfigDict, root: str | os.PathLike, source: str | None, output: str | None = None) -> int:
+    """Writes the most probable classes of each input to standard output, or pictures. Only a few batches are in memory at any time.
 
     Args:
       config: batch_size, dtype and data.downsample matter.
       root: workdir of a finished run.
       source: an image, or a folder of images and of folders; or a text file with one sentence per line, or one pair, separated by a tab.
         "-" for lines from standard input: sentences, or the paths of images. Blank lines are skipped.
+      output: the folder for pictures; by default root/predictions.
 
     Returns:
       The number of inputs; 0 if the reader of standard output stopped early.
@@ -43,23 +46,29 @@ def predict(config: ConfigDict, root: str | os.PathLike, source: str | None) -> 
     """
     if not source:
         raise UserError("--mode=predict takes --inputs as well: an image, a folder, a text file, or - for standard input")
-    with terminal.only_rows() as output:
+    with terminal.only_rows() as rows:
         network = trained.load(pathlib.Path(root), config.dtype)
         check_channels(network)
         samples = inputs.find(source, network.spec, getattr(config.data, "downsample", 1))
         start = time.perf_counter()
-        done, unread = write_csv(network, samples, config.batch_size, output)
-        logs.say(f"{done - unread:,} predicted in {time.perf_counter() - start:.1f} s")
+        if network.spec.task == "classification":
+            if output:
+                raise UserError("--output: a network that classifies writes to standard output; redirect that to a file")
+            write, where = csv_writer(network, rows), ""
+        else:
+            folder = pathlib.Path(output or f"{root}/predictions").expanduser()
+            write, where = found.writer(network, folder, pathlib.Path(source)), f"; see {folder}"
+        done, unread = in_batches(samples, config.batch_size, write)
+        rows.flush()
+        logs.say(f"{done - unread:,} predicted in {time.perf_counter() - start:.1f} s{where}")
         if unread:
             raise UserError(f"{unread:,} of {done:,} inputs could not be read, as said above; they are missing from the output")
         return done
     return 0  # the reader of the output stopped early
 
 
-def write_csv(network: trained.Network, samples: Iterable[inputs.Sample], batch_size: int, output: TextIO) -> tuple[int, int]:
-    """Writes the header, and a line for each sample that can be read; says which cannot. Returns their numbers: all, and the unread."""
-    writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(header(network))
+def in_batches(samples: Iterable[inputs.Sample], batch_size: int, write: WriteFn) -> tuple[int, int]:
+    """Writes the answers for all samples that can be read; says which cannot. Returns their numbers: all, and the unread."""
     done, unread, size, start = 0, 0, 0, time.perf_counter()
     for batch in inputs.in_batches(samples, batch_size):
         size = size or min(batch_size, 1 << (len(batch) - 1).bit_length())  # one for all batches, so that the network is compiled once
@@ -68,14 +77,24 @@ def write_csv(network: trained.Network, samples: Iterable[inputs.Sample], batch_
             if isinstance(content, UserError):
                 logs.say(f"not read: {content}")
         if read:
-            names, contents = zip(*read, strict=True)
-            logits = logits_of(network, contents, size)
             terminal.show("")
-            writer.writerows(cells(network, name, each) for name, each in zip(names, logits, strict=True))
-            output.flush()
+            write(*zip(*read, strict=True), size)
         done, unread = done + len(batch), unread + len(batch) - len(read)
         terminal.show(f"{done:,} inputs, {done / (time.perf_counter() - start):,.0f} per second")
     return done, unread
+
+
+def csv_writer(network: trained.Network, output: TextIO) -> WriteFn:
+    """Writes the header, and returns the function that writes a line for each sample."""
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(header(network))
+
+    def write(names, contents, size):
+        logits_NxC = logits_of(network, contents, size)
+        writer.writerows(cells(network, name, logits_C) for name, logits_C in zip(names, logits_NxC, strict=True))
+        output.flush()
+
+    return write
 
 
 def check_channels(network: trained.Network) -> None:

@@ -141,6 +141,8 @@ def completed(spec: Spec, start: Spec | None = None) -> Spec:
     if start:
         spec = spec._replace(input_mean=start.input_mean, input_std=start.input_std)
     name = spec.model["name"]
+    if spec.tokenizer and not models.is_encoder(name) and not text.is_fitted(spec.tokenizer) and text.special_ids(spec.tokenizer)[0]:
+        raise UserError(f"model.name {name!r} takes 0 for padding, another token in the words of the given network; use an encoder")
     if not (spec.tokenizer and models.is_encoder(name)):
         return spec
     known = dict(zip(bert.IDS, text.special_ids(spec.tokenizer), strict=True))

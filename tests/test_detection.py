@@ -1,6 +1,7 @@
 """The task of detection: labels and metrics, whole runs, resuming, several devices, refusals, and the configs."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from scenes_helpers import write_voc
 
 import distill_jax
 from configs import bccd_detection, voc_detection, voc_detection_full
-from distill_jax import fcos, initial, specs
+from distill_jax import export, fcos, initial, predict, specs, trained
 from distill_jax.data import affine
 from distill_jax.data.batches import training_batches
 from distill_jax.errors import UserError
@@ -124,6 +125,47 @@ def test_a_loaded_network_predicts_boxes(exp, finished):
         network.logits(np.zeros((1, 8, 8, 3), np.uint8))
     with pytest.raises(UserError, match="is a network for detection; features, linear probes and ensembles take"):
         network.features(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def test_predict_writes_boxes_and_pictures(exp, finished, tmp_path, capsys):
+    scenes = [exp.data.dataset.test["image"].scene(row) for row in range(2)]
+    for folder, scene in zip((tmp_path / "in/a", tmp_path / "in"), scenes, strict=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(scene.image, folder / "same.jpg")
+    (tmp_path / "in" / "bad.jpg").write_text("no image")
+    with pytest.raises(UserError, match="1 of 3 inputs could not be read"):
+        predict.predict(exp.config, finished[0], str(tmp_path / "in"), str(tmp_path / "out"))
+    assert capsys.readouterr().out == ""
+    names = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
+    assert names == {"same.jpg.json", "same.jpg.png", "a/same.jpg.json", "a/same.jpg.png"}
+    network = distill_jax.load(finished[0])
+    for name, scene in zip(("a/same.jpg", "same.jpg"), scenes, strict=True):
+        with Image.open(scene.image) as image:
+            found = jax.tree.map(lambda array: array[0], network.predict(np.asarray(image)[None]))
+            sides = image.size
+        told = read_json(tmp_path / "out" / f"{name}.json")
+        assert [told["input"], told["width"], told["height"]] == [str(tmp_path / "in" / name), *sides]
+        assert len(told["objects"]) == (found.score_BxN > 0).sum()
+        for row, each in enumerate(told["objects"]):
+            assert each["class"] == network.classes[found.label_BxN[row]]
+            np.testing.assert_allclose([each["score"], *each["box"]], [found.score_BxN[row], *found.box_BxNx4[row]], atol=0.051)
+        with Image.open(tmp_path / "out" / f"{name}.png") as picture:
+            assert picture.width / picture.height == pytest.approx(sides[0] / sides[1])
+    (tmp_path / "in" / "bad.jpg").unlink()
+    listed = tmp_path / "list"
+    listed.write_text("".join(f"{tmp_path / 'in' / name}\n" for name in ("a/same.jpg", "same.jpg")))
+    with listed.open() as lines, pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="have the same name"):
+        patch.setattr(sys, "stdin", lines)
+        predict.predict(exp.config, finished[0], "-", str(tmp_path / "out2"))
+
+
+def test_an_exported_program_finds_the_same_boxes(exp, finished, tmp_path):
+    folder = export.export(finished[0], "stablehlo", str(tmp_path / "export"))
+    program = jax.export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
+    canvas = exp.data.dataset.test["image"].load(0, None)["image"][None]
+    network = distill_jax.load(finished[0])
+    for ours, theirs in zip(network.map(trained.boxes, {"image": canvas}, 1), program.call(canvas), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
 def test_pictures_show_truth_and_prediction_side_by_side(finished):

@@ -321,6 +321,19 @@ def test_older_names_are_understood(folder, tmp_path):
 # Runs
 
 
+def test_other_networks_need_their_own_padding():
+    words = text.adopted(tokenizer(("<pad>", "<unk>", "<s>", "</s>"), segment=0).to_str(), 9)
+    student = specs.Spec({"name": "text_cnn"}, 3, (9,), vocabulary_size=9, tokenizer=words)
+    assert specs.completed(student) == student
+    content = json.loads(words)
+    content["model"]["vocab"] |= {"<pad>": 1, "<unk>": 0}
+    for token in content["added_tokens"]:
+        token["id"] = content["model"]["vocab"][token["content"]]
+    content["padding"]["pad_id"] = 1
+    with pytest.raises(UserError, match="^model.name 'text_cnn' takes 0 for padding, another token"):
+        specs.completed(student._replace(tokenizer=json.dumps(content)))
+
+
 def test_fine_tuning_stands_alone_and_resumes(folder, sentences, tmp_path, capsys):
     """After training, nothing needs the folder any more."""
     copy = shutil.copytree(folder, tmp_path / "bert")

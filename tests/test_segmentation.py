@@ -1,5 +1,6 @@
 """Segmentation: its losses and metric against independent computations, DeepLab's structure, and whole runs."""
 
+import pathlib
 import re
 
 import jax
@@ -14,7 +15,7 @@ from sklearn.metrics import jaccard_score
 
 import distill_jax
 from configs import camvid_segmentation, voc_segmentation, voc_segmentation_full
-from distill_jax import compare, initial, losses, methods, models, specs, start, study, transfer
+from distill_jax import compare, found, initial, losses, methods, models, predict, specs, start, study, transfer
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
 from distill_jax.tasks import segmentation as task
@@ -150,6 +151,26 @@ def test_a_killed_run_resumes_bit_for_bit(exp, finished, tmp_path):
         with pytest.raises(Crash):
             run(act_at(exp, at, crash), 0, tmp_path)
     assert run(exp, 0, tmp_path)["params_sha256"] == finished[1]["params_sha256"]
+
+
+def test_predict_writes_masks(exp, finished, tmp_path):
+    path = pathlib.Path(exp.data.dataset.test["image"].scene(0).image)
+    predict.predict(exp.config, finished[0], str(path))
+    written = finished[0] / "predictions" / path.name
+    network = distill_jax.load(finished[0])
+    with Image.open(path) as image, Image.open(f"{written}.mask.png") as mask:
+        expected = network.predict(np.asarray(image)[None])[0].argmax(axis=-1)
+        assert mask.mode == "P" and mask.size == image.size
+        assert (np.asarray(mask) == expected).mean() > 0.99
+        counts = {network.classes[number]: int((np.asarray(mask) == number).sum()) for number in np.unique(mask)}
+    assert read_json(pathlib.Path(f"{written}.json"))["pixels"] == counts
+    assert len(counts) > 1
+
+
+def test_the_best_class_is_that_of_resized_logits():
+    """Doubled by hand: the border between the classes lies where the interpolated logits cross."""
+    logits_HxWxC = np.stack([np.zeros((1, 2)), np.array([[-3.0, 1.0]])], axis=-1)
+    np.testing.assert_array_equal(found.best_class(logits_HxWxC, 4, 2), [[0, 0, 0, 1]] * 2)  # -3, -2, 0, 1 against 0
 
 
 def test_evaluating_and_other_modes(finished, data_name, tmp_path):

@@ -78,7 +78,7 @@ class Heads(nn.Module):
             return x
 
         def flat(x):
-            return x.astype(jnp.float32).reshape(len(x), -1, x.shape[-1])
+            return x.astype(jnp.float32).reshape(x.shape[0], -1, x.shape[-1])
 
         classes, boxes = tower("class"), tower("box")
         rare = nn.initializers.constant(-math.log((1 - RARE) / RARE))
