@@ -22,6 +22,10 @@ for name, value in {
 }.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
+# The tests compile far more than they compute: without LLVM's optimizations a program compiles in about a third of the time.
+FAST = "--xla_backend_optimization_level=0"
+if FAST not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()
 
 
 @pytest.fixture(scope="session")

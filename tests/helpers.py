@@ -256,3 +256,47 @@ def refused(call, message):
         call()
     assert str(stop.value.code).startswith("error: ") and "\n" not in str(stop.value.code)
     assert message in str(stop.value.code)
+
+
+def torch_resnet(torch, depth, num_classes):
+    """A ResNet with torchvision's names, independent of ours."""
+    nn = torch.nn
+    blocks, is_deep = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}[depth], depth >= 50
+
+    class Block(nn.Module):
+        def __init__(self, before, width, stride):
+            super().__init__()
+            after = width * (4 if is_deep else 1)
+            shapes = [(before, width, 1, 1), (width, width, 3, stride), (width, after, 1, 1)]
+            shapes = shapes if is_deep else [(before, width, 3, stride), (width, width, 3, 1)]
+            for number, (into, out, size, step) in enumerate(shapes, 1):
+                self.add_module(f"conv{number}", nn.Conv2d(into, out, size, step, size // 2, bias=False))
+                self.add_module(f"bn{number}", nn.BatchNorm2d(out))
+            self.count, self.downsample = len(shapes), None
+            if stride > 1 or before != after:
+                self.downsample = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+
+        def forward(self, x):
+            y = x
+            for number in range(1, self.count + 1):
+                y = getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(y))
+                y = y.relu() if number < self.count else y
+            return (y + (x if self.downsample is None else self.downsample(x))).relu()
+
+    model, before = nn.Module(), 64
+    model.conv1, model.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+    for stage, count in enumerate(blocks):
+        layers = []
+        for block in range(count):
+            layers.append(Block(before, 64 * 2**stage, 2 if stage and not block else 1))
+            before = 64 * 2**stage * (4 if is_deep else 1)
+        model.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+    model.fc = nn.Linear(before, num_classes)
+
+    def forward(x):
+        x = nn.functional.max_pool2d(model.bn1(model.conv1(x)).relu(), 3, 2, 1)
+        for stage in range(1, 5):
+            x = getattr(model, f"layer{stage}")(x)
+        return model.fc(x.mean(dim=(2, 3)))
+
+    return model.eval(), forward

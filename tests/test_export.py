@@ -8,10 +8,9 @@ import jax
 import numpy as np
 import pytest
 from flax import traverse_util
-from helpers import ROOT, make_config
+from helpers import ROOT, make_config, torch_resnet
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file
-from test_pretrained import torch_resnet
 
 import distill_jax
 from distill_jax import checkpoints, export, sharding, specs, study, trained

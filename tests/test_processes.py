@@ -31,7 +31,7 @@ def free_port():
 
 
 def launch(folder, *arguments, devices=4):
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles faster
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
     command = [sys.executable, str(ROOT / "run.py"), f"--workdir={folder}", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
