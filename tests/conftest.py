@@ -22,7 +22,7 @@ for name, value in {
 }.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
-# The tests compile far more than they compute: without LLVM's optimizations a program compiles in about a third of the time.
+# The tests compile far more than they compute, and programs compile faster without LLVM's optimizations.
 FAST = "--xla_backend_optimization_level=0"
 if FAST not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}".strip()

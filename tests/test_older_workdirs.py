@@ -9,6 +9,8 @@ import hashlib
 import importlib.metadata
 import os
 import pathlib
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -59,18 +61,26 @@ def check_ends_as_expected(older, run):
     assert workdir.load_summary(older / run)["params_sha256"] == expected[run]["params_sha256"]
 
 
-def test_snapshots_and_tables_are_evaluated_and_resumed(older, capsys):
+def train_as_users_do(config, folder):
+    """Trains in a process of its own, with LLVM's optimizations, which conftest.py turns off; returns what it printed."""
+    code = f"import test_older_workdirs as here; here.study.train(here.{config.__name__}(), {str(folder)!r})"
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests"), environment.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_snapshots_and_tables_are_evaluated_and_resumed(older):
     result = study.evaluate(configuration.of_workdir(older / "both"), older / "both")
     evaluated = files.read_json(older / "expected.json")["both"]["evaluated"]
     assert result["step"] == evaluated["step"] and result["test_nll"] == pytest.approx(evaluated["test_nll"], rel=1e-4)
-    study.train(both_config(), older / "both")
-    assert "resuming after step 8 of 12" in capsys.readouterr().out
+    assert "resuming after step 8 of 12" in train_as_users_do(both_config, older / "both")
     check_ends_as_expected(older, "both")
 
 
-def test_a_family_goes_on_with_its_finished_teacher(older, capsys):
-    study.train(path_config(), older / "path")
-    said = capsys.readouterr().out
+def test_a_family_goes_on_with_its_finished_teacher(older):
+    said = train_as_users_do(path_config, older / "path")
     assert "plain4_cifar10: already finished" in said and "resuming after step 5 of 6" in said
     check_ends_as_expected(older, f"path/{STUDENT}")
 
