@@ -64,10 +64,8 @@ def on_canvas(network: trained.Network, images: Sequence[np.ndarray], batch_size
 
 def objects(network: trained.Network, image: np.ndarray, found: Any) -> tuple[dict[str, Any], dict[str, Image.Image]]:
     """The boxes of an image, for its JSON, and its pictures by the ends of their names."""
-    height, width = image.shape[:2]
-    target = affine.letterbox(width, height, network.spec.image_size).target[::-1]
     one = jax.tree.map(lambda array: array[None], found)
-    found = jax.tree.map(lambda array: array[0], detection.rescaled(one, np.array([[height, width]]), np.array([target])))
+    found = jax.tree.map(lambda array: array[0], detection.of_one_size(one, *image.shape[:2], network.spec.image_size))
     rows = np.flatnonzero(found.score_BxN > 0)
     listed = [
         {

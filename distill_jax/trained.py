@@ -68,9 +68,7 @@ class Network:
         """
         if self.spec.task == "detection":
             found = self.map(boxes, self._rows(inputs), batch_size)
-            height, width = np.shape(inputs)[1:3]
-            target = affine.letterbox(width, height, self.spec.image_size).target[::-1]
-            return detection.rescaled(found, np.array([[height, width]]), np.array([target]))
+            return detection.of_one_size(found, *np.shape(inputs)[1:3], self.spec.image_size)
         return np.asarray(jax.nn.softmax(self.logits(inputs, batch_size)))  # over the last axis
 
     def features(self, inputs: Any, batch_size: int = 256) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from distill_jax.data import affine, images
-from distill_jax.data.streaming import ADVICE
+from distill_jax.data.streaming import ADVICE, Streamed
 from distill_jax.errors import UserError
 
 VOID = 255  # in batches: a pixel without a label
@@ -33,8 +33,8 @@ class Scene(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class StreamedScenes:
-    """The column "image" of a split of scenes. Has the length of an array of rows, and is indexed like one.
+class StreamedScenes(Streamed):
+    """The column "image" of a split of scenes.
 
     `load` gives, for training:
       id      int32 []
@@ -54,18 +54,6 @@ class StreamedScenes:
     scales: tuple[float, float] = (1.0, 1.0)
     flip: bool = False
     void: int = VOID  # in the mask files
-
-    dtype = np.dtype(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return (len(self.rows), self.size, self.size, 3)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, chosen: np.ndarray) -> "StreamedScenes":
-        return dataclasses.replace(self, rows=self.rows[chosen])
 
     def scene(self, sample: int) -> Scene:
         return self.scenes[int(self.rows[sample])]

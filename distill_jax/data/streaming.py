@@ -8,7 +8,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from PIL import Image
@@ -42,11 +42,25 @@ class Records(Protocol):
 
 
 class Streamed(Protocol):
-    """A column of images on disk: `StreamedImages`, or `scenes.StreamedScenes`."""
+    """The column "image" of a split that is not in memory: `StreamedImages`, or `scenes.StreamedScenes`, frozen dataclasses.
 
-    rows: np.ndarray  # int [N]: the records of the split
+    Has the length of an array of rows, and is indexed like one.
+    """
 
-    def __len__(self) -> int: ...
+    rows: np.ndarray  # int [N]: the records of this split
+    size: int  # side of the samples' images, in pixels
+
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.rows), self.size, self.size, 3)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, chosen: np.ndarray) -> Self:
+        return dataclasses.replace(self, rows=self.rows[chosen])
 
     def load(self, sample: int, crop_seed: tuple[int, int] | None) -> dict[str, np.ndarray]: ...
 
@@ -68,24 +82,12 @@ class FileRecords:
 
 
 @dataclasses.dataclass(frozen=True)
-class StreamedImages:
-    """The column "image" of a split that is not in memory. Has the length of an array of rows, and is indexed like one."""
+class StreamedImages(Streamed):
+    """Images with one label each."""
 
     records: Records
-    rows: np.ndarray  # int [N]: the records of this split
+    rows: np.ndarray
     size: int  # side of the crops, in pixels
-
-    dtype = np.dtype(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return (len(self.rows), self.size, self.size, 3)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, chosen: np.ndarray) -> "StreamedImages":
-        return dataclasses.replace(self, rows=self.rows[chosen])
 
     def name(self, sample: int) -> str:
         return self.records[int(self.rows[sample])].name

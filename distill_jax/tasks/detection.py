@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from distill_jax import average_precision as ap
 from distill_jax import drawing, fcos, workdir
-from distill_jax.data import Dataset
+from distill_jax.data import Dataset, affine
 from distill_jax.errors import UserError
 from distill_jax.fcos import Found
 from distill_jax.methods.base import Method
@@ -96,6 +96,12 @@ def rescaled(found: Found, size_Bx2: Any, target_Bx2: Any) -> Found:
     """
     limit_Bx1x4, target_Bx1x4 = (np.float32(1) * each[:, None, [1, 0, 1, 0]] for each in (size_Bx2, target_Bx2))
     return found._replace(box_BxNx4=(found.box_BxNx4 * (limit_Bx1x4 / target_Bx1x4)).clip(0, limit_Bx1x4))
+
+
+def of_one_size(found: Found, height: int, width: int, canvas: int) -> Found:
+    """Boxes on canvases of this side, on which images of one size were letterboxed, in pixels of the images; numpy's arrays."""
+    target = affine.letterbox(width, height, canvas).target[::-1]
+    return rescaled(found, np.array([[height, width]]), np.array([target]))
 
 
 def flat(found: Found) -> ap.Detections:
