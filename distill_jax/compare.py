@@ -33,6 +33,7 @@ from distill_jax.errors import UserError
 from distill_jax.tasks import TASKS
 
 ARM = "arm:"
+FURTHER = {"accuracy": {"test NLL, nats": "test_nll", "ECE, %": "test_ece"}, "ap50": {"test AP, %": "test_ap"}}  # columns, by metric
 
 
 class Arm(NamedTuple):
@@ -219,8 +220,9 @@ def results_table(comparison: Comparison, done: Mapping[str, dict[str, Any]]) ->
     baseline, name = next(iter(comparison.arms)), metric(comparison)
     difference = {f"difference to {baseline}": f"test_{name} minus {baseline}"} if baseline in done and len(done) > 1 else {}
     columns = {"seeds": "seeds", "train accuracy, %": "train_accuracy", f"test {name}, %": f"test_{name}", **difference}
-    if name == "accuracy":
-        columns |= {"test NLL, nats": "test_nll", "ECE, %": "test_ece"}
+    columns |= FURTHER.get(name, {})
+    if name == "accuracy" and next(iter(done.values())).get("num_classes") == 2:
+        columns |= {"Matthews correlation": "test_matthews"}
     columns |= {"steps": "total_steps of {1}", "forward passes": "total_forward_passes of {1}"}
     return {
         "corner": "arm",

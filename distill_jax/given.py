@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from distill_jax import models, pretrained, trained, workdir
-from distill_jax.data import Dataset, text
+from distill_jax.data import Dataset, tokenization
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 from distill_jax.stages import STAGE
@@ -36,15 +36,15 @@ def tokenizer(config: ConfigDict, folder: pathlib.Path, begun_in: pathlib.Path, 
     A run that has begun has its own copy. Arguments as for `spec_of`; begun_in: where the run's files are now.
     """
     own = begun_in / "tokenizer.json"
-    if workdir.exists(own) and not text.is_fitted(recorded := own.read_text(encoding="utf-8")):
+    if workdir.exists(own) and not tokenization.is_fitted(recorded := own.read_text(encoding="utf-8")):
         return recorded
     for name in filter(None, (config.initial, *config.teachers)):
         try:
             spec = spec_of(name, folder, stages)
         except UserError:
             continue  # it is named when the run is built
-        if spec.tokenizer and not text.is_fitted(spec.tokenizer):
-            return text.adopted(spec.tokenizer, config.data.text.max_length)
+        if spec.tokenizer and not tokenization.is_fitted(spec.tokenizer):
+            return tokenization.adopted(spec.tokenizer, config.data.text.max_length)
     return ""
 
 

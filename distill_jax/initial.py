@@ -13,7 +13,7 @@ import jax
 from jax.sharding import Mesh
 
 from distill_jax import logs, models, pretrained, sharding, trained
-from distill_jax.data import text
+from distill_jax.data import tokenization
 from distill_jax.errors import UserError
 from distill_jax.models import bert
 from distill_jax.specs import Spec
@@ -30,7 +30,7 @@ def check(name: str, theirs: Spec, ours: Spec, data_name: str) -> None:
       ours: that of the network to be trained.
       data_name: of the data set, for the message.
     """
-    if not text.same_words(theirs.tokenizer, ours.tokenizer):
+    if not tokenization.same_words(theirs.tokenizer, ours.tokenizer):
         raise UserError(f"initial: {name} has a different vocabulary from {data_name}")
     difference = _difference(theirs._replace(num_classes=theirs.num_classes or 1), ours)
     if difference is not None:

@@ -19,7 +19,7 @@ import numpy as np
 from flax import traverse_util
 
 from distill_jax import files, tensor_names
-from distill_jax.data import streaming, text
+from distill_jax.data import streaming, tokenization
 from distill_jax.data.dataset import Dataset
 from distill_jax.errors import UserError
 from distill_jax.models import bert, resnet_imagenet
@@ -74,7 +74,7 @@ def fitted(spec: Spec, dataset: Dataset) -> Spec:
         raise UserError(f"the encoder takes at most {most} tokens, and {dataset.name} has more in a row; set data.text.max_length={most}")
     shape = dataset.train["tokens"].shape[1:] if spec.tokenizer else (*dataset.train["image"].shape[1:3], spec.input_shape[2])
     is_named = not all(re.fullmatch(r"-?\d+", name) for name in dataset.classes)
-    words = dataset.tokenizer if text.same_words(spec.tokenizer, dataset.tokenizer) else spec.tokenizer
+    words = dataset.tokenizer if tokenization.same_words(spec.tokenizer, dataset.tokenizer) else spec.tokenizer
     return spec._replace(input_shape=tuple(shape), tokenizer=words, classes=spec.classes if is_named else ())
 
 
@@ -191,7 +191,7 @@ def _spec_of_encoder(folder: pathlib.Path) -> Spec:
     found = {option: config.get(name, 1e-12 if option == "epsilon" else None) for option, name in names.items()}
     expected = {"hidden_act": "gelu", "activation": "gelu", "position_embedding_type": "absolute"}
     words = _read_tokenizer(folder, config, found["positions"])
-    ids = dict(zip(bert.IDS, text.special_ids(words), strict=True))
+    ids = dict(zip(bert.IDS, tokenization.special_ids(words), strict=True))
     expected |= {"bert": {"type_vocab_size": 2}, "roberta": {"type_vocab_size": 1, "pad_token_id": ids["padding"]}}.get(kind, {})
     for name, value in expected.items():
         if config.get(name, value) not in (value, None):
@@ -211,14 +211,14 @@ def _spec_of_encoder(folder: pathlib.Path) -> Spec:
         input_shape=(usable,),
         classes=tuple(map(str, labels)) if is_named else (),
         vocabulary_size=config["vocab_size"],
-        tokenizer=text.adopted(words, usable),
+        tokenizer=tokenization.adopted(words, usable),
     )
 
 
 def _read_tokenizer(folder: pathlib.Path, config: Mapping[str, Any], positions: int) -> str:
     try:
-        words = text.adopted((folder / "tokenizer.json").read_text(encoding="utf-8"), positions)
-        largest = text.largest_id(words)
+        words = tokenization.adopted((folder / "tokenizer.json").read_text(encoding="utf-8"), positions)
+        largest = tokenization.largest_id(words)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{folder / 'tokenizer.json'} cannot be read: {error}; save the network's fast tokenizer there") from error
     except UserError as error:

@@ -11,7 +11,7 @@ from flax import linen as nn
 from PIL import Image
 
 from distill_jax import checks, configuration, files, models
-from distill_jax.data import affine, streaming, text
+from distill_jax.data import affine, streaming, tokenization
 from distill_jax.errors import UserError
 from distill_jax.models import bert
 from distill_jax.tasks import TASKS
@@ -141,11 +141,12 @@ def completed(spec: Spec, start: Spec | None = None) -> Spec:
     if start:
         spec = spec._replace(input_mean=start.input_mean, input_std=start.input_std)
     name = spec.model["name"]
-    if spec.tokenizer and not models.is_encoder(name) and not text.is_fitted(spec.tokenizer) and text.special_ids(spec.tokenizer)[0]:
+    is_pretrained = spec.tokenizer and not tokenization.is_fitted(spec.tokenizer)
+    if is_pretrained and not models.is_encoder(name) and tokenization.special_ids(spec.tokenizer)[0]:
         raise UserError(f"model.name {name!r} takes 0 for padding, another token in the words of the given network; use an encoder")
     if not (spec.tokenizer and models.is_encoder(name)):
         return spec
-    known = dict(zip(bert.IDS, text.special_ids(spec.tokenizer), strict=True))
+    known = dict(zip(bert.IDS, tokenization.special_ids(spec.tokenizer), strict=True))
     if start and models.is_encoder(start.model["name"]):
         theirs = start._replace(num_classes=start.num_classes or 1).module()
         known |= {size: getattr(theirs, size) for size in bert.SIZES}
@@ -179,7 +180,7 @@ def check_fits(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
     check_classes(where, theirs, ours, data_name)
     if theirs.input_shape != ours.input_shape:
         raise UserError(f"{where} takes inputs of shape {theirs.input_shape}; those of {data_name} are {ours.input_shape}")
-    if not text.same_words(theirs.tokenizer, ours.tokenizer):
+    if not tokenization.same_words(theirs.tokenizer, ours.tokenizer):
         raise UserError(f"{where} has a different vocabulary from {data_name} here; train both on the same data")
 
 

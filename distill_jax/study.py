@@ -28,7 +28,7 @@ from distill_jax import (
     start,
     workdir,
 )
-from distill_jax.data import describe, text
+from distill_jax.data import describe, tokenization
 from distill_jax.errors import UserError
 from distill_jax.experiment import Data, Experiment
 from distill_jax.results import summarise_seeds
@@ -189,7 +189,7 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
     for job in jobs:
         with naming_stage(job.stage):
             tokenizer = given.tokenizer(job.config, job.folder, begun_in(job, root), specs_of(experiments))
-            key = json.dumps(job.config.data.to_dict()) + text.words_of(tokenizer)
+            key = json.dumps(job.config.data.to_dict()) + tokenization.words_of(tokenizer)
             if key not in data:
                 data[key] = experiment.load_data(job.config, tokenizer)
                 logs.say(f"{job.config.data.name}: {describe(data[key].dataset)}; {processes.devices()}")

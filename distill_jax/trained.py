@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from distill_jax import checkpoints, configuration, pretrained, sharding, specs, workdir
-from distill_jax.data import affine, batches, text
+from distill_jax.data import affine, batches, tokenization
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 from distill_jax.stages import STAGE
@@ -101,7 +101,7 @@ class Network:
         if self.spec.tokenizer:
             if not isinstance(inputs, Sequence | np.ndarray) or isinstance(inputs, str) or not len(inputs):
                 raise UserError("this network takes sentences: give a list of one or more, each a str or a pair of str")
-            return {"tokens": text.encode_sentences(self.spec.tokenizer, inputs, self.spec.sentences)}
+            return {"tokens": tokenization.encode_sentences(self.spec.tokenizer, inputs, self.spec.sentences)}
         try:
             images = np.asarray(inputs)
         except ValueError as error:

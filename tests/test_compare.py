@@ -85,6 +85,21 @@ def test_the_table_has_paired_differences_and_the_whole_cost(compared):
     assert tries.count("(chosen)") == 2 and "cosine: optimizer.learning_rate=0.05" in tries
 
 
+@pytest.mark.parametrize(
+    ("task", "classes", "further"),
+    [
+        ("classification", 2, ["test NLL, nats", "ECE, %", "Matthews correlation"]),
+        ("classification", 3, ["test NLL, nats", "ECE, %"]),
+        ("segmentation", 2, []),
+        ("detection", 2, ["test AP, %"]),
+    ],
+)
+def test_what_else_the_table_shows_depends_on_the_task(task, classes, further):
+    done = {"cosine": {"num_classes": classes, "runs": [{}]}}
+    columns = list(compare.results_table(Comparison(tiny(data__task=task), ARMS, ROOT), done)["columns"])
+    assert columns[3:] == [*further, "steps", "forward passes"]
+
+
 def test_an_arm_that_teaches_twice_is_paid_once():
     """DGKD's teacher also taught its assistant."""
     arms = {name: Arm(*arm) for name, arm in comparison_teachers_cifar100.get_arms().items()}

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 import distill_jax
 from distill_jax import initial, pretrained, specs, study, tensor_names, trained
 from distill_jax import models as networks
-from distill_jax.data import load_config, text
+from distill_jax.data import load_config, tokenization
 from distill_jax.errors import UserError
 from distill_jax.models import bert
 
@@ -233,17 +233,17 @@ def test_which_layers_are_chosen():
 
 
 def test_tokens_are_those_of_the_networks_own_tokenizer(folder, sentences):
-    data = load_config(fine_tuning(sentences, folder).data, text.adopted((folder / "tokenizer.json").read_text(), 12))
+    data = load_config(fine_tuning(sentences, folder).data, tokenization.adopted((folder / "tokenizer.json").read_text(), 12))
     lines = [line.split(" ", 1)[1] for line in (sentences / "train").read_text().splitlines()]
     words = tokenizer()
     longest = max(len(words.encode(line).ids) for line in lines)
     words.enable_padding(length=longest)
     np.testing.assert_array_equal(data.train["tokens"], [words.encode(line).ids for line in lines])
-    np.testing.assert_array_equal(text.encode_sentences(data.tokenizer, lines), data.train["tokens"])
+    np.testing.assert_array_equal(tokenization.encode_sentences(data.tokenizer, lines), data.train["tokens"])
     assert data.train["tokens"].shape[1] <= 12 and data.vocabulary_size == words.get_vocab_size()
-    assert text.same_words(data.tokenizer, (folder / "tokenizer.json").read_text())
-    short = text.adopted((folder / "tokenizer.json").read_text(), 7)
-    pair = text.encode_sentences(short, [("the old red cat", "a dog [SEP] is here")])[0]
+    assert tokenization.same_words(data.tokenizer, (folder / "tokenizer.json").read_text())
+    short = tokenization.adopted((folder / "tokenizer.json").read_text(), 7)
+    pair = tokenization.encode_sentences(short, [("the old red cat", "a dog [SEP] is here")])[0]
     assert len(pair) == 7 and (pair == 3).sum() == 2, "what a sentence spells is no separator, and both sentences are cut"
 
 
@@ -251,11 +251,11 @@ def test_other_templates_and_paddings_are_refused(tmp_path):
     words = json.loads(tokenizer().to_str())
     words["post_processor"]["pair"].append({"SpecialToken": {"id": "[SEP]", "type_id": 0}})
     with pytest.raises(UserError, match="^tokenizer.json: a pair must be encoded as in BERT"):
-        text.special_ids(text.adopted(json.dumps(words), 9))
+        tokenization.special_ids(tokenization.adopted(json.dumps(words), 9))
     with pytest.raises(UserError, match="^tokenizer.json: has no token for padding"):
-        text.adopted(tokenizer(("<p>", "<unk>", "<s>", "</s>")).to_str(), 9)
-    assert text.special_ids(text.adopted(tokenizer(segment=0).to_str(), 9)) == (0, 0)
-    assert text.special_ids(text.adopted(tokenizer().to_str(), 9)) == (0, 3)
+        tokenization.adopted(tokenizer(("<p>", "<unk>", "<s>", "</s>")).to_str(), 9)
+    assert tokenization.special_ids(tokenization.adopted(tokenizer(segment=0).to_str(), 9)) == (0, 0)
+    assert tokenization.special_ids(tokenization.adopted(tokenizer().to_str(), 9)) == (0, 3)
 
 
 # What files may be wrong about
@@ -322,7 +322,7 @@ def test_older_names_are_understood(folder, tmp_path):
 
 
 def test_other_networks_need_their_own_padding():
-    words = text.adopted(tokenizer(("<pad>", "<unk>", "<s>", "</s>"), segment=0).to_str(), 9)
+    words = tokenization.adopted(tokenizer(("<pad>", "<unk>", "<s>", "</s>"), segment=0).to_str(), 9)
     student = specs.Spec({"name": "text_cnn"}, 3, (9,), vocabulary_size=9, tokenizer=words)
     assert specs.completed(student) == student
     content = json.loads(words)
@@ -379,7 +379,7 @@ def test_a_pretrained_teacher_and_a_student_that_reads_its_words(headed, sentenc
     assert "teacher_agreement" in summary and summary["model"] == "text_cnn"
     assert json.loads((tmp_path / "student" / "teachers.json").read_text()) == {f"hf:{headed}": pretrained.sha256(f"hf:{headed}")}
     words = (tmp_path / "student" / "tokenizer.json").read_text()
-    assert text.same_words(words, (headed / "tokenizer.json").read_text())
+    assert tokenization.same_words(words, (headed / "tokenizer.json").read_text())
     network = distill_jax.load(f"hf:{headed}")
     dataset = load_config(student.data, words)
     expected = network.map(trained.forward, dataset.test, 40).argmax(axis=1)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
 from distill_jax import models
-from distill_jax.data import load, tensorflow_sets, text
+from distill_jax.data import load, tensorflow_sets, text, tokenization
 from distill_jax.errors import UserError
 from distill_jax.models.text_cnn import TextCNN
 from distill_jax.models.transformer import Transformer
@@ -157,11 +157,11 @@ def test_another_set_with_the_tokenizer_of_a_run(small, tmp_path):
 
 def test_sentences_are_encoded_as_in_training(small):
     data = read_text(small)
-    tokens = text.encode_sentences(data.tokenizer, [row[2:] for row in SENTENCES])
+    tokens = tokenization.encode_sentences(data.tokenizer, [row[2:] for row in SENTENCES])
     np.testing.assert_array_equal(tokens, data.train["tokens"])
     assert tokens.dtype == np.int32
-    np.testing.assert_array_equal(text.encode_sentences(data.tokenizer, ["a dog " * 9]), [[*data.train["tokens"][1, :2]] * 3])
-    assert text.encode_sentences(data.tokenizer, []).shape == (0, 6)
+    np.testing.assert_array_equal(tokenization.encode_sentences(data.tokenizer, ["a dog " * 9]), [[*data.train["tokens"][1, :2]] * 3])
+    assert tokenization.encode_sentences(data.tokenizer, []).shape == (0, 6)
 
 
 def test_pairs_are_encoded_as_in_training(tmp_path):
@@ -172,7 +172,7 @@ def test_pairs_are_encoded_as_in_training(tmp_path):
         [["a b c d e f", "x y"], ["a", "b"]],
         np.array([["a b c d e f", "x y"], ["a", "b"]]),
     ):
-        np.testing.assert_array_equal(text.encode_sentences(data.tokenizer, pairs), data.train["tokens"])
+        np.testing.assert_array_equal(tokenization.encode_sentences(data.tokenizer, pairs), data.train["tokens"])
 
 
 def test_bad_sentences(small):
@@ -185,7 +185,7 @@ def test_bad_sentences(small):
         ([("a", "b", "c")], r"sentences\[0\] must be a string or a pair of strings, is tuple"),
     ]:
         with pytest.raises(UserError, match=message):
-            text.encode_sentences(tokenizer, bad)
+            tokenization.encode_sentences(tokenizer, bad)
     unpadded = Tokenizer.from_str(tokenizer)
     unpadded.no_padding()
     for bad, message in [
@@ -194,7 +194,7 @@ def test_bad_sentences(small):
         (unpadded.to_str(), "has no fixed row length"),
     ]:
         with pytest.raises(UserError, match=f"tokenizer.json: {message}"):
-            text.encode_sentences(bad, ["a"])
+            tokenization.encode_sentences(bad, ["a"])
 
 
 # Formats

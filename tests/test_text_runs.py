@@ -14,7 +14,7 @@ from scipy.special import softmax
 import distill_jax
 from configs import lstsd_trec
 from distill_jax import files, study, trained, transfer
-from distill_jax.data import load_config, text
+from distill_jax.data import load_config, tokenization
 from distill_jax.errors import UserError
 
 
@@ -63,7 +63,7 @@ def test_sentences_are_read_with_the_runs_own_words(finished_text, sentences):
     np.testing.assert_allclose(probabilities, softmax(network.map(trained.forward, dataset.test, 64), axis=1), rtol=1e-5, atol=1e-7)
     assert (probabilities.argmax(axis=1) == dataset.test["label"]).mean() == summary["test_accuracy"]
     assert network.predict(["a cat", "a dog"]).shape == (2, 3) and network.features(["a cat"]).shape[0] == 1
-    tokens = text.encode_sentences((folder / "tokenizer.json").read_text(), ["the tram is here"])
+    tokens = tokenization.encode_sentences((folder / "tokenizer.json").read_text(), ["the tram is here"])
     np.testing.assert_array_equal(
         network.predict(["the tram is here"]), jax.nn.softmax(network.map(trained.forward, {"tokens": tokens}, 256))
     )
@@ -102,7 +102,7 @@ def test_features_of_other_sentences_are_of_the_runs_own_words(finished_text, ot
 
     own = load_config(config.data).train["tokens"]
     used = load_config(config.data, tokenizer=(folder / "tokenizer.json").read_text()).train["tokens"]
-    np.testing.assert_array_equal(used, text.encode_sentences((folder / "tokenizer.json").read_text(), lines))
+    np.testing.assert_array_equal(used, tokenization.encode_sentences((folder / "tokenizer.json").read_text(), lines))
     assert own.shape != used.shape or (own != used).any(), "the test could tell"
 
 

@@ -2,20 +2,18 @@
 
 import collections
 import itertools
-import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from distill_jax.data import tokenization
 from distill_jax.data.dataset import Dataset, held_out_rows, locate, shown
 from distill_jax.errors import UserError
 
-SPECIAL = ("[PAD]", "[UNK]", "[SEP]")  # ids 0, 1, 2: padding, an unknown word, the separator between a pair's sentences
-PADDING = ("[PAD]", "<pad>")  # as pre-trained tokenizers spell it
 # The columns of each known layout: label first, then sentences.
 TSV = (("label", "sentence", "sentence2"), ("label", "text", "sentence2"), ("label", "sentence"), ("label", "text"))
 GLUE = {
@@ -109,49 +107,22 @@ def read(path: str, directory: str, fields: Any = None, tokenizer: str = "") -> 
 
 def encode(name: str, num_classes: int, train: Split, test: Split, fields: Any = None, tokenizer: str = "") -> Dataset:
     """Encodes two splits of non-empty sentences as a data set; see `read`. A new vocabulary is fitted on `train` alone."""
-    words = _parse(tokenizer) if tokenizer else _fit(train[0], _settings(fields))
-    is_of_a_run = bool(tokenizer) and _has_length(words)
-    train_tokens = _tokens(words, _sentences(train[0]))
-    length = train_tokens.shape[1]
-    words.enable_truncation(length)
-    words.enable_padding(pad_id=words.padding["pad_id"], pad_token=words.padding["pad_token"], length=length)
+    if tokenizer:
+        words = tokenization.parse(tokenizer)
+    else:
+        settings = _settings(fields)
+        words = tokenization.fit((row.sentences for row in train[0]), settings.vocabulary_size, settings.max_length)
+    is_of_a_run = bool(tokenizer) and tokenization.has_length(words)
+    train_tokens = tokenization.encode(words, _sentences(train[0]))
+    tokenization.fix_length(words, train_tokens.shape[1])
     train_split = {"tokens": train_tokens, "label": np.asarray(train[1], np.int32)}
-    test_split = {"tokens": _tokens(words, _sentences(test[0])), "label": np.asarray(test[1], np.int32)}
+    test_split = {"tokens": tokenization.encode(words, _sentences(test[0])), "label": np.asarray(test[1], np.int32)}
     words = tokenizer if is_of_a_run else words.to_str()
     return Dataset(name, num_classes, train_split, test_split, words, sentences=len(train[0][0].sentences))
 
 
-def encode_sentences(tokenizer: str, sentences: Sequence[str | Sequence[str]], in_row: int = 0) -> np.ndarray:
-    """Encodes sentences for a trained network.
-
-    Args:
-      tokenizer: the content of the run's tokenizer.json, or that of a pre-trained network, as returned by `adopted`.
-      sentences: strings or, for a network trained on pairs, pairs of strings.
-      in_row: which of the two: 1 or 2; 0 allows both.
-
-    Returns:
-      int32 [N, L], as long as the network's training rows, or for a pre-trained network as the longest sentence. Longer sentences are
-      truncated, as in training.
-
-    Raises:
-      UserError: a sentence is empty or not what the network takes, or the tokenizer was not saved by a run.
-    """
-    words = _load(tokenizer)
-    if isinstance(sentences, str):
-        raise UserError("sentences must be a list of strings, is one string")
-    return _tokens(words, [_checked(number, sentence, in_row) for number, sentence in enumerate(sentences)])
-
-
-def _checked(number: int, sentence: Any, in_row: int) -> str | tuple[str, str]:
-    parts = (sentence,) if isinstance(sentence, str) else tuple(sentence) if isinstance(sentence, (tuple, list, np.ndarray)) else ()
-    if len(parts) not in (1, 2) or not all(isinstance(part, str) for part in parts):
-        raise UserError(f"sentences[{number}] must be a string or a pair of strings, is {type(sentence).__name__}")
-    if in_row and len(parts) != in_row:
-        is_, takes = ("a pair", "single sentences") if len(parts) == 2 else ("a single sentence", "pairs")
-        raise UserError(f"sentences[{number}] is {is_}, but this network takes {takes}")
-    if not all(part.strip() for part in parts):
-        raise UserError(f"sentences[{number}] is empty")
-    return parts[0] if len(parts) == 1 else parts
+def _sentences(rows: list[Row]) -> list[str | tuple[str, ...]]:
+    return [row.sentences[0] if len(row.sentences) == 1 else row.sentences for row in rows]
 
 
 def _settings(fields: Any) -> Settings:
@@ -324,129 +295,3 @@ def _is_header(rows: list[Row]) -> bool:
 
 def _is_integer(label: str) -> bool:
     return re.fullmatch(r"-?[0-9]+", label) is not None
-
-
-# Tokens
-
-
-def _fit(rows: list[Row], settings: Any) -> Any:
-    """A tokenizer of lower-case words and runs of punctuation. Ties in frequency are broken alphabetically."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-
-    size, max_length = settings.vocabulary_size, settings.max_length
-    if max_length < 3:
-        raise UserError(f"data.text.max_length is {max_length}; it must be at least 3: a word, the separator, a word")
-    if size <= len(SPECIAL):
-        raise UserError(f"data.text.vocabulary_size is {size}; it must be greater than {len(SPECIAL)}, the number of special ids")
-
-    def build(words):
-        tokenizer = Tokenizer(models.WordLevel(words, unk_token=SPECIAL[1]))
-        tokenizer.normalizer = normalizers.Lowercase()
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-        return tokenizer
-
-    trained = build({})
-    trainer = trainers.WordLevelTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
-    trained.train_from_iterator(itertools.chain.from_iterable(row.sentences for row in rows), trainer)
-    tokenizer = build(trained.get_vocab())  # reads "[PAD]" in a text as three words, not as the special token
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A", pair=f"$A {SPECIAL[2]} $B", special_tokens=[(SPECIAL[2], SPECIAL.index(SPECIAL[2]))]
-    )
-    tokenizer.enable_truncation(max_length)
-    tokenizer.enable_padding()
-    return tokenizer
-
-
-def adopted(tokenizer: str, max_length: int) -> str:
-    """The tokenizer of a pre-trained network for a new data set: rows of up to `max_length` tokens, padded at their ends.
-
-    Args:
-      tokenizer: the content of its tokenizer.json, as the library `tokenizers` writes it.
-      max_length: data.text.max_length.
-
-    Raises:
-      UserError: it is damaged, or has no token for padding.
-    """
-    words = _parse(tokenizer)
-    padding = next((token for token in PADDING if words.token_to_id(token) is not None), None)
-    if padding is None:
-        raise UserError(f"tokenizer.json: has no token for padding, {' or '.join(PADDING)}")
-    words.enable_truncation(max_length)
-    words.enable_padding(pad_id=words.token_to_id(padding), pad_token=padding)
-    return words.to_str()
-
-
-def is_fitted(tokenizer: str) -> bool:
-    """Whether `read` fitted a tokenizer to a data set; otherwise it belongs to a pre-trained network."""
-    return json.loads(tokenizer)["model"]["type"] == "WordLevel"
-
-
-def same_words(one: str, other: str) -> bool:
-    """Whether two tokenizers, or "" for images, give the same ids. Those of pre-trained networks may give rows of different lengths."""
-    return one == other or words_of(one) == words_of(other)
-
-
-def words_of(tokenizer: str) -> str:
-    """The tokenizer of a pre-trained network without the length of its rows; a fitted one, or "", as it is."""
-    if not tokenizer or is_fitted(tokenizer):
-        return tokenizer
-    return json.dumps(json.loads(tokenizer) | {"truncation": None, "padding": None})
-
-
-def largest_id(tokenizer: str) -> int:
-    return max(_parse(tokenizer).get_vocab().values())
-
-
-def special_ids(tokenizer: str) -> tuple[int, int]:
-    """The ids of the padding, and of the separator at which the first segment of a pair ends; 0 if all tokens are of one segment.
-
-    Raises:
-      UserError: the segments are not those of BERT, so that the tokens would not tell them.
-    """
-    words = _parse(tokenizer)
-    padding = words.padding["pad_id"]
-    words.no_padding()
-    words.no_truncation()
-    pair = words.encode("a", "a")
-    if not any(pair.type_ids):
-        return padding, 0
-    second = pair.type_ids.index(1)
-    separator = pair.ids[second - 1]
-    if pair.ids.index(separator) != second - 1 or not all(pair.type_ids[second:]):
-        raise UserError("tokenizer.json: a pair must be encoded as in BERT, [CLS] A [SEP] B [SEP], with A and [SEP] as its first segment")
-    return padding, separator
-
-
-def _parse(tokenizer: str) -> Any:
-    from tokenizers import Tokenizer
-
-    try:
-        words = Tokenizer.from_str(tokenizer)
-    except Exception as error:  # the library raises nothing more specific
-        raise UserError("tokenizer.json: not a readable tokenizer (damaged, or not saved by a run)") from error
-    words.encode_special_tokens = True  # "[SEP]" in a sentence is text
-    return words
-
-
-def _has_length(words: Any) -> bool:
-    return bool(words.padding and words.padding["length"] and words.truncation)
-
-
-def _load(tokenizer: str) -> Any:
-    words = _parse(tokenizer)
-    if not (words.padding and words.truncation):
-        raise UserError("tokenizer.json: has no fixed row length; use one saved by a run")
-    return words
-
-
-def _sentences(rows: list[Row]) -> list[str | tuple[str, ...]]:
-    return [row.sentences[0] if len(row.sentences) == 1 else row.sentences for row in rows]
-
-
-def _tokens(tokenizer: Any, sentences: list[str | tuple[str, ...]]) -> np.ndarray:
-    """int32 [N, L]; L is the tokenizer's fixed length, or that of the longest sentence."""
-    encodings = tokenizer.encode_batch_fast(sentences)
-    tokens = np.empty((len(encodings), len(encodings[0].ids) if encodings else tokenizer.padding["length"]), np.int32)
-    for row, encoding in enumerate(encodings):
-        tokens[row] = encoding.ids
-    return tokens
