@@ -2,7 +2,7 @@
 
     python -m distill_jax.compare configs/comparison_imagenette.py --workdir=runs/imagenette --config.data.name=folder:DIR/imagenette
 
-Three seeds of each. configs/comparison_transfer_camvid.py fine-tunes from them.
+20 epochs, three seeds of each. configs/comparison_transfer_camvid.py fine-tunes from them.
 """
 
 from configs import imagenette, sd_cifar100
@@ -10,6 +10,7 @@ from configs import imagenette, sd_cifar100
 
 def get_config():
     config = imagenette.get_config()
+    config.epochs = 20
     config.seeds = 3
     return config
 
