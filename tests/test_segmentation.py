@@ -18,6 +18,7 @@ from configs import camvid_segmentation, voc_segmentation, voc_segmentation_full
 from distill_jax import compare, found, initial, losses, methods, models, predict, specs, start, study, transfer
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
+from distill_jax.models import deeplab
 from distill_jax.tasks import segmentation as task
 
 METHODS = {
@@ -297,6 +298,15 @@ def test_a_dilated_trunk_says_the_same_at_the_coarse_places(depth, version, monk
     assert coarse.std() > 0.01 and coarse.shape[1:3] == (2, 2)
     np.testing.assert_allclose(fine[:, ::2, ::2], coarse, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(finest[:, ::4, ::4], coarse, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_are_enlarged_by_the_stride_whatever_the_size():
+    """Place i lies at pixel 4i + 1.5 in images of any size, not only in multiples of the stride: against numpy.interp."""
+    down, across = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)
+    logits = (down[:, None] + across)[None, ..., None]
+    found = deeplab.enlarged(jnp.array(logits), 4, 17, 19)[0, ..., 0]
+    rows, columns = (np.interp(np.arange(size), 4 * np.arange(5) + 1.5, values) for size, values in ((17, down), (19, across)))
+    np.testing.assert_allclose(found, rows[:, None] + columns, atol=1e-5)
 
 
 def test_frozen_norms_keep_their_statistics():
