@@ -7,12 +7,13 @@ letterboxed, and compares at the image's own size.
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from distill_jax import logs
 from distill_jax.data import affine, images
 from distill_jax.data.streaming import ADVICE, Streamed
 from distill_jax.errors import UserError
@@ -111,6 +112,27 @@ def check_scales(scales: Sequence[float]) -> tuple[float, float]:
     if len(scales) != 2 or not 0 < scales[0] <= scales[1] <= 100:
         raise UserError(f"data.scales is {tuple(scales)}; it must be the smallest and the largest scale, above 0 and up to 100")
     return tuple(scales)
+
+
+def read_all(make: Callable[[Any], Any], items: Sequence[Any], damaged: str) -> list[Any]:
+    """make(item) for each item; if `damaged` is "skip", those that raise UserError are left out, counted and named.
+
+    Raises:
+      UserError: that of an item, or all are left out.
+    """
+    found, left_out = [], []
+    for item in items:
+        try:
+            found.append(make(item))
+        except UserError as error:
+            if damaged != "skip":
+                raise
+            left_out.append(str(error))
+    if not found:
+        raise UserError(f"none of the {len(items)} images can be read, beginning with {left_out[0]}")
+    if left_out:
+        logs.say(f"left out {len(left_out)} damaged of {len(items)} images: {'; '.join(left_out)}")
+    return found
 
 
 def columns(scenes: Sequence[Scene], **options: Any) -> dict[str, StreamedScenes]:

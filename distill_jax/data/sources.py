@@ -162,7 +162,7 @@ def _read_scenes(name: str, directory: str, task: str, fields: Any, image_size: 
         return voc.read(path, directory, task, fields.voc, damaged, image_size, **training)
     if kind == "tfds":
         return tfds_scenes.read(path, directory, task, image_size, **training)
-    return masks.read(path, directory, image_size, fields.void, **training)
+    return masks.read(path, directory, image_size, fields.void, damaged, **training)
 
 
 def _digits() -> Dataset:
