@@ -13,21 +13,14 @@ from configs import common
 
 
 def get_config():
-    config = common.get_config()
+    config = common.get_voc_config("detection")
     config.epochs = 24  # of 1,034 steps
-    config.batch_size = 16
     config.eval_every = 4
-    config.checkpoint_every = 1
-    config.data.name = "voc:VOCdevkit"
-    config.data.task = "detection"
     config.data.image_size = 640
-    config.data.crop_padding = 0
     config.data.scales = (0.5, 1.5)
     config.data.voc.train = ("VOC2007/trainval", "VOC2012/trainval")
     config.data.voc.test = ("VOC2007/test",)
     config.model = {"name": "fcos_resnet50", "norm": "batch"}  # or frozen: the statistics of the loaded trunk; never with new weights
-    config.optimizer.learning_rate = 0.01
-    config.optimizer.nesterov = False
     config.optimizer.weight_decay = 1e-4
     config.schedule.name = "step"
     config.schedule.boundaries = (0.75, 0.92)

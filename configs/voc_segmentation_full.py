@@ -15,22 +15,15 @@ from configs import common
 
 
 def get_config():
-    config = common.get_config()
+    config = common.get_voc_config("segmentation")
     config.epochs = 30  # of 661 steps
-    config.batch_size = 16
     config.eval_every = 5
-    config.checkpoint_every = 1
-    config.data.name = "voc:VOCdevkit"
-    config.data.task = "segmentation"
     config.data.image_size = 513
-    config.data.crop_padding = 0
     config.data.scales = (0.5, 2.0)
     config.data.voc.train = ("VOC2012/trainaug",)
     config.data.voc.test = ("VOC2012/val",)
     config.data.voc.masks = "SegmentationClassAug"
     config.model = {"name": "deeplab_resnet50", "output_stride": 16, "norm": "batch"}
-    config.optimizer.learning_rate = 0.01
-    config.optimizer.nesterov = False
     config.optimizer.weight_decay = 5e-4
     config.schedule.name = "poly"
     config.schedule.power = 0.9

@@ -269,6 +269,7 @@ def tiny_pets():
                 "label": tfds.features.ClassLabel(names=["cat", "dog", "owl"]),
                 "segmentation_mask": tfds.features.Image(shape=(None, None, 1), use_colormap=True),
                 "head_bbox": tfds.features.BBoxFeature(),
+                "species": tfds.features.ClassLabel(names=["Cat", "Dog"]),
             }
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
@@ -281,7 +282,7 @@ def tiny_pets():
                 mask[5:10, 6:12] = 1
                 box = tfds.features.BBox(ymin=0.25, xmin=0.2, ymax=0.5, xmax=0.4)
                 image = png(np.repeat(mask[..., None] * 100, 3, axis=2))
-                yield number, {"image": image, "label": number % 3, "segmentation_mask": png(mask), "head_bbox": box}
+                yield number, {"image": image, "label": number % 3, "segmentation_mask": png(mask), "head_bbox": box, "species": 0}
 
     return TinyPets
 

@@ -142,9 +142,11 @@ def test_pictures_are_in_the_workdir_and_in_tensorboard(finished):
     assert names == [f"epoch_{epoch:04d}_{number}.png" for epoch in (2, 4) for number in range(4)]
     events = EventAccumulator(str(folder)).Reload()
     assert [event.step for event in events.Images("pictures/0")] == [6, 12]
-    scene = build(pixels_config(f"masks:{read_json(folder / 'config.json')['data']['name'][6:]}")).data.dataset.test["image"].scene(0)
-    picture = np.asarray(Image.open(folder / "pictures/epoch_0004_0.png"))
-    assert picture.shape[1] % 3 == 0 and max(picture.shape[0], picture.shape[1] // 3) == 32 and max(scene.size) > 0
+    picture = np.asarray(Image.open(folder / "pictures/epoch_0004_0.png")).astype(int)
+    side = (picture.shape[1] - 2 * 8) // 3
+    assert max(picture.shape[0], side) == 480, "enlarged 15 times"
+    image, mask, predicted = (picture[:, start : start + side] for start in (0, side + 8, 2 * (side + 8)))
+    assert (image != mask).any() and (image != predicted).any() and np.abs(mask - predicted).mean() < np.abs(mask - image).mean()
 
 
 def test_a_killed_run_resumes_bit_for_bit(exp, finished, tmp_path):
@@ -316,6 +318,17 @@ def test_frozen_norms_keep_their_statistics():
     variables = norm.init(jax.random.key(0), jnp.ones((4, 2, 2, 3)))
     _, updated = norm.apply(variables, 5 * jnp.ones((4, 2, 2, 3)), mutable=["batch_stats"])
     assert bits(updated["batch_stats"]) == bits(variables["batch_stats"]) and "batch_stats" in shapes
+
+
+def test_frozen_norms_need_loaded_statistics(data_name, tmp_path):
+    config = pixels_config(data_name, model=ConfigDict({"name": "deeplab_resnet18", "width": 8, "channels": 8, "norm": "frozen"}))
+    with pytest.raises(UserError, match="^model.norm is 'frozen', which keeps the statistics of the network in `initial`; set that"):
+        study.prepare(config, tmp_path)
+
+
+def test_a_set_without_any_label_has_no_miou(exp):
+    with pytest.raises(UserError, match="no pixel of the test set has a label; data.void is"):
+        task.metrics(np.zeros((2, 3, 3), int), exp.data.dataset, None)
 
 
 @pytest.mark.parametrize("config", [voc_segmentation_full, voc_segmentation, camvid_segmentation])
