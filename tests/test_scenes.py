@@ -299,11 +299,22 @@ def test_tfds(tiny_pets, tmp_path):
     assert boxes.num_classes == 3 and scene.difficult.tolist() == [False] and boxes.train["image"].most_boxes == 1
 
 
+def test_unknown_image_sets(tmp_path):
+    name = write_voc(tmp_path)
+    for sets, message in (
+        ("trainval", "trainval.txt: no such image set; .* name them; here are train, val$"),
+        ("VOC2012/train", "one year, so"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read(name, voc=ConfigDict({"train": (sets,), "test": (), "masks": "SegmentationClass"}))
+
+
 def test_wrong_fields_are_refused(masks, tmp_path):
     loading_fails("data.task is 'classification', but masks:.* is for segmentation; set data.task", masks)
     for fields, message in (
         ({"task": "detection"}, "data.task is 'detection', but data.name is 'masks:.*; this task reads voc:PATH, tfds:NAME"),
         ({"image_size": 0}, "data.image_size is 0; segmentation takes the side"),
+        ({"downsample": 2}, "data.downsample is 2, but masks:.* has streamed images, which data.image_size scales; set it to 1"),
         ({"scales": (2.0, 0.5)}, r"data.scales is \(2.0, 0.5\); it must be"),
     ):
         with pytest.raises(UserError, match=message):

@@ -94,7 +94,10 @@ def _listed(root: Path, one: str, task: str) -> list[tuple[Path, str]]:
     files = [folder / "ImageSets" / SETS[task] / f"{name}.txt" for folder in years]
     existing = [file for file in files if file.exists()]
     if not existing:
-        raise UserError(f"{files[0]}: no such image set; data.voc.train and data.voc.test name them")
+        others = sorted(path.stem for path in files[0].parent.glob("*.txt") if "_" not in path.stem)  # cat_train is a list of one class
+        there = f"; here are {', '.join(others)}" if others else ""
+        there = f"; {root} is one year, so leave out {year}/" if year and (root / "ImageSets").is_dir() else there
+        raise UserError(f"{files[0]}: no such image set; data.voc.train and data.voc.test name them{there}")
     listed = []
     for file in existing:
         lines = [_id(line.split()[0]) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
