@@ -179,6 +179,16 @@ def test_an_image_that_cannot_be_segmented_is_refused_or_skipped(layout, mistake
     assert count(read(name, damaged="skip").train) == 2 and "left out 1 damaged of 3 images" in capsys.readouterr().out
 
 
+def test_masks_of_one_bit(tmp_path):
+    name = write_masks(tmp_path, 3, 2)
+    for mask in tmp_path.glob("*annot/*.png"):
+        Image.fromarray(np.asarray(Image.open(mask)) > 0).save(mask)
+    label = read(name).test["image"].load(0, None)["label"]
+    assert label.dtype == np.uint8 and set(np.unique(label)) == {0, 1, scenes.VOID}
+    (tmp_path / "classes.txt").unlink()
+    assert read(name).num_classes == 2
+
+
 def test_a_set_without_any_readable_image(tmp_path):
     name = write_masks(tmp_path, 3, 2)
     for mask in (tmp_path / "testannot").iterdir():
@@ -199,7 +209,7 @@ def test_objects_drawn_as_255_are_no_class(named, tmp_path):
 
 
 def test_image_sets_may_name_files_and_suffixes_may_be_capital(tmp_path):
-    """As in the lists of trainaug that go round, and as cameras write them."""
+    """As in the trainaug lists in circulation, and as cameras write them."""
     name = write_voc(tmp_path)
     (tmp_path / "JPEGImages/train_0.jpg").rename(tmp_path / "JPEGImages/train_0.JPG")
     listed = [

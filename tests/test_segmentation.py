@@ -200,6 +200,8 @@ def test_generations_and_guides_of_a_segmentation_network(data_name, tmp_path):
     config.stages = ConfigDict({"name": "generations", "generations": 1, "k": 2})
     stages = study.train(config, tmp_path / "generations")["stages"]
     assert len(stages) == 2 and stages[1]["teacher_miou"] == stages[0]["test_miou"]
+    header, _, first, _ = (tmp_path / "generations" / "table.md").read_text().splitlines()
+    assert header.split("|")[2].strip() == "test miou, %" and f"{100 * stages[0]['test_miou']:.2f}" in first
     teachers = tuple(str(tmp_path / "generations" / stage["stage"]) for stage in stages)
     guided = pixels_config(data_name, **short, teachers=teachers, method=ConfigDict({"name": "densely_guided", "weight_teacher": 0.5}))
     assert study.train(guided, tmp_path / "guided")["teacher_miou"] == stages[0]["test_miou"]

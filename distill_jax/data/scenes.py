@@ -150,9 +150,9 @@ def read_mask(scene: Scene, size: tuple[int, int], num_classes: int, void: int) 
     if isinstance(scene.mask, str):
         name = scene.mask
         with images.opened(name, scene.mask, ADVICE) as mask:
-            if mask.mode not in ("P", "L"):
-                raise UserError(f"{name}: its mode is {mask.mode}; a mask must be a PNG whose pixels are class indices (mode P or L)")
-            classes = np.array(mask)
+            if mask.mode not in ("P", "L", "1"):
+                raise UserError(f"{name}: its mode is {mask.mode}; a mask must be a PNG whose pixels are class indices (mode P, L or 1)")
+            classes = np.array(mask, np.uint8)
     if classes.shape != size[::-1]:
         raise UserError(f"{name}: is {classes.shape[1]}x{classes.shape[0]}, its image {size[0]}x{size[1]}")
     is_void = classes == void

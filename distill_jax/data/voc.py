@@ -33,7 +33,7 @@ class Parsed(NamedTuple):
 
     scene: Scene
     names: list[str]  # of the classes of its objects
-    told_size: tuple[str, ...]  # width and height; "0" if it does not say
+    stated_size: tuple[str, ...]  # width and height; "0" if it does not say
 
 
 def read(path: str, directory: str, task: str, fields: Any, damaged: str, size: int, **training: Any) -> Dataset:
@@ -108,7 +108,7 @@ def _listed(root: Path, one: str, task: str) -> list[tuple[Path, str]]:
 
 
 def _id(word: str) -> str:
-    """An image's id from its id or its file, as in the lists of trainaug that go round: /JPEGImages/2011_003276.jpg."""
+    """An image's id from its id or its file, as in the trainaug lists in circulation: /JPEGImages/2011_003276.jpg."""
     suffix = Path(word).suffix
     return word.rpartition("JPEGImages/")[2].removesuffix(suffix if suffix.lower() in SUFFIXES else "")
 
@@ -147,8 +147,8 @@ def _parse(year: Path, name: str) -> Parsed:
         reason = error if isinstance(error, ElementTree.ParseError) else "an object lacks its name or a number of its bndbox"
         raise UserError(f"{file}: damaged ({reason}); repair it, or leave out such images with --config.data.damaged=skip") from error
     arrays = np.array(boxes, np.float32).reshape(-1, 4), np.zeros(len(boxes), np.int32), np.array(difficult, bool)
-    told_size = tuple((root.findtext(f"size/{side}") or "0").strip() for side in ("width", "height"))
-    return Parsed(Scene(image, image, size, None, *arrays), classes, told_size)
+    stated_size = tuple((root.findtext(f"size/{side}") or "0").strip() for side in ("width", "height"))
+    return Parsed(Scene(image, image, size, None, *arrays), classes, stated_size)
 
 
 def check_box(where: str, box: Sequence[float], size: tuple[int, int]) -> None:
@@ -165,10 +165,10 @@ def check_box(where: str, box: Sequence[float], size: tuple[int, int]) -> None:
 def _say_which_sizes_differ(parsed: Sequence[Sequence[Parsed]]) -> None:
     """Says for which images the XML file gives another size: if they were scaled or turned later, their boxes are wrong."""
     every = [each for part in parsed for each in part]
-    differ = [each for each in every if each.told_size not in (tuple(map(str, each.scene.size)), ("0", "0"))]
+    differ = [each for each in every if each.stated_size not in (tuple(map(str, each.scene.size)), ("0", "0"))]
     if differ:
-        (scene, _, told), sizes = differ[0], "x".join
-        shown = f"{scene.name} is {sizes(map(str, scene.size))}, its XML file says {sizes(map(str, told))}"
+        (scene, _, stated), sizes = differ[0], "x".join
+        shown = f"{scene.name} is {sizes(map(str, scene.size))}, its XML file says {sizes(map(str, stated))}"
         logs.say(f"{len(differ)} of {len(every)} images have another size than their XML files say, so boxes may be wrong: {shown}")
 
 
