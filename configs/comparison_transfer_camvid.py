@@ -14,6 +14,10 @@ def get_config(pretrained=""):
     return config
 
 
-def get_arms(pretrained):
+def get_arms(pretrained=""):
+    if not pretrained:
+        raise ValueError(
+            "name the workdir of the pre-training after a colon, such as configs/comparison_transfer_camvid.py:runs/imagenette"
+        )
     arms = {"random": {}} | {name: {"initial": f"{pretrained}/{name}/final/seed_{{seed}}"} for name in comparison_imagenette.methods()}
     return {name: (changes, [{}]) for name, changes in arms.items()}

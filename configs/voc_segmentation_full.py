@@ -3,9 +3,10 @@
     python run.py --config=configs/voc_segmentation_full.py --config.data.name=voc:DIR/VOCdevkit --config.initial=runs/sd --workdir=runs/voc
 
 `initial` is a finished run of the same trunk, such as configs/sd_imagenet.py with --config.model.name=resnet50. The devkit needs the masks
-of Hariharan et al. (ICCV 2011) in VOC2012/SegmentationClassAug, and the list ImageSets/Segmentation/trainaug.txt (10,582 images). The
-settings are those of mmsegmentation's DeepLabV3, about 20,000 steps; it reports a mIoU of 76.9 % for ResNet-50 at output stride 16. On a
-devkit with VOC's own masks alone:
+of Hariharan et al. (ICCV 2011) in VOC2012/SegmentationClassAug, and the list ImageSets/Segmentation/trainaug.txt (10,582 images). Crops
+are the paper's: at scale 1, an image's longer side has 513 pixels. The optimizer and about 20,000 steps are those of mmsegmentation's
+DeepLabV3, which reports a mIoU of 76.9 % for ResNet-50 at output stride 16, with larger images (512 pixels on the shorter side) and an
+auxiliary head. On a devkit with VOC's own masks alone:
 
     --config.data.voc.train="('VOC2012/train',)" --config.data.voc.masks=SegmentationClass
 """
@@ -14,22 +15,15 @@ from configs import common
 
 
 def get_config():
-    config = common.get_config()
+    config = common.get_voc_config("segmentation")
     config.epochs = 30  # of 661 steps
-    config.batch_size = 16
     config.eval_every = 5
-    config.checkpoint_every = 1
-    config.data.name = "voc:VOCdevkit"
-    config.data.task = "segmentation"
     config.data.image_size = 513
-    config.data.crop_padding = 0
     config.data.scales = (0.5, 2.0)
     config.data.voc.train = ("VOC2012/trainaug",)
     config.data.voc.test = ("VOC2012/val",)
     config.data.voc.masks = "SegmentationClassAug"
     config.model = {"name": "deeplab_resnet50", "output_stride": 16, "norm": "batch"}
-    config.optimizer.learning_rate = 0.01
-    config.optimizer.nesterov = False
     config.optimizer.weight_decay = 5e-4
     config.schedule.name = "poly"
     config.schedule.power = 0.9

@@ -59,21 +59,26 @@ def detection_metrics(detections: Detections, truths: Truths, num_classes: int, 
     """VOC's mean average precision over the classes that have boxes, as fractions in 0..1.
 
     Returns:
-      test_ap50, test_ap75: at overlaps 0.5 and 0.75, the area under the curve; test_ap: its mean over the overlaps 0.5, 0.55, ..., 0.95, as
-        detectron2 reports for VOC; test_ap50_11point: VOC2007's own. All 0 if no class has boxes.
+      test_ap50, test_ap75: at overlaps 0.5 and 0.75, the area under the curve; test_ap: its mean over the overlaps 0.5, 0.55, ..., 0.95.
+      test_ap50_11point, test_ap_11point: the same in VOC2007's form, in which detectron2 and mmdetection report all results on VOC2007.
+      All 0 if no class has boxes.
     """
     found = best_overlaps(detections, truths)
 
-    def mean(overlap, eleven_point=False):
-        ap_C = _voc(detections, truths, found, num_classes, overlap, eleven_point)
-        return 0.0 if np.isnan(ap_C).all() else float(np.nanmean(ap_C))
+    def means(eleven_point):
+        """By overlap."""
+        ap_OxC = [_voc(detections, truths, found, num_classes, overlap, eleven_point) for overlap in COCO_OVERLAPS]
+        return {
+            overlap: 0.0 if np.isnan(ap_C).all() else float(np.nanmean(ap_C)) for overlap, ap_C in zip(COCO_OVERLAPS, ap_OxC, strict=True)
+        }
 
-    by_overlap = {overlap: mean(overlap) for overlap in COCO_OVERLAPS}
+    area, eleven = means(False), means(True)
     return {
-        f"{split}_ap50": by_overlap[0.5],
-        f"{split}_ap50_11point": mean(0.5, True),
-        f"{split}_ap75": by_overlap[0.75],
-        f"{split}_ap": float(np.mean(list(by_overlap.values()))),
+        f"{split}_ap50": area[0.5],
+        f"{split}_ap50_11point": eleven[0.5],
+        f"{split}_ap75": area[0.75],
+        f"{split}_ap": float(np.mean(list(area.values()))),
+        f"{split}_ap_11point": float(np.mean(list(eleven.values()))),
     }
 
 

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from distill_jax import checks, collect, command_line, configuration, experiment, fields, logs, report, stages, study, workdir
+from distill_jax import checks, collect, command_line, configuration, experiment, fields, logs, report, stages, study, trained, workdir
 from distill_jax.archive import flatten, write_study
 from distill_jax.errors import UserError
 from distill_jax.tasks import TASKS
@@ -173,15 +173,28 @@ def check_teachers(arms: dict[str, Arm], name: str) -> None:
 
 
 def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
-    """Checks all that depends on neither the network nor its teachers; study.train checks the rest."""
+    """Checks all that depends on neither the network nor its teachers, and that the network in `initial` is there.
+
+    study.train checks the rest.
+    """
     checks.check(config)
     for job in study.make_jobs(config, pathlib.Path("final")):
         with study.naming_stage(job.stage):
             checks.check(job.config)
+            check_initial(job.config.initial)
             key = json.dumps(job.config.data.to_dict())
             data = loaded[key] = loaded.get(key) or experiment.load_data(job.config)
             plan, _ = experiment.make_plan(job.config, data)
             experiment.make_method(job.config, data, plan, apply=None)
+
+
+def check_initial(name: str) -> None:
+    """Raises UserError if a network that `initial` names is not there; one of an earlier stage has still to be trained."""
+    if name and not name.startswith(stages.STAGE):
+        try:
+            trained.find(trained.resolve(name, pathlib.Path()))
+        except UserError as error:
+            raise UserError(f"initial: {error}") from error
 
 
 # What is written

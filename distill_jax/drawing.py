@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-VOID = 255  # of masks: pixels without a class
+OPACITY = 0.6  # of a mask's colours
 SMALLEST = 480  # pixels, the longer side of a picture: smaller images are enlarged, or no label could be read on them
 
 
@@ -44,17 +44,19 @@ def draw_boxes(image: np.ndarray, boxes_Nx4: np.ndarray, labels_N: Sequence[int]
     return picture
 
 
-def draw_mask(image: np.ndarray, mask_HxW: np.ndarray, opacity: float = 0.6) -> Image.Image:
-    """Colours an image's pixels by their class; class 0 (the background) and void pixels stay as they are.
+def draw_mask(image: np.ndarray, mask_HxW: np.ndarray) -> Image.Image:
+    """Colours an image's pixels by their class; the background, class 0, stays as it is, and pixels without a class (255) become light.
 
     Args:
       image: uint8 [H, W, 3] or [H, W, 1].
-      mask_HxW: the classes, integers; `VOID` for none.
-      opacity: of the colour, in 0..1.
+      mask_HxW: the classes, integers in 0..255.
+
+    Returns:
+      An RGB picture, enlarged by a whole factor if the image is small.
     """
     pixels = np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.float32)
-    shown = ((mask_HxW > 0) & (mask_HxW != VOID))[..., None] * opacity
-    mixed = (1 - shown) * pixels + shown * voc_colours()[mask_HxW]
+    opacity = np.where(mask_HxW > 0, OPACITY, 0)[..., None]
+    mixed = (1 - opacity) * pixels + opacity * voc_colours()[mask_HxW]
     return _enlarged(np.round(mixed).astype(np.uint8))[0]
 
 

@@ -32,7 +32,12 @@ def writer(network: trained.Network, folder: pathlib.Path, source: pathlib.Path)
       network: for segmentation or detection.
       folder: where to write; created if missing.
       source: --inputs.
+
+    Raises:
+      UserError: `folder` lies in `source`, so that the next prediction would take these pictures for inputs.
     """
+    if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"--output: {folder} lies in --inputs={source}, whose images are all predicted; name a folder outside it")
     describe, written = {"segmentation": segments, "detection": objects}[network.spec.task], {}
 
     def write(paths, images, size):

@@ -7,6 +7,7 @@ more layers.
 
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -36,6 +37,14 @@ def check(name: str, theirs: Spec, ours: Spec, data_name: str) -> None:
     if difference is not None:
         told = f"{theirs.model['name']}{difference and f' ({difference})'}"
         raise UserError(f"initial: {name} holds a different network from {ours.model['name']}, which this run trains: {told}")
+
+
+def check_new(model: Mapping[str, Any]) -> None:
+    """Raises UserError if a network with new weights would keep statistics that nobody has measured."""
+    if model["name"] in models.MODELS and model.get("norm") == "frozen":
+        raise UserError(
+            "model.norm is 'frozen', which keeps the statistics of the network in `initial`; set that, or norm to batch or group"
+        )
 
 
 def load(name: str, folder: pathlib.Path, fresh: dict[str, Any], mesh: Mesh) -> dict[str, Any]:

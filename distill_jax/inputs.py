@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from distill_jax.data import folder, images, streaming
+from distill_jax.data import images, streaming
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 
 STDIN = "-"
-SUFFIXES = (*folder.SUFFIXES, ".tif", ".tiff", ".gif")  # of the images in a folder; a file given by its path may be all that Pillow reads
 BATCHES_AHEAD = 2
 ADVICE = "replace or remove it"
 
@@ -53,16 +52,19 @@ def find(inputs: str, spec: Spec, downsample: int = 1) -> Iterator[Sample]:
 
 
 def images_below(root: pathlib.Path) -> Iterator[str]:
-    """The paths of the images in a folder and the folders below it. Hidden files and folders are ignored."""
+    """The paths of the images in a folder and the folders below it: files with an image's suffix (one that is named itself may have any).
+
+    Hidden files and folders are ignored.
+    """
     found = False
     for parent, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            if name.lower().endswith(images.SUFFIXES) and not name.startswith("."):
                 found = True
                 yield os.path.join(parent, name)
     if not found:
-        raise UserError(f"--inputs={root}: has no images ({', '.join(SUFFIXES)})")
+        raise UserError(f"--inputs={root}: has no images ({', '.join(images.SUFFIXES)})")
 
 
 def lines_of(inputs: str) -> Iterator[tuple[str, str]]:
@@ -102,7 +104,8 @@ def sentence(where: str, line: str, sentences: int) -> str | tuple[str, ...]:
 
 
 def read_image(path: str, spec: Spec, downsample: int = 1) -> np.ndarray:
-    """An image as the network was evaluated: uint8, of `spec.input_shape`. For segmentation and detection, the image as it is, in colour.
+    """An image as the network was evaluated: uint8, of `spec.input_shape`. For segmentation and detection, the whole image in colour,
+    turned as its EXIF orientation says, so that boxes and masks fit what people see.
 
     For networks trained on streamed images it is the central crop. Other networks get the whole image: as it is if it has their size,
     averaged over blocks if it has the size of training images that were (data.downsample), and otherwise resized (bilinear). It becomes
@@ -113,7 +116,7 @@ def read_image(path: str, spec: Spec, downsample: int = 1) -> np.ndarray:
     """
     if spec.task != "classification":
         with images.opened(path, path, ADVICE) as image:
-            return np.asarray(images.to_rgb(path, image))
+            return np.asarray(images.to_rgb(path, images.upright(image)))
     if spec.image_size:
         return streaming.read_crop(streaming.Record(path, path, 0), spec.image_size, None, ADVICE)
     height, width, channels = spec.input_shape

@@ -1,5 +1,7 @@
 """Optimizers: gradients to updates."""
 
+from typing import Any
+
 import jax
 import optax
 
@@ -16,7 +18,7 @@ def create(fields, schedule: optax.Schedule) -> optax.GradientTransformation:
       fields: config.optimizer. "sgd": the gradient of the L2 penalty is added before momentum, for every parameter, as in the vision
         papers. "adamw": decoupled decay (Loshchilov & Hutter, arXiv 1711.05101) of parameters with two or more axes; biases and
         normalisation scales do not decay. With either, the gradient is first clipped to `clip_norm`, by its global norm, and the updates
-        of all layers but "head" are last multiplied by `trunk_rate`, weight decay included.
+        of the trunk (see `in_trunk`) are last multiplied by `trunk_rate`, weight decay included.
       schedule: learning rate of each iteration.
 
     Raises:
@@ -26,8 +28,13 @@ def create(fields, schedule: optax.Schedule) -> optax.GradientTransformation:
     parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     parts.append(_create(fields, schedule))
     if trunk_rate != 1:
-        parts.append(optax.masked(optax.scale(trunk_rate), lambda params: {name: name != "head" for name in params}))
+        parts.append(optax.masked(optax.scale(trunk_rate), in_trunk))
     return optax.chain(*parts) if len(parts) > 1 else parts[0]  # a chain of one would change the state that older checkpoints hold
+
+
+def in_trunk(params: dict[str, Any]) -> dict[str, bool]:
+    """Which parts of a network are its trunk: the one called "trunk" or, without one, all but "head"."""
+    return {name: name == "trunk" if "trunk" in params else name != "head" for name in params}
 
 
 def _create(fields, schedule: optax.Schedule) -> optax.GradientTransformation:

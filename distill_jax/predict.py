@@ -57,7 +57,7 @@ def predict(config: ConfigDict, root: str | os.PathLike, source: str | None, out
             write, where = csv_writer(network, rows), ""
         else:
             folder = pathlib.Path(output or f"{root}/predictions").expanduser()
-            write, where = found.writer(network, folder, pathlib.Path(source)), f"; see {folder}"
+            write, where = found.writer(network, folder, pathlib.Path(source).expanduser()), f"; see {folder}"
         done, unread = in_batches(samples, config.batch_size, write)
         rows.flush()
         logs.say(f"{done - unread:,} predicted in {time.perf_counter() - start:.1f} s{where}")

@@ -31,7 +31,7 @@ from typing import Any
 from distill_jax.archive import Run, read_runs
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
-from distill_jax.results import markdown, number, paired_difference, percents, plus_minus, summarise_seeds, validation_name
+from distill_jax.results import main_result, markdown, number, paired_difference, percents, plus_minus, summarise_seeds, validation_name
 
 HEADER = [
     "run", "seeds", "train accuracy, %", "test accuracy, last epoch, %", "best epoch, %", "test NLL, nats", "ECE, %",
@@ -185,7 +185,7 @@ def is_summary(summary: Any) -> bool:
     if not (isinstance(summary, dict) and isinstance(summary.get("seed"), int) and isinstance(summary.get("snapshot_ensemble", {}), dict)):
         return False
     shown = [summary[name] for metric in SHOWN for name in (metric, validation_name(metric)) if name in summary]
-    result = f"test_{summary.get('metric', 'accuracy')}"
+    result = main_result(summary)
     has_result = result in summary or validation_name(result) in summary
     return has_result and all(isinstance(value, float) for value in shown)
 

@@ -41,6 +41,11 @@ def paired_difference(values: dict[int, float], baseline: dict[int, float]) -> t
     return statistics.mean(differences), error
 
 
+def main_result(summary: dict[str, Any]) -> str:
+    """The name of the result that counts, such as test_accuracy; test_miou for segmentation."""
+    return f"test_{summary.get('metric', 'accuracy')}"
+
+
 def percents(summary: dict[str, Any], *names: str) -> list[str]:
     return [number(summary, name, 2, 100) for name in names]
 

@@ -231,6 +231,8 @@ def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experimen
         specs.check_fits(f"teacher {teacher}", each, exp.spec, data.dataset.name)
     if theirs and is_new:
         initial.check(name, theirs, exp.spec, data.dataset.name)
+    elif is_new:
+        initial.check_new(exp.spec.model)
     return experiment.sharing(exp, earlier.values())
 
 

@@ -24,7 +24,7 @@ def write(exp: Experiment, seed: int, folder: pathlib.Path, state: TrainState, h
     if not workdir.exists(path):
         checkpoints.save_weights(path, state.network)
     summary = summarise(exp, seed, state, history)
-    if len(exp.plan.cycle_ends) > 1 and exp.spec.task == "classification":
+    if len(exp.plan.cycle_ends) > 1 and exp.task.ensemble:
         summary |= evaluate_snapshots(exp, folder, state)
     workdir.write_json(folder / "summary.json", summary)
     return summary
@@ -70,7 +70,7 @@ def summarise(exp: Experiment, seed: int, state: TrainState, history: list[dict[
 
 def evaluate_snapshots(exp: Experiment, folder: pathlib.Path, state: TrainState) -> dict[str, Any]:
     """Evaluates the snapshots at the ends of the cycles, each alone and as an ensemble; {} if one is missing or damaged."""
-    labels, split, members = exp.data.dataset.test["label"], exp.plan.evaluated_on, []
+    members = []
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state.network)
     for epoch in exp.plan.cycle_ends:
         try:
@@ -78,9 +78,7 @@ def evaluate_snapshots(exp: Experiment, folder: pathlib.Path, state: TrainState)
         except UserError as error:
             logs.say(f"no ensemble of snapshots: {error}")
             return {}
-    accuracies = [evaluate.classification_metrics(logits, labels, split)[f"{split}_accuracy"] for logits in members]
-    together = evaluate.classification_metrics(evaluate.ensemble(members), labels, split)
-    return {"snapshot_ensemble": {**together, f"members_{split}_accuracy": accuracies}}
+    return {"snapshot_ensemble": exp.task.ensemble(members, exp.data.dataset)}
 
 
 @functools.cache

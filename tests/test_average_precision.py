@@ -63,7 +63,7 @@ def test_difficult_boxes_count_for_nothing():
     assert ap[0] == 1  # finding the difficult one first is no mistake
     assert np.isnan(ap[1])  # only difficult boxes: no average precision
     metrics = average_precision.detection_metrics(found([0], [1]), truths, 2)
-    assert metrics == {"test_ap50": 1, "test_ap50_11point": 1, "test_ap75": 1, "test_ap": 1}
+    assert metrics == dict.fromkeys(("test_ap50", "test_ap50_11point", "test_ap75", "test_ap", "test_ap_11point"), 1)
 
 
 def test_overlap_at_the_threshold_counts():
@@ -71,7 +71,8 @@ def test_overlap_at_the_threshold_counts():
     half = Detections(np.zeros(1, int), np.zeros(1, int), np.array([[0, 0, 10, 5]], float), np.ones(1))
     assert voc_average_precision(half, truths, 1, overlap=0.5)[0] == 1
     higher = half._replace(box=np.array([[0, 0, 10, 5.6]], float))  # right at overlaps 0.5 and 0.55, of ten
-    assert average_precision.detection_metrics(higher, truths, 1)["test_ap"] == pytest.approx(0.2)
+    metrics = average_precision.detection_metrics(higher, truths, 1)
+    assert metrics["test_ap"] == pytest.approx(0.2) and metrics["test_ap_11point"] == pytest.approx(0.2)
 
 
 def test_overlap_by_hand():
@@ -152,6 +153,9 @@ def test_equals_the_devkits_procedure(overlap, eleven_point):
         theirs = devkit(detections, truths, 4, overlap, eleven_point)
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
         assert np.isnan(ours[3]) and 0 < ours[0] < 0.95
+    name = "test_ap_11point" if eleven_point else "test_ap"
+    every = [np.nanmean(devkit(detections, truths, 4, each, eleven_point)) for each in average_precision.COCO_OVERLAPS]
+    assert average_precision.detection_metrics(detections, truths, 4)[name] == pytest.approx(np.mean(every))
 
 
 def test_coco_average_precision():

@@ -207,3 +207,12 @@ def test_on_the_command_line(tmp_path):
         "error: --arms: there is no arm 'cosin'; there are cosine, sd, born_again; did you mean 'cosine'?\n",
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_networks_to_start_from_are_looked_for_before_anything_is_trained(tmp_path):
+    arms = {"random": compare.Arm({}, [{}]), "loaded": compare.Arm({"initial": f"{tmp_path}/none/seed_{{seed}}"}, [{}])}
+    with pytest.raises(UserError, match="^arm loaded: initial: .*/none/seed_1/config.json does not exist"):
+        compare.compare(tiny(), arms, tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+    with pytest.raises(UserError, match="ValueError in .*: name the workdir of the pre-training after a colon"):
+        compare.read_arms(str(ROOT / "configs" / "comparison_transfer_bccd.py"))

@@ -152,6 +152,12 @@ def test_predict_writes_boxes_and_pictures(exp, finished, tmp_path, capsys):
         with Image.open(tmp_path / "out" / f"{name}.png") as picture:
             assert picture.width / picture.height == pytest.approx(sides[0] / sides[1])
     (tmp_path / "in" / "bad.jpg").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path))
+        assert predict.predict(exp.config, finished[0], "~/in", "~/home") == 2 and (tmp_path / "home/a/same.jpg.json").exists()
+    for inside in ("in", "in/out"):
+        with pytest.raises(UserError, match="^--output: .* lies in --inputs=.*; name a folder outside it"):
+            predict.predict(exp.config, finished[0], str(tmp_path / "in"), str(tmp_path / inside))
     listed = tmp_path / "list"
     listed.write_text("".join(f"{tmp_path / 'in' / name}\n" for name in ("a/same.jpg", "same.jpg")))
     with listed.open() as lines, pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="have the same name"):

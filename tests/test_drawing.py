@@ -45,10 +45,11 @@ def test_small_images_are_enlarged():
 
 def test_masks_colour_their_classes_alone(tmp_path):
     image, mask = np.full((480, 480, 3), 100, np.uint8), np.zeros((480, 480), np.uint8)
-    mask[:10], mask[10:20] = 15, drawing.VOID
-    picture = np.asarray(drawing.draw_mask(image, mask, opacity=0.5))
-    np.testing.assert_array_equal(picture[5, 5], [146, 114, 114])  # half of 100, half of 192, 128, 128
-    assert (picture[10:] == 100).all()
+    mask[:10], mask[10:20] = 15, 255
+    picture = np.asarray(drawing.draw_mask(image, mask))
+    np.testing.assert_array_equal(picture[5, 5], [155, 117, 117])  # 0.4 of 100, 0.6 of 192, 128, 128
+    np.testing.assert_array_equal(picture[15, 5], [174, 174, 155])  # pixels without a class: 0.6 of 224, 224, 192
+    assert (picture[20:] == 100).all()
     drawing.palette_mask(mask).save(tmp_path / "mask.png")
     stored = Image.open(tmp_path / "mask.png")
     assert stored.mode == "P"

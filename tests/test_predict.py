@@ -227,3 +227,16 @@ def test_flags_of_other_modes_are_refused(tmp_path):
     command = [sys.executable, str(ROOT / "run.py"), f"--workdir={tmp_path}/run", "--inputs=photos"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stderr == "error: --inputs belongs to --mode=predict; the mode here is train\n"
+
+
+def test_photographs_are_turned_as_their_exif_data_says(tmp_path):
+    """For segmentation and detection, whose answers are drawn over them; damaged EXIF data turns nothing."""
+    spec = specs.Spec({"name": "fcos_resnet18"}, 3, (64, 64, 3), image_size=64, task="detection")
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, :20] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # what is on the left belongs on top
+    for name, given, shape in (("turned", exif, (40, 20, 3)), ("damaged", b"Exif\0\0nothing", (20, 40, 3)), ("plain", b"", (20, 40, 3))):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.jpg", exif=given)
+        found = inputs.read_image(str(tmp_path / f"{name}.jpg"), spec)
+        assert found.shape == shape and found[:10, :10].min() > 200 and found[-5:, -5:].max() < 50

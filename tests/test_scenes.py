@@ -8,7 +8,7 @@ from PIL import Image
 from scenes_helpers import BORDER, CLASSES, write_masks, write_voc, write_xml
 
 from distill_jax import default_config
-from distill_jax.data import affine, batches, load_config, scenes
+from distill_jax.data import affine, batches, load_config, scenes, voc
 from distill_jax.data.dataset import count, fingerprint
 from distill_jax.errors import UserError
 
@@ -163,6 +163,85 @@ def test_a_damaged_devkit_is_refused_or_skipped(mistake, tmp_path, capsys):
         assert "left out 1 damaged of 6 images" in capsys.readouterr().out
 
 
+NO_SCENE = {
+    "no mask": lambda folder, part, masks: (folder / masks / f"{part}.png").unlink(),
+    "broken header": lambda folder, part, masks: max(folder.rglob(f"{part}.jpg")).write_bytes(b"no image"),
+}
+
+
+@pytest.mark.parametrize("mistake", NO_SCENE)
+@pytest.mark.parametrize("layout", ["masks", "voc"])
+def test_an_image_that_cannot_be_segmented_is_refused_or_skipped(layout, mistake, tmp_path, capsys):
+    name = write_masks(tmp_path, 3, 2) if layout == "masks" else write_voc(tmp_path, sets=(("train", 3), ("val", 2)))
+    NO_SCENE[mistake](tmp_path, *(("01", "trainannot") if layout == "masks" else ("train_1", "SegmentationClass")))
+    with pytest.raises(UserError, match="1.png: no such mask" if mistake == "no mask" else "1.jpg: not a readable image"):
+        read(name)
+    assert count(read(name, damaged="skip").train) == 2 and "left out 1 damaged of 3 images" in capsys.readouterr().out
+
+
+def test_masks_of_one_bit(tmp_path):
+    name = write_masks(tmp_path, 3, 2)
+    for mask in tmp_path.glob("*annot/*.png"):
+        Image.fromarray(np.asarray(Image.open(mask)) > 0).save(mask)
+    label = read(name).test["image"].load(0, None)["label"]
+    assert label.dtype == np.uint8 and set(np.unique(label)) == {0, 1, scenes.VOID}
+    (tmp_path / "classes.txt").unlink()
+    assert read(name).num_classes == 2
+
+
+def test_a_set_without_any_readable_image(tmp_path):
+    name = write_masks(tmp_path, 3, 2)
+    for mask in (tmp_path / "testannot").iterdir():
+        mask.unlink()
+    with pytest.raises(UserError, match="^none of the 2 images can be read, beginning with .*00.png: no such mask"):
+        read(name, damaged="skip")
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_objects_drawn_as_255_are_no_class(named, tmp_path):
+    name = write_masks(tmp_path, 3, 2)
+    if not named:
+        (tmp_path / "classes.txt").unlink()
+    for mask in tmp_path.glob("*annot/*.png"):
+        Image.fromarray(np.where(np.asarray(Image.open(mask)) > 0, 255, 0).astype(np.uint8)).save(mask)
+    with pytest.raises(UserError, match="trainannot: the masks have no class beside 0, as data.void is 255; .* instead of 0 and 255"):
+        read(name)
+
+
+def test_image_sets_may_name_files_and_suffixes_may_be_capital(tmp_path):
+    """As in the trainaug lists in circulation, and as cameras write them."""
+    name = write_voc(tmp_path)
+    (tmp_path / "JPEGImages/train_0.jpg").rename(tmp_path / "JPEGImages/train_0.JPG")
+    listed = [
+        f"/JPEGImages/train_{number}.{'JPG' if number == 0 else 'jpg'} /SegmentationClass/train_{number}.png\n" for number in range(6)
+    ]
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("".join(listed))
+    assert [scene.image[-11:] for scene in read(name).train["image"].scenes][:2] == ["train_0.JPG", "train_1.jpg"]
+
+
+def test_doubtful_sets_are_named(tmp_path, capsys):
+    name = write_voc(tmp_path)
+    read(name, task="detection")
+    assert capsys.readouterr().out == ""
+    both = {"train": ("train", "val"), "test": ("val",), "masks": "SegmentationClass"}
+    for task in ("segmentation", "detection"):
+        read(name, task=task, voc=ConfigDict(both))
+        assert "4 of 4 test images are training images as well; data.voc.train and data.voc.test choose" in capsys.readouterr().out
+    path = tmp_path / "Annotations/val_1.xml"
+    path.write_text(path.read_text().replace("<annotation>", "<annotation><size><width>7</width><height>9</height></size>"))
+    read(name, task="detection")
+    said = capsys.readouterr().out
+    assert "1 of 10 images have another size than their XML files say" in said and "its XML file says 7x9" in said
+
+
+def test_boxes_must_have_an_area_inside_the_image():
+    voc.check_box("x", (-1, 0, 1, 1), (8, 9))  # some sets count pixels from 0
+    voc.check_box("x", (7, 8, 9, 10), (8, 9))
+    for box in ((-1, 0, 0, 5), (8, 0, 9, 5), (0, 9, 5, 10), (3, 3, 3, 5), (0, 0, float("nan"), 5), (-2, 0, 5, 5)):
+        with pytest.raises(UserError, match="is empty or outside its image of 8x9"):
+            voc.check_box("x", box, (8, 9))
+
+
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
@@ -200,6 +279,7 @@ def tiny_pets():
                 "label": tfds.features.ClassLabel(names=["cat", "dog", "owl"]),
                 "segmentation_mask": tfds.features.Image(shape=(None, None, 1), use_colormap=True),
                 "head_bbox": tfds.features.BBoxFeature(),
+                "species": tfds.features.ClassLabel(names=["Cat", "Dog"]),
             }
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
@@ -212,7 +292,7 @@ def tiny_pets():
                 mask[5:10, 6:12] = 1
                 box = tfds.features.BBox(ymin=0.25, xmin=0.2, ymax=0.5, xmax=0.4)
                 image = png(np.repeat(mask[..., None] * 100, 3, axis=2))
-                yield number, {"image": image, "label": number % 3, "segmentation_mask": png(mask), "head_bbox": box}
+                yield number, {"image": image, "label": number % 3, "segmentation_mask": png(mask), "head_bbox": box, "species": 0}
 
     return TinyPets
 
@@ -229,11 +309,22 @@ def test_tfds(tiny_pets, tmp_path):
     assert boxes.num_classes == 3 and scene.difficult.tolist() == [False] and boxes.train["image"].most_boxes == 1
 
 
+def test_unknown_image_sets(tmp_path):
+    name = write_voc(tmp_path)
+    for sets, message in (
+        ("trainval", "trainval.txt: no such image set; .* name them; here are train, val$"),
+        ("VOC2012/train", "one year, so"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read(name, voc=ConfigDict({"train": (sets,), "test": (), "masks": "SegmentationClass"}))
+
+
 def test_wrong_fields_are_refused(masks, tmp_path):
     loading_fails("data.task is 'classification', but masks:.* is for segmentation; set data.task", masks)
     for fields, message in (
         ({"task": "detection"}, "data.task is 'detection', but data.name is 'masks:.*; this task reads voc:PATH, tfds:NAME"),
         ({"image_size": 0}, "data.image_size is 0; segmentation takes the side"),
+        ({"downsample": 2}, "data.downsample is 2, but masks:.* has streamed images, which data.image_size scales; set it to 1"),
         ({"scales": (2.0, 0.5)}, r"data.scales is \(2.0, 0.5\); it must be"),
     ):
         with pytest.raises(UserError, match=message):

@@ -102,6 +102,14 @@ def test_clipping_and_the_rate_of_the_trunk_by_hand():
         assert np.asarray(updates["layer0"]["query"]["bias"]) == pytest.approx([trunk])
 
 
+def test_the_trunk_of_a_network_for_segmentation_or_detection_has_its_own_rate():
+    fields = {"name": "sgd", "weight_decay": 0.0, "momentum": 0.0, "nesterov": False, "clip_norm": 0.0, "trunk_rate": 0.5}
+    gradient = {"trunk": np.float32([1]), "classifier": np.float32([1])}
+    optimizer = optimizers.create(ConfigDict(fields), lambda step: 0.1)
+    updates, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    assert [float(updates[part][0]) for part in gradient] == pytest.approx([-0.05, -0.1])
+
+
 def test_the_new_fields_leave_older_states_as_they_are():
     """An optimizer's state is in every checkpoint."""
     for name in ("sgd", "adamw"):

@@ -18,6 +18,7 @@ from configs import camvid_segmentation, voc_segmentation, voc_segmentation_full
 from distill_jax import compare, found, initial, losses, methods, models, predict, specs, start, study, transfer
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
+from distill_jax.models import deeplab
 from distill_jax.tasks import segmentation as task
 
 METHODS = {
@@ -141,9 +142,11 @@ def test_pictures_are_in_the_workdir_and_in_tensorboard(finished):
     assert names == [f"epoch_{epoch:04d}_{number}.png" for epoch in (2, 4) for number in range(4)]
     events = EventAccumulator(str(folder)).Reload()
     assert [event.step for event in events.Images("pictures/0")] == [6, 12]
-    scene = build(pixels_config(f"masks:{read_json(folder / 'config.json')['data']['name'][6:]}")).data.dataset.test["image"].scene(0)
-    picture = np.asarray(Image.open(folder / "pictures/epoch_0004_0.png"))
-    assert picture.shape[1] % 3 == 0 and max(picture.shape[0], picture.shape[1] // 3) == 32 and max(scene.size) > 0
+    picture = np.asarray(Image.open(folder / "pictures/epoch_0004_0.png")).astype(int)
+    side = (picture.shape[1] - 2 * 8) // 3
+    assert max(picture.shape[0], side) == 480, "enlarged 15 times"
+    image, mask, predicted = (picture[:, start : start + side] for start in (0, side + 8, 2 * (side + 8)))
+    assert (image != mask).any() and (image != predicted).any() and np.abs(mask - predicted).mean() < np.abs(mask - image).mean()
 
 
 def test_a_killed_run_resumes_bit_for_bit(exp, finished, tmp_path):
@@ -197,6 +200,8 @@ def test_generations_and_guides_of_a_segmentation_network(data_name, tmp_path):
     config.stages = ConfigDict({"name": "generations", "generations": 1, "k": 2})
     stages = study.train(config, tmp_path / "generations")["stages"]
     assert len(stages) == 2 and stages[1]["teacher_miou"] == stages[0]["test_miou"]
+    header, _, first, _ = (tmp_path / "generations" / "table.md").read_text().splitlines()
+    assert header.split("|")[2].strip() == "test miou, %" and f"{100 * stages[0]['test_miou']:.2f}" in first
     teachers = tuple(str(tmp_path / "generations" / stage["stage"]) for stage in stages)
     guided = pixels_config(data_name, **short, teachers=teachers, method=ConfigDict({"name": "densely_guided", "weight_teacher": 0.5}))
     assert study.train(guided, tmp_path / "guided")["teacher_miou"] == stages[0]["test_miou"]
@@ -299,6 +304,15 @@ def test_a_dilated_trunk_says_the_same_at_the_coarse_places(depth, version, monk
     np.testing.assert_allclose(finest[:, ::4, ::4], coarse, rtol=1e-4, atol=1e-4)
 
 
+def test_logits_are_enlarged_by_the_stride_whatever_the_size():
+    """Place i lies at pixel 4i + 1.5 in images of any size, not only in multiples of the stride: against numpy.interp."""
+    down, across = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)
+    logits = (down[:, None] + across)[None, ..., None]
+    found = deeplab.enlarged(jnp.array(logits), 4, 17, 19)[0, ..., 0]
+    rows, columns = (np.interp(np.arange(size), 4 * np.arange(5) + 1.5, values) for size, values in ((17, down), (19, across)))
+    np.testing.assert_allclose(found, rows[:, None] + columns, atol=1e-5)
+
+
 def test_frozen_norms_keep_their_statistics():
     trunk = models.resnet_imagenet.Trunk(depth=18, width=8, norm="frozen")
     _, shapes = jax.eval_shape(lambda key: trunk.init_with_output(key, jnp.zeros((1, 32, 32, 3))), jax.random.key(0))
@@ -306,6 +320,17 @@ def test_frozen_norms_keep_their_statistics():
     variables = norm.init(jax.random.key(0), jnp.ones((4, 2, 2, 3)))
     _, updated = norm.apply(variables, 5 * jnp.ones((4, 2, 2, 3)), mutable=["batch_stats"])
     assert bits(updated["batch_stats"]) == bits(variables["batch_stats"]) and "batch_stats" in shapes
+
+
+def test_frozen_norms_need_loaded_statistics(data_name, tmp_path):
+    config = pixels_config(data_name, model=ConfigDict({"name": "deeplab_resnet18", "width": 8, "channels": 8, "norm": "frozen"}))
+    with pytest.raises(UserError, match="^model.norm is 'frozen', which keeps the statistics of the network in `initial`; set that"):
+        study.prepare(config, tmp_path)
+
+
+def test_a_set_without_any_label_has_no_miou(exp):
+    with pytest.raises(UserError, match="no pixel of the test set has a label; data.void is"):
+        task.metrics(np.zeros((2, 3, 3), int), exp.data.dataset, None)
 
 
 @pytest.mark.parametrize("config", [voc_segmentation_full, voc_segmentation, camvid_segmentation])

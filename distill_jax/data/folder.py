@@ -12,8 +12,6 @@ from distill_jax.data import images, streaming
 from distill_jax.data.dataset import Dataset, held_out_rows, locate, split, take
 from distill_jax.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-
 
 class Listing(NamedTuple):
     """The files of a split and their classes."""
@@ -99,7 +97,7 @@ def _class_files(folder: Path) -> list[str]:
         layout = "PATH/<class>/* or PATH/train/<class>/* and PATH/test/<class>/*"
         raise UserError(f"{folder}: has images only in sub-folders, such as {nested}; the layout must be {layout}")
     if not found:
-        raise UserError(f"{folder}: has no images ({', '.join(SUFFIXES)})")
+        raise UserError(f"{folder}: has no images ({', '.join(images.SUFFIXES)})")
     if nested:
         warnings.warn(f"{folder}: images in sub-folders, such as {nested}, are not read; move them up", stacklevel=2)
     return found
@@ -118,7 +116,7 @@ def _holds_images(folder: str) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(images.SUFFIXES) and not name.startswith(".")
 
 
 def _read_all(files: Sequence[str]) -> np.ndarray:

@@ -5,9 +5,11 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from distill_jax.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # of image files, in lower case
 
 
 @contextlib.contextmanager
@@ -51,3 +53,11 @@ def to_rgb(name: str, image: Image.Image) -> Image.Image:
     if isinstance(image.info.get("transparency"), bytes):  # of a palette; Pillow warns unless it is converted first
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image as its EXIF orientation shows it, which phones set instead of turning the pixels; as it is if that is missing or damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow raises nearly anything on damaged EXIF data
+        return image

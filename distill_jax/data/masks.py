@@ -13,14 +13,13 @@ import numpy as np
 
 from distill_jax.data import images, scenes, streaming
 from distill_jax.data.dataset import Dataset, locate
-from distill_jax.data.folder import SUFFIXES
 from distill_jax.data.scenes import Scene
 from distill_jax.errors import UserError
 
 TEST = ("test", "val")
 
 
-def read(path: str, directory: str, size: int, void: int, **training: Any) -> Dataset:
+def read(path: str, directory: str, size: int, void: int, damaged: str, **training: Any) -> Dataset:
     """Reads a folder of images and masks.
 
     Args:
@@ -28,44 +27,47 @@ def read(path: str, directory: str, size: int, void: int, **training: Any) -> Da
       directory: data.dir, or "".
       size: side of the canvas (data.image_size).
       void: see `scenes.StreamedScenes` (data.void).
+      damaged: "refuse"; or "skip", to leave out images that cannot be opened or have no mask.
       **training: see `scenes.StreamedScenes`.
 
     Returns:
       The classes of classes.txt; without it, as many as the training masks use, without names.
 
     Raises:
-      UserError: a folder is missing or empty, or an image has no mask.
+      UserError: a folder is missing or empty, an image has no mask, or the training masks have one class alone.
     """
     root, name = locate(path, directory), f"masks:{path}"
     test = next((part for part in TEST if (root / part).is_dir()), TEST[0])
-    found = [_pairs(root, part) for part in ("train", test)]
+    found = [_pairs(root, part, damaged) for part in ("train", test)]
     file = root / "classes.txt"
     classes = tuple(file.read_text(encoding="utf-8").split("\n")) if file.exists() else ()
     classes = tuple(line.strip() for line in classes if line.strip())
-    num_classes = len(classes) or _count_classes(found[0], void)
+    num_classes = len(classes) or _largest_class(found[0], void) + 1
+    _check_classes(root, found[0], void)
     options = {"size": size, "num_classes": num_classes, "void": void}
     train, held_out = scenes.columns(found[0], **options, **training), scenes.columns(found[1], **options)
     return Dataset(name, num_classes, train, held_out, classes=classes, task="segmentation")
 
 
-def _pairs(root: Path, part: str) -> list[Scene]:
+def _pairs(root: Path, part: str, damaged: str) -> list[Scene]:
     for folder in (root / part, root / f"{part}annot"):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; the layout is PATH/{part}/* and PATH/{part}annot/*.png")
-    files = sorted(file for file in (root / part).iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+    files = sorted(file for file in (root / part).iterdir() if file.suffix.lower() in images.SUFFIXES and not file.name.startswith("."))
     if not files:
-        raise UserError(f"{root / part}: has no images ({', '.join(SUFFIXES)})")
-    found = []
-    for file in files:
+        raise UserError(f"{root / part}: has no images ({', '.join(images.SUFFIXES)})")
+
+    def pair(file):
         mask = root / f"{part}annot" / f"{file.stem}.png"
         if not mask.exists():
             raise UserError(f"{mask}: no such mask for {file}")
-        found.append(Scene(str(file), str(file), scenes.image_size(str(file), str(file)), mask=str(mask)))
-    return found
+        return Scene(str(file), str(file), scenes.image_size(str(file), str(file)), mask=str(mask))
+
+    return scenes.read_all(pair, files, damaged)
 
 
-def _count_classes(train: list[Scene], void: int) -> int:
-    """One more than the largest class of the masks; damaged ones count as empty here, and are found when they are used."""
+def _largest_class(train: list[Scene], void: int) -> int:
+    """That of the masks; damaged ones count as empty here, and are found when they are used."""
 
     def largest(row):
         try:
@@ -75,4 +77,13 @@ def _count_classes(train: list[Scene], void: int) -> int:
             return np.int32(-1)
         return pixels[pixels != void].max(initial=0).astype(np.int32)
 
-    return int(np.concatenate(list(streaming.in_threads(np.arange(len(train)), largest, 64))).max()) + 1
+    return int(np.concatenate(list(streaming.in_threads(np.arange(len(train)), largest, 64))).max(initial=0))
+
+
+def _check_classes(root: Path, train: list[Scene], void: int) -> None:
+    """Raises UserError if no mask has a class beside 0. A look at the first few is enough for most data."""
+    if not _largest_class(train[:64], void) and not _largest_class(train, void):
+        raise UserError(
+            f"{root / 'trainannot'}: the masks have no class beside 0, as data.void is {void}; their pixels must be class indices, such as "
+            "0 and 1 instead of 0 and 255"
+        )

@@ -7,12 +7,13 @@ letterboxed, and compares at the image's own size.
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from distill_jax import logs
 from distill_jax.data import affine, images
 from distill_jax.data.streaming import ADVICE, Streamed
 from distill_jax.errors import UserError
@@ -113,6 +114,27 @@ def check_scales(scales: Sequence[float]) -> tuple[float, float]:
     return tuple(scales)
 
 
+def read_all(make: Callable[[Any], Any], items: Sequence[Any], damaged: str) -> list[Any]:
+    """make(item) for each item; if `damaged` is "skip", those that raise UserError are left out, counted and named.
+
+    Raises:
+      UserError: that of an item, or all are left out.
+    """
+    found, left_out = [], []
+    for item in items:
+        try:
+            found.append(make(item))
+        except UserError as error:
+            if damaged != "skip":
+                raise
+            left_out.append(str(error))
+    if not found:
+        raise UserError(f"none of the {len(items)} images can be read, beginning with {left_out[0]}")
+    if left_out:
+        logs.say(f"left out {len(left_out)} damaged of {len(items)} images: {'; '.join(left_out)}")
+    return found
+
+
 def columns(scenes: Sequence[Scene], **options: Any) -> dict[str, StreamedScenes]:
     """The split of all `scenes`; options as in `StreamedScenes`."""
     return {"image": StreamedScenes(scenes, np.arange(len(scenes)), **options)}
@@ -128,9 +150,9 @@ def read_mask(scene: Scene, size: tuple[int, int], num_classes: int, void: int) 
     if isinstance(scene.mask, str):
         name = scene.mask
         with images.opened(name, scene.mask, ADVICE) as mask:
-            if mask.mode not in ("P", "L"):
-                raise UserError(f"{name}: its mode is {mask.mode}; a mask must be a PNG whose pixels are class indices (mode P or L)")
-            classes = np.array(mask)
+            if mask.mode not in ("P", "L", "1"):
+                raise UserError(f"{name}: its mode is {mask.mode}; a mask must be a PNG whose pixels are class indices (mode P, L or 1)")
+            classes = np.array(mask, np.uint8)
     if classes.shape != size[::-1]:
         raise UserError(f"{name}: is {classes.shape[1]}x{classes.shape[0]}, its image {size[0]}x{size[1]}")
     is_void = classes == void

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from distill_jax import logs, processes
-from distill_jax.data import cifar, folder, masks, npz, scenes, streaming, tensorflow_sets, text, tfds_scenes, voc
+from distill_jax.data import batches, cifar, folder, masks, npz, scenes, streaming, tensorflow_sets, text, tfds_scenes, voc
 from distill_jax.data.dataset import Dataset, balanced_rows, check, count, split, strata, take
 from distill_jax.errors import UserError
 
@@ -106,7 +106,7 @@ def without_damaged(rows: dict[str, Any]) -> dict[str, Any]:
 def check_downsample(dataset: Dataset, factor: int) -> None:
     """Raises UserError unless blocks of `factor` pixels squared tile the images of a data set."""
     images = dataset.train.get("image")
-    if images is None or isinstance(images, streaming.StreamedImages):
+    if images is None or batches.is_streamed(dataset.train):
         kind = "sentences" if images is None else "streamed images, which data.image_size scales"
         raise UserError(f"data.downsample is {factor}, but {dataset.name} has {kind}; set it to 1")
     height, width = images.shape[1:3]
@@ -162,7 +162,7 @@ def _read_scenes(name: str, directory: str, task: str, fields: Any, image_size: 
         return voc.read(path, directory, task, fields.voc, damaged, image_size, **training)
     if kind == "tfds":
         return tfds_scenes.read(path, directory, task, image_size, **training)
-    return masks.read(path, directory, image_size, fields.void, **training)
+    return masks.read(path, directory, image_size, fields.void, damaged, **training)
 
 
 def _digits() -> Dataset:

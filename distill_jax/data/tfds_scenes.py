@@ -43,7 +43,7 @@ def read(name: str, directory: str, task: str, size: int, **training: Any) -> Da
     Args:
       name: of the data set (data.name tfds:NAME).
       directory: data.dir; "" for TFDS's own.
-      task: "segmentation", for sets with segmentation_mask; or "detection", for sets with objects, or head_bbox and label.
+      task: "segmentation", for oxford_iiit_pet; or "detection", for sets with objects, or head_bbox and label.
       size: side of the canvas (data.image_size).
       **training: see `scenes.StreamedScenes`.
 
@@ -55,7 +55,7 @@ def read(name: str, directory: str, task: str, size: int, **training: Any) -> Da
     if not tensorflow_sets.is_array_record(builder):
         how = f"tfds build {name.split(':')[0]} --file_format=array_record"
         raise UserError(f"data.name {full_name}: {task} reads only sets prepared as array_record; prepare it with `{how}`")
-    needed = {"segmentation": [("segmentation_mask",)], "detection": [("objects",), ("head_bbox", "label")]}[task]
+    needed = {"segmentation": [("segmentation_mask", "species")], "detection": [("objects",), ("head_bbox", "label")]}[task]
     if "image" not in features or not any(set(each) <= set(features) for each in needed):
         wanted = " or ".join(" and ".join(each) for each in needed)
         raise UserError(f"data.name {full_name}: {task} needs the features image, and {wanted}; it has {', '.join(features)}")

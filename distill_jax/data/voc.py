@@ -9,13 +9,14 @@ labelled with VOC's tools. Boxes in the XML files count pixels from 1 and includ
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distill_jax import logs
 from distill_jax.data import scenes
 from distill_jax.data.dataset import Dataset, locate
+from distill_jax.data.images import SUFFIXES
 from distill_jax.data.scenes import Scene
 from distill_jax.errors import UserError
 
@@ -27,6 +28,14 @@ SETS = {"segmentation": "Segmentation", "detection": "Main"}  # task -> folder o
 TEST = ("test", "val")  # the first of these that exists is the default test set
 
 
+class Parsed(NamedTuple):
+    """What an XML file says."""
+
+    scene: Scene
+    names: list[str]  # of the classes of its objects
+    stated_size: tuple[str, ...]  # width and height; "0" if it does not say
+
+
 def read(path: str, directory: str, task: str, fields: Any, damaged: str, size: int, **training: Any) -> Dataset:
     """Reads a devkit.
 
@@ -35,7 +44,7 @@ def read(path: str, directory: str, task: str, fields: Any, damaged: str, size: 
       directory: data.dir, or "".
       task: "segmentation" or "detection".
       fields: config.data.voc.
-      damaged: "refuse"; or "skip", to leave out images whose XML file is damaged.
+      damaged: "refuse"; or "skip", to leave out images that are missing or damaged, or whose mask or XML file is.
       size: side of the canvas (data.image_size).
       **training: see `scenes.StreamedScenes`.
 
@@ -48,15 +57,17 @@ def read(path: str, directory: str, task: str, fields: Any, damaged: str, size: 
     root, name = locate(path, directory), f"voc:{path}"
     if not root.is_dir():
         raise UserError(f"data.name {name}: {root} is not a directory")
-    chosen = {"train": tuple(fields.train) or ("train",), "test": tuple(fields.test) or (_default_test(root, task),)}
-    found = {part: [each for one in sets for each in _listed(root, one, task)] for part, sets in chosen.items()}
+    chosen = tuple(fields.train) or ("train",), tuple(fields.test) or (_default_test(root, task),)
+    found = [[each for one in sets for each in _listed(root, one, task)] for sets in chosen]
     if task == "segmentation":
         classes = ("background", *CLASSES)
-        splits = [[_with_mask(*each, fields.masks) for each in found[part]] for part in ("train", "test")]
+        splits = [scenes.read_all(lambda each: _with_mask(*each, fields.masks), part, damaged) for part in found]
     else:
-        parsed = [_parse_all(found[part], damaged) for part in ("train", "test")]
+        parsed = [scenes.read_all(lambda each: _parse(*each), part, damaged) for part in found]
+        _say_which_sizes_differ(parsed)
         classes = _classes(parsed)
-        splits = [[_with_boxes(*each, classes) for each in part] for part in parsed]
+        splits = [[_with_boxes(each, classes) for each in part] for part in parsed]
+    _say_what_is_shared(name, *splits)
     options = {"size": size, "num_classes": len(classes)}
     train, test = scenes.columns(splits[0], **options, **training), scenes.columns(splits[1], **options)
     return Dataset(name, len(classes), train, test, classes=classes, task=task)
@@ -83,18 +94,28 @@ def _listed(root: Path, one: str, task: str) -> list[tuple[Path, str]]:
     files = [folder / "ImageSets" / SETS[task] / f"{name}.txt" for folder in years]
     existing = [file for file in files if file.exists()]
     if not existing:
-        raise UserError(f"{files[0]}: no such image set; data.voc.train and data.voc.test name them")
+        others = sorted(path.stem for path in files[0].parent.glob("*.txt") if "_" not in path.stem)  # cat_train is a list of one class
+        there = f"; here are {', '.join(others)}" if others else ""
+        there = f"; {root} is one year, so leave out {year}/" if year and (root / "ImageSets").is_dir() else there
+        raise UserError(f"{files[0]}: no such image set; data.voc.train and data.voc.test name them{there}")
     listed = []
     for file in existing:
-        lines = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [_id(line.split()[0]) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         if not lines:
             raise UserError(f"{file}: the image set is empty")
         listed += [(file.parent.parent.parent, line) for line in lines]
     return listed
 
 
+def _id(word: str) -> str:
+    """An image's id from its id or its file, as in the trainaug lists in circulation: /JPEGImages/2011_003276.jpg."""
+    suffix = Path(word).suffix
+    return word.rpartition("JPEGImages/")[2].removesuffix(suffix if suffix.lower() in SUFFIXES else "")
+
+
 def _image(year: Path, name: str) -> tuple[str, tuple[int, int]]:
-    file = next((str(each) for suffix in (".jpg", ".jpeg", ".png") if (each := year / "JPEGImages" / f"{name}{suffix}").exists()), "")
+    suffixes = (*SUFFIXES, *map(str.upper, SUFFIXES))
+    file = next((str(each) for suffix in suffixes if (each := year / "JPEGImages" / f"{name}{suffix}").exists()), "")
     if not file:
         raise UserError(f"{year / 'JPEGImages' / name}.jpg: no such image")
     return file, scenes.image_size(file, file)
@@ -108,27 +129,13 @@ def _with_mask(year: Path, name: str, masks: str) -> Scene:
     return Scene(file, file, size, mask=str(mask))
 
 
-def _parse_all(listed: Sequence[tuple[Path, str]], damaged: str) -> list[tuple[Scene, list[str]]]:
-    """Each scene and the names of its objects' classes."""
-    found, left_out = [], []
-    for year, name in listed:
-        try:
-            found.append(_parse(year, name))
-        except UserError as error:
-            if damaged != "skip":
-                raise
-            left_out.append(str(error))
-    if left_out:
-        logs.say(f"left out {len(left_out)} damaged of {len(listed)} images: {'; '.join(left_out)}")
-    return found
-
-
-def _parse(year: Path, name: str) -> tuple[Scene, list[str]]:
+def _parse(year: Path, name: str) -> Parsed:
     file = year / "Annotations" / f"{name}.xml"
     image, size = _image(year, name)
     boxes, classes, difficult = [], [], []
     try:
-        for number, each in enumerate(ElementTree.parse(file).getroot().iter("object"), start=1):
+        root = ElementTree.parse(file).getroot()
+        for number, each in enumerate(root.iter("object"), start=1):
             left, top, right, bottom = (float(each.find("bndbox").find(side).text) for side in ("xmin", "ymin", "xmax", "ymax"))
             boxes.append((left - 1, top - 1, right, bottom))
             classes.append(each.findtext("name").strip())
@@ -140,13 +147,14 @@ def _parse(year: Path, name: str) -> tuple[Scene, list[str]]:
         reason = error if isinstance(error, ElementTree.ParseError) else "an object lacks its name or a number of its bndbox"
         raise UserError(f"{file}: damaged ({reason}); repair it, or leave out such images with --config.data.damaged=skip") from error
     arrays = np.array(boxes, np.float32).reshape(-1, 4), np.zeros(len(boxes), np.int32), np.array(difficult, bool)
-    return Scene(image, image, size, None, *arrays), classes
+    stated_size = tuple((root.findtext(f"size/{side}") or "0").strip() for side in ("width", "height"))
+    return Parsed(Scene(image, image, size, None, *arrays), classes, stated_size)
 
 
 def check_box(where: str, box: Sequence[float], size: tuple[int, int]) -> None:
     """Raises UserError unless a box has an area and lies in its image; edges may be one pixel off, since some sets count from 0."""
-    left, top, right, bottom = box
-    if not (-1 <= left < right <= size[0] + 1 and -1 <= top < bottom <= size[1] + 1):
+    low, high = np.array(box, float).reshape(2, 2)
+    if not ((low >= -1).all() and (high <= np.add(size, 1)).all() and (np.maximum(low, 0) < np.minimum(high, size)).all()):
         shown = ", ".join(f"{edge:g}" for edge in box)
         raise UserError(
             f"{where}: the box ({shown}) is empty or outside its image of {size[0]}x{size[1]}; repair it, or leave out such images with "
@@ -154,19 +162,37 @@ def check_box(where: str, box: Sequence[float], size: tuple[int, int]) -> None:
         )
 
 
-def _classes(parsed: Sequence[Sequence[tuple[Scene, list[str]]]]) -> tuple[str, ...]:
+def _say_which_sizes_differ(parsed: Sequence[Sequence[Parsed]]) -> None:
+    """Says for which images the XML file gives another size: if they were scaled or turned later, their boxes are wrong."""
+    every = [each for part in parsed for each in part]
+    differ = [each for each in every if each.stated_size not in (tuple(map(str, each.scene.size)), ("0", "0"))]
+    if differ:
+        (scene, _, stated), sizes = differ[0], "x".join
+        shown = f"{scene.name} is {sizes(map(str, scene.size))}, its XML file says {sizes(map(str, stated))}"
+        logs.say(f"{len(differ)} of {len(every)} images have another size than their XML files say, so boxes may be wrong: {shown}")
+
+
+def _say_what_is_shared(name: str, train: Sequence[Scene], test: Sequence[Scene]) -> None:
+    shared = {scene.name for scene in train} & {scene.name for scene in test}
+    if shared:
+        known = f"{len(shared)} of {len(test)} test images are training images as well"
+        logs.say(f"{name}: {known}; data.voc.train and data.voc.test choose the sets")
+
+
+def _classes(parsed: Sequence[Sequence[Parsed]]) -> tuple[str, ...]:
     """VOC's classes, or those of the training set if it has others."""
-    named = [{name for _, names in part for name in names} for part in parsed]
+    named = [{name for each in part for name in each.names} for part in parsed]
     if named[0] <= set(CLASSES) and named[1] <= set(CLASSES):
         return CLASSES
-    for scene, names in parsed[1]:
+    for scene, names, _ in parsed[1]:
         for name in names:
             if name not in named[0]:
                 raise UserError(f"{scene.name}: class {name!r} is not in the training set, which has {', '.join(sorted(named[0]))}")
     return tuple(sorted(named[0]))
 
 
-def _with_boxes(scene: Scene, names: Sequence[str], classes: Sequence[str]) -> Scene:
+def _with_boxes(parsed: Parsed, classes: Sequence[str]) -> Scene:
+    scene, names, _ = parsed
     width, height = scene.size
     boxes = np.clip(scene.boxes, 0, [width, height, width, height]).astype(np.float32)
     return scene._replace(boxes=boxes, labels=np.array([classes.index(name) for name in names], np.int32))

@@ -59,8 +59,19 @@ class DeepLabV3(nn.Module):
         x = layer(jnp.concatenate(branches, axis=-1), 1, "aspp_project")
         x = nn.Dropout(self.dropout, deterministic=not train)(layer(x, 3, "last"))
         logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="classifier")(x.astype(jnp.float32))
-        return jax.image.resize(logits, (*images_BxHxWxC.shape[:3], self.num_classes), "bilinear")
+        return enlarged(logits, self.output_stride, *images_BxHxWxC.shape[1:3])
 
     @property
     def scaled_rates(self) -> Sequence[int]:
         return [max(1, rate * 16 // self.output_stride) for rate in self.rates]
+
+
+def enlarged(logits_BxHxWxC: jax.Array, stride: int, height: int, width: int) -> jax.Array:
+    """Logits of every `stride`-th pixel resized (bilinear) to images of height x width pixels.
+
+    The factor is `stride` whatever the size: if the stride does not divide it, as with crops of 513 pixels, resizing 33 places to 513
+    pixels would shift each of them by another distance, up to 7 pixels, which no convolution can make good.
+    """
+    batch, rows, columns, classes = logits_BxHxWxC.shape
+    large = jax.image.resize(logits_BxHxWxC, (batch, rows * stride, columns * stride, classes), "bilinear")
+    return large[:, :height, :width]

@@ -9,7 +9,7 @@ from distill_jax import predictions
 from distill_jax.archive import Curve, Run, read_curves, read_runs
 from distill_jax.collect import read_workdirs
 from distill_jax.errors import UserError
-from distill_jax.results import validation_name
+from distill_jax.results import main_result, validation_name
 
 MOST = 8  # lines in one figure: as many as there are colours
 NEEDED = ("train_accuracy", "epochs", "steps")  # beside the result that counts
@@ -100,7 +100,7 @@ def compare(runs: Sequence[Run], curves: dict[tuple, Curve], said: dict[tuple, A
         if "train_accuracy" not in run.results or run.seed is None:
             continue
         place = places[run[:3]]
-        needed = (*NEEDED, f"test_{run.results.get('metric', 'accuracy')}")
+        needed = (*NEEDED, main_result(run.results))
         check_numbers(place.with_name("runs.csv" if place.suffix == ".gz" else "summary.json"), run.results, needed, OPTIONAL)
         curve = curves.get(run[:3], [])
         if not curve and place.suffix != ".gz":  # studies keep some runs, such as those of a search, without their curves

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from distill_jax import methods, models
 from distill_jax.fields import check_choice
 from distill_jax.models import bert
-from distill_jax.results import markdown, percents
+from distill_jax.results import main_result, markdown, percents
 
 VARIANTS = {"supervised": "supervised", "kd": "KD", "takd": "TAKD", "dgkd": "DGKD", "stochastic": "stochastic DGKD"}  # name -> title
 OF_THE_STUDENT = ("kd", "stochastic")  # variants that train only the last network of a path
@@ -152,8 +152,8 @@ def table_rows(summaries: list[dict[str, Any]]) -> tuple[list[str], list[tuple[s
 
 
 def table(summaries: list[dict[str, Any]]) -> str:
-    """A Markdown table with one row per network of the path and one column per variant."""
+    """A Markdown table of the result that counts, with one row per network of the path and one column per variant."""
     variants, rows = table_rows(summaries)
     header = ["network", "parameters", *(f"{VARIANTS[variant]}, %" for variant in variants)]
-    cells = [[network, f"{size:,}", *(percents(run, "test_accuracy")[0] for run in runs)] for network, size, runs in rows]
+    cells = [[network, f"{size:,}", *(percents(run, main_result(run))[0] for run in runs)] for network, size, runs in rows]
     return markdown(header, cells)

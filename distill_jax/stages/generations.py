@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from distill_jax import methods
 from distill_jax.fields import check_range
-from distill_jax.results import markdown, number, percents
+from distill_jax.results import main_result, markdown, number, percents
 
 
 def stages(
@@ -66,7 +66,7 @@ def table(summaries: list[dict[str, Any]]) -> str:
     """A Markdown table with one row per generation."""
     header = [
         "generation",
-        "test accuracy, %",
+        f"{main_result(summaries[0]).replace('_', ' ')}, %",
         "NLL, nats",
         "ECE, %",
         "top score",
@@ -77,7 +77,7 @@ def table(summaries: list[dict[str, Any]]) -> str:
     rows = [
         [
             stage["stage"].removeprefix("generation_"),
-            *percents(stage, "test_accuracy"),
+            *percents(stage, main_result(stage)),
             number(stage, "test_nll", 3),
             *percents(stage, "test_ece"),
             number(stage, "test_top_score", 3),

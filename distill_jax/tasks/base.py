@@ -5,7 +5,7 @@ then, on the host, `evaluate`.
 """
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -75,6 +75,8 @@ class Task(NamedTuple):
     train_metrics: type[metrics.Collection] = TrainMetrics
     check: Callable[[ConfigDict, Method], None] = accept  # raises UserError if a method cannot serve the task
     write: WriteFn | None = None
+    ensemble: Callable[[Sequence[Predictions], Dataset], dict[str, Any]] | None = None  # the metrics of several networks' mean prediction,
+    # and the result of each; None if predictions have no mean
     show: Callable[[Outputs, dict[str, jax.Array]], Any] | None = None  # like `predict`: what `draw` takes
     draw: Callable[[dict[str, np.ndarray], Any, Dataset, int], np.ndarray] | None = None  # (sample, its row of `show`, dataset, its row
     # in dataset.test) -> a picture, uint8 [H, W, 3]

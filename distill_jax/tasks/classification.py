@@ -1,6 +1,7 @@
 """One label for each image or sentence."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,6 +25,14 @@ def metrics(logits_NxC: np.ndarray, dataset: Dataset, teacher_logits_NxC: np.nda
     return found
 
 
+def ensemble(members: Sequence[np.ndarray], dataset: Dataset) -> dict[str, Any]:
+    """Accuracy, likelihood and calibration of the mean probabilities of several networks, given their logits; and each one's accuracy."""
+    labels, split = dataset.test["label"], dataset.evaluated_on
+    accuracies = [evaluate.classification_metrics(logits_NxC, labels, split)[f"{split}_accuracy"] for logits_NxC in members]
+    together = evaluate.classification_metrics(evaluate.ensemble(members), labels, split)
+    return {**together, f"members_{split}_accuracy": accuracies}
+
+
 def write(folder: pathlib.Path, dataset: Dataset, logits_NxC: np.ndarray, teacher_logits_NxC: Any) -> None:
     predictions.write(folder, dataset, logits_NxC, teacher_logits_NxC)
 
@@ -36,4 +45,5 @@ TASK = Task(
     evaluate=metrics,
     measure=lambda losses, logits_BxC, labels_B: of_losses(losses, logits_BxC, labels_B) | {"logits": logits_BxC, "labels": labels_B},
     write=write,
+    ensemble=ensemble,
 )

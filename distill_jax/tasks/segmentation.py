@@ -88,6 +88,8 @@ def iou(confusion_CxC: np.ndarray) -> np.ndarray:
 def metrics(confusion_NxCxC: np.ndarray, dataset: Dataset, teacher_NxCxC: np.ndarray | None) -> dict[str, float]:
     """test_miou: the mean over the classes that occur of `iou`; test_accuracy: the fraction of labelled pixels that are right."""
     total, split = confusion_NxCxC.sum(axis=0, dtype=np.int64), dataset.evaluated_on
+    if not total.any():
+        raise UserError(f"{dataset.name}: no pixel of the {split} set has a label; data.void is the value of those without one")
     found = {f"{split}_miou": float(np.nanmean(iou(total))), f"{split}_accuracy": float(np.trace(total) / total.sum())}
     if teacher_NxCxC is not None:
         found["teacher_miou"] = float(np.nanmean(iou(teacher_NxCxC.sum(axis=0, dtype=np.int64))))
@@ -109,18 +111,13 @@ def check(config: ConfigDict, method: Method) -> None:
 
 
 def draw(sample: dict[str, np.ndarray], predicted_SxS: np.ndarray, dataset: Dataset, row: int) -> np.ndarray:
-    """The image, its labels and the prediction side by side, in VOC's colours, half transparent over the image."""
+    """The image, its labels and the prediction side by side, in VOC's colours."""
     del dataset, row
     (height, width), (rows, columns) = sample["size"], sample["target"]
-    image = sample["image"][:rows, :columns]
-    mask = Image.fromarray(sample["label"][:height, :width]).resize((int(columns), int(rows)), Image.Resampling.NEAREST)
-    return np.concatenate([image, *(over(image, each) for each in (np.asarray(mask), predicted_SxS[:rows, :columns]))], axis=1)
-
-
-def over(image_HxWx3: np.ndarray, classes_HxW: np.ndarray) -> np.ndarray:
-    """A mask over an image; the background leaves the image as it is."""
-    blended = (image_HxWx3.astype(np.uint16) + drawing.voc_colours()[classes_HxW]) // 2
-    return np.where(classes_HxW[..., None] == 0, image_HxWx3, blended).astype(np.uint8)
+    image, own_mask = sample["image"][:rows, :columns], Image.fromarray(sample["label"][:height, :width])
+    mask = np.asarray(own_mask.resize((int(columns), int(rows)), Image.Resampling.NEAREST))
+    pictures = [drawing.draw_mask(image, each) for each in (np.zeros_like(mask), mask, predicted_SxS[:rows, :columns])]
+    return np.asarray(drawing.side_by_side(pictures))
 
 
 TASK = Task(
