@@ -2,7 +2,8 @@
 
 The formats, each in a folder of its own, by default <workdir>/export/<format>:
   safetensors: model.safetensors with the weights in float32, under the names and in the layout that others expect:
-    BERT, RoBERTa, DistilBERT: those of Hugging Face, with config.json; transformers.AutoModelForSequenceClassification loads the folder.
+    BERT, RoBERTa, DistilBERT: those of Hugging Face, with config.json and tokenizer_config.json; the library transformers loads the
+      folder: AutoModelForSequenceClassification, AutoTokenizer, pipeline("text-classification", FOLDER).
     ImageNet ResNets: those of torchvision, whose load_state_dict takes them. Not for version "v1" with bottlenecks, which torchvision
       does not have.
     Other networks: ours, "params/..." and "batch_stats/...". The variables of the flax module are
@@ -35,7 +36,8 @@ from distill_jax.data import streaming
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 
-FILES = {"model.safetensors", "model.stablehlo", "network.json", "config.json", "tokenizer.json"}  # of an export
+# of an export
+FILES = {"model.safetensors", "model.stablehlo", "network.json", "config.json", "tokenizer.json", "tokenizer_config.json"}
 PLATFORMS = ("cpu", "cuda", "tpu")
 OF_RUN = ("method", "dataset", "test_accuracy", "validation_accuracy", "num_params", "params_sha256", "weights_sha256")
 
@@ -69,7 +71,7 @@ def export(root: str | os.PathLike, form: str = "safetensors", output: str | os.
     with completely(folder) as unfinished:
         written = WRITERS[form](network, unfinished)
         content = {"format": form} | written._asdict() | describe(network)
-        (unfinished / "network.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(unfinished / "network.json", content)
         if network.spec.tokenizer:
             (unfinished / "tokenizer.json").write_text(network.spec.tokenizer, encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -85,7 +87,8 @@ def write_safetensors(network: trained.Network, folder: pathlib.Path) -> Written
         tensors = tensor_names.to_theirs(spec.model["name"], network.variables)
     (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"} if names == "huggingface" else None))
     if names == "huggingface":
-        (folder / "config.json").write_text(json.dumps(huggingface.config_of(spec), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "config.json", huggingface.config_of(spec))
+        write_json(folder / "tokenizer_config.json", huggingface.tokenizer_config_of(spec))
     if spec.vocabulary_size:
         return Written(names, inputs(spec, "int32"), logits(spec))
     takes = f"{inputs(spec, 'float32', channels_first=names == 'torchvision')}, (pixels / 255 - input_mean) / input_std"
@@ -132,6 +135,10 @@ def logits(spec: Spec) -> str:
         return "logits, box sides and centerness of each place, as in distill_jax/models/fcos.py"
     pixels = "".join(f"{side}, " for side in spec.input_shape[:2]) if spec.task == "segmentation" else ""
     return f"logits, float32 [batch, {pixels}{spec.num_classes}]"
+
+
+def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def describe(network: trained.Network) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""The config.json of Hugging Face's library `transformers` for the encoders of models/bert.py."""
+"""The files of Hugging Face's library `transformers` that describe the encoders of models/bert.py: config.json, tokenizer_config.json."""
 
 from typing import Any
 
+from distill_jax.data import tokenization
 from distill_jax.models import bert
 from distill_jax.pretrained import CONFIG, OF_DISTILBERT
 from distill_jax.specs import Spec
@@ -32,4 +33,19 @@ def config_of(spec: Spec) -> dict[str, Any]:
         "id2label": dict(enumerate(labels)),
         "label2id": {label: number for number, label in enumerate(labels)},
         "dtype": "float32",
+    }
+
+
+def tokenizer_config_of(spec: Spec) -> dict[str, Any]:
+    """The tokenizer_config.json of an encoder.
+
+    Without it, transformers.AutoTokenizer takes the class of config.json's model_type with its defaults: BERT's makes a cased tokenizer
+    lower-case. The class named here takes tokenizer.json as it is.
+    """
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": spec.input_shape[0],
+        "pad_token": tokenization.parse(spec.tokenizer).padding["pad_token"],
+        "model_input_names": names if format_of(spec.model["name"]) == "bert" else [names[0], names[2]],
     }
