@@ -22,12 +22,11 @@ from distill_jax import files, tensor_names
 from distill_jax.data import streaming, tokenization
 from distill_jax.data.dataset import Dataset
 from distill_jax.errors import UserError
-from distill_jax.models import bert, resnet_imagenet
+from distill_jax.models import HEADS, bert, resnet_imagenet
 from distill_jax.specs import Spec
 
 HF, TORCHVISION = "hf:", "torchvision:"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-HEADS = ("pooler", "head")  # what a file may lack, since the pre-training had other heads
 UNUSED = {  # tensors of a file that our networks do not have: heads for the pre-training, and buffers
     "bert": r"cls\.|bert\.embeddings\.(position|token_type)_ids$",
     "roberta": r"lm_head\.|roberta\.pooler\.|roberta\.embeddings\.(position|token_type)_ids$",
@@ -43,7 +42,7 @@ class Loaded(NamedTuple):
     """A network from a file."""
 
     network: dict[str, Any]  # {"params": ..., "batch_stats": ...}, numpy, without what is missing
-    missing: tuple[str, ...]  # some of `HEADS`
+    missing: tuple[str, ...]  # some of `models.HEADS`
     unused: tuple[str, ...]  # names of tensors
 
 
