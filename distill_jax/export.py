@@ -31,8 +31,8 @@ import jax.numpy as jnp
 from flax import traverse_util
 from safetensors.numpy import save
 
-from distill_jax import huggingface, logs, specs, summary, tensor_names, trained
-from distill_jax.data import streaming
+from distill_jax import huggingface, logs, pretrained, specs, summary, tensor_names, trained
+from distill_jax.data import streaming, tokenization
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 
@@ -54,7 +54,7 @@ def export(root: str | os.PathLike, form: str = "safetensors", output: str | os.
     """Writes the network of a finished run, completely or not at all; an earlier export in the same folder is replaced.
 
     Args:
-      root: workdir of the run.
+      root: workdir of the run; or hf:DIR or torchvision:FILE, which need `output`.
       form: a key of `WRITERS`; the module's docstring describes them.
       output: the folder to write; by default root/export/<form>.
 
@@ -65,17 +65,20 @@ def export(root: str | os.PathLike, form: str = "safetensors", output: str | os.
       UserError: the run is unfinished or damaged; or the folder cannot be written, or holds other files.
     """
     root = pathlib.Path(root).expanduser()
+    if not output and pretrained.is_source(str(root)):
+        raise UserError(f"{root} is no workdir; name the folder to write with --output")
     folder = pathlib.Path(output).expanduser() if output else root / "export" / form
     check_target(folder)
     network = trained.load(root)
+    spec, count = network.spec, sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"]))
     with completely(folder) as unfinished:
         written = WRITERS[form](network, unfinished)
         content = {"format": form} | written._asdict() | describe(network)
         write_json(unfinished / "network.json", content)
-        if network.spec.tokenizer:
-            (unfinished / "tokenizer.json").write_text(network.spec.tokenizer, encoding="utf-8")
+        if spec.tokenizer:
+            (unfinished / "tokenizer.json").write_text(tokenization.of_length(spec.tokenizer, *spec.input_shape), encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.iterdir())
-    logs.say(f"{folder}: {form} of {network.summary['model']}, {network.summary['num_params']:,} parameters, {size / 1e6:.1f} MB")
+    logs.say(f"{folder}: {form} of {spec.model['name']}, {count:,} parameters, {size / 1e6:.1f} MB")
     return folder
 
 

@@ -3,7 +3,7 @@
   hf:DIR            a folder as Hugging Face lays it out, with config.json, model.safetensors and tokenizer.json: BERT and MiniLM, RoBERTa,
                     DistilBERT, with or without a head for classification
   torchvision:FILE  the weights of an ImageNet ResNet as torchvision or timm names them, in safetensors; images are normalised with
-                    ImageNet's statistics
+                    ImageNet's statistics, and predicted from their central squares
 
 A PyTorch user writes such a FILE with safetensors.torch.save_file(model.state_dict(), FILE).
 """
@@ -238,4 +238,4 @@ def _spec_of_resnet(path: pathlib.Path) -> Spec:
         known = ", ".join(map(str, resnet_imagenet.BLOCKS))
         raise UserError(f"{path} holds no ResNet of torchvision or timm, of depth {known}: its stages have {blocks} blocks")
     mean, std = (tuple(float(value) for value in values) for values in (streaming.MEAN, streaming.STD))
-    return Spec({"name": f"resnet{depths[0]}"}, num_classes, (224, 224, 3), input_mean=mean, input_std=std)
+    return Spec({"name": f"resnet{depths[0]}"}, num_classes, (224, 224, 3), input_mean=mean, input_std=std, image_size=224)

@@ -1,5 +1,7 @@
 """Networks that others have trained: read from local files, held against independent implementations, fine-tuned, and teaching."""
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -15,7 +17,7 @@ from scipy.special import erf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import distill_jax
-from distill_jax import initial, pretrained, specs, study, tensor_names, trained
+from distill_jax import command_line, export, initial, predict, pretrained, specs, study, tensor_names, trained
 from distill_jax import models as networks
 from distill_jax.data import load_config, tokenization
 from distill_jax.errors import UserError
@@ -442,6 +444,38 @@ def test_densely_guided_in_depth(folder, sentences, tmp_path, capsys):
     assert re.search("initial: [0-9,]+ parameters of stage:bert3; layers 0 of 3\n", capsys.readouterr().out)
     student = json.loads((tmp_path / "stochastic_bert1" / "network.json").read_text())
     assert student["model"]["name"] == "bert1" and student["model"]["width"] == 8 and "layers" not in student["model"]
+
+
+def test_what_a_folder_predicts_without_a_run(headed, tmp_path, capsys):
+    """Rows have few lengths, so that few are compiled; the longest is that of the network's positions."""
+    sentences = ["the old cat", "a tram is here " * 9]
+    (tmp_path / "lines.txt").write_text("\n".join(sentences))
+    config, root = command_line.read_config(["--config.batch_size=1"], "predict", f"hf:{headed}")
+    assert predict.predict(config, root, str(tmp_path / "lines.txt")) == 2
+    header, *answers = csv.reader(io.StringIO(capsys.readouterr().out))
+    probabilities = distill_jax.load(f"hf:{headed}").predict(sentences)
+    assert [float(answer[2]) for answer in answers] == pytest.approx(list(probabilities.max(axis=1)), rel=1e-5)
+    words = json.loads(distill_jax.load(f"hf:{headed}").spec.tokenizer)
+    words["truncation"]["max_length"] = 40
+    for sentence, length in ((sentences[0], 32), (sentences[1], 40)):
+        tokens = tokenization.encode_sentences(json.dumps(words), [sentence])
+        assert tokens.shape == (1, length) and (tokens != 0).sum() == len(tokenizer().encode(sentence).ids)
+
+
+def test_a_folder_is_exported(headed, tmp_path):
+    with pytest.raises(UserError, match="^hf:.* is no workdir; name the folder to write with --output"):
+        export.export(f"hf:{headed}")
+    folder = export.export(f"hf:{headed}", output=tmp_path / "out")
+    again = distill_jax.load(f"hf:{folder}")
+    jax.tree.map(np.testing.assert_array_equal, again.variables, distill_jax.load(f"hf:{headed}").variables)
+    facts = json.loads((folder / "network.json").read_text())
+    words = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert facts["takes"] == "tokens, int32 [batch, 20]" and len(words.encode("the cat").ids) == 20
+
+
+def test_a_folder_taken_for_a_workdir(folder):
+    with pytest.raises(UserError, match="is no workdir but a network as Hugging Face lays it out; name it hf:"):
+        distill_jax.load(folder)
 
 
 # ResNets
