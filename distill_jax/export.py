@@ -3,7 +3,8 @@
 The formats, each in a folder of its own, by default <workdir>/export/<format>:
   safetensors: model.safetensors with the weights in float32, under the names and in the layout that others expect:
     BERT, RoBERTa, DistilBERT: those of Hugging Face, with config.json and tokenizer_config.json; the library transformers loads the
-      folder: AutoModelForSequenceClassification, AutoTokenizer, pipeline("text-classification", FOLDER).
+      folder: AutoModelForSequenceClassification, AutoTokenizer, pipeline("text-classification", FOLDER). Its tokenizers take "[SEP]"
+      in a sentence for a separator; ours take it for text.
     ImageNet ResNets: those of torchvision, whose load_state_dict takes them. Not for version "v1" with bottlenecks, which torchvision
       does not have.
     Other networks: ours, "params/..." and "batch_stats/...". The variables of the flax module are

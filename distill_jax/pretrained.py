@@ -5,7 +5,10 @@
   torchvision:FILE  the weights of an ImageNet ResNet as torchvision or timm names them, in safetensors; images are normalised with
                     ImageNet's statistics, and predicted from their central squares
 
-A PyTorch user writes such a FILE with safetensors.torch.save_file(model.state_dict(), FILE).
+A PyTorch user writes such a FILE with safetensors.torch.save_file(model.state_dict(), FILE). A network with a head needs no training:
+
+    python run.py --workdir=hf:DIR --mode=predict --inputs=FILE
+    python run.py --workdir=torchvision:FILE --mode=export --format=stablehlo --output=FOLDER
 """
 
 import contextlib
@@ -27,6 +30,7 @@ from distill_jax.specs import Spec
 
 HF, TORCHVISION = "hf:", "torchvision:"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+SAVE_TOKENIZER = "write it with transformers.AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
 UNUSED = {  # tensors of a file that our networks do not have: heads for the pre-training, and buffers
     "bert": r"cls\.|bert\.embeddings\.(position|token_type)_ids$",
     "roberta": r"lm_head\.|roberta\.pooler\.|roberta\.embeddings\.(position|token_type)_ids$",
@@ -145,7 +149,7 @@ def weights_of(source: str) -> pathlib.Path:
         if not path.is_dir():
             raise UserError(f"{source}: no such folder")
         path /= "model.safetensors"
-        pickles = sorted(file for file in path.parent.iterdir() if file.suffix in PICKLES)
+        pickles = sorted(path.parent.glob("pytorch_model*.bin"))
         path = pickles[0] if pickles and not path.exists() else path
     if path.suffix in PICKLES:
         raise UserError(f"{path} is a pickle, which may run any code when it is read; convert it to safetensors")
@@ -189,6 +193,7 @@ def _spec_of_encoder(folder: pathlib.Path) -> Spec:
     names = OF_DISTILBERT if kind == "distilbert" else CONFIG
     found = {option: config.get(name, 1e-12 if option == "epsilon" else None) for option, name in names.items()}
     expected = {"hidden_act": "gelu", "activation": "gelu", "position_embedding_type": "absolute"}
+    expected |= {"problem_type": "single_label_classification"}
     words = _read_tokenizer(folder, config, found["positions"])
     ids = dict(zip(bert.IDS, tokenization.special_ids(words), strict=True))
     expected |= {"bert": {"type_vocab_size": 2}, "roberta": {"type_vocab_size": 1, "pad_token_id": ids["padding"]}}.get(kind, {})
@@ -201,8 +206,9 @@ def _spec_of_encoder(folder: pathlib.Path) -> Spec:
     usable = found["positions"] - (ids["padding"] + 1 if kind == "roberta" else 0)
     head = f"{tensor_names.ENCODERS[kind]['head']}.bias"
     with _opened(path, kind) as tensors:
-        num_classes = tensors[head].get_shape()[0] if head in tensors else 0
-    labels = [label for _, label in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))]
+        outputs = tensors[head].get_shape()[0] if head in tensors else 0
+    num_classes = outputs if outputs > 1 else 0  # a single output is that of a regression
+    labels = [label for _, label in sorted((config.get("id2label") or {}).items(), key=lambda item: int(item[0]))]
     is_named = len(labels) == num_classes and not any(re.fullmatch(r"LABEL_\d+|\d+", str(label)) for label in labels)
     return Spec(
         model={"name": kind} | found | ids,
@@ -219,7 +225,7 @@ def _read_tokenizer(folder: pathlib.Path, config: Mapping[str, Any], positions: 
         words = tokenization.adopted((folder / "tokenizer.json").read_text(encoding="utf-8"), positions)
         largest = tokenization.largest_id(words)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{folder / 'tokenizer.json'} cannot be read: {error}; save the network's fast tokenizer there") from error
+        raise UserError(f"{folder / 'tokenizer.json'} cannot be read: {error}; {SAVE_TOKENIZER}") from error
     except UserError as error:
         raise UserError(f"{folder / error.args[0]}") from error
     if not isinstance(config.get("vocab_size"), int) or largest >= config["vocab_size"]:

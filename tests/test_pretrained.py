@@ -288,17 +288,21 @@ def edit(folder, **changes):
         ),
         (lambda f: change_config(f, model_type="gpt2"), "config.json: model_type is 'gpt2'; known: bert, roberta, distilbert"),
         (lambda f: change_config(f, hidden_act="relu"), "config.json: hidden_act is 'relu'; only 'gelu' is supported"),
+        (
+            lambda f: change_config(f, problem_type="multi_label_classification"),
+            "problem_type is 'multi_label_cl.*; only 'single_label",
+        ),
         (lambda f: change_config(f, hidden_size=None), "config.json: hidden_size is None; it must be a positive number"),
         (lambda f: change_config(f, vocab_size=5), "tokenizer.json has ids up to 24, but config.json's vocab_size is 5"),
         (lambda f: (f / "config.json").unlink(), "config.json cannot be read: No such file"),
-        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json cannot be read: .*; save the network's fast tokenizer there"),
+        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json cannot be read: .*; write it with transformers.AutoTokenizer"),
         (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer.json: not a readable tokenizer"),
         (lambda f: (f / "model.safetensors").write_bytes(b"PK0000000000"), "model.safetensors cannot be read as safetensors: "),
         (
             lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
             "pytorch_model.bin is a pickle, .* convert it to safetensors",
         ),
-        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors: no such file"),
+        (lambda f: (f / "model.safetensors").rename(f / "training_args.bin"), "model.safetensors: no such file"),
         (lambda f: (f / "model.safetensors").rename(f / "model.safetensors.index.json"), "holds its weights in several files"),
         (shutil.rmtree, "bert: no such folder"),
     ],
@@ -462,6 +466,16 @@ def test_what_a_folder_predicts_without_a_run(headed, tmp_path, capsys):
         assert tokens.shape == (1, length) and (tokens != 0).sum() == len(tokenizer().encode(sentence).ids)
 
 
+def test_a_regressions_head_is_no_classifier(folder, sentences, tmp_path):
+    source = with_head(folder, tmp_path / "regression", ("LABEL_0",))
+    with pytest.raises(UserError, match="^hf:.* has no classification head; fine-tune it first"):
+        distill_jax.load(f"hf:{source}")
+    exp = study.prepare(fine_tuning(sentences, source), tmp_path / "run").experiments[""]
+    fresh = exp.init(jax.random.key(0)).network
+    started = initial.load(f"hf:{source}", tmp_path, fresh, exp.data.mesh)
+    jax.tree.map(np.testing.assert_array_equal, started["params"]["head"], fresh["params"]["head"])
+
+
 def test_a_folder_is_exported(headed, tmp_path):
     with pytest.raises(UserError, match="^hf:.* is no workdir; name the folder to write with --output"):
         export.export(f"hf:{headed}")
@@ -531,6 +545,12 @@ def test_a_resnet_starts_from_torchvision(resnet18, tmp_path):
     other = fresh["params"] | {"head": {"kernel": np.ones((512, 5)), "bias": np.ones(5)}}
     started = initial.load(config.initial, tmp_path, fresh | {"params": other}, exp.data.mesh)
     assert (np.asarray(started["params"]["head"]["kernel"]) == 1).all() and started["params"]["head"]["bias"].shape == (5,)
+
+
+def test_a_resnets_images_are_cropped_as_in_its_evaluation(resnet18):
+    """Torchvision resizes the shorter side to 256 and takes the central 224 pixels."""
+    images = np.random.default_rng(0).integers(0, 256, (1, 256, 320, 3), np.uint8)
+    np.testing.assert_array_equal(pretrained.spec_of(f"torchvision:{resnet18}").cropped(images), images[:, 16:240, 48:272])
 
 
 @pytest.mark.parametrize(
