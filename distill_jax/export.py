@@ -5,8 +5,8 @@ The formats, each in a folder of its own, by default <workdir>/export/<format>:
     BERT, RoBERTa, DistilBERT: those of Hugging Face, with config.json and tokenizer_config.json; the library transformers loads the
       folder: AutoModelForSequenceClassification, AutoTokenizer, pipeline("text-classification", FOLDER). Its tokenizers take "[SEP]"
       in a sentence for a separator; ours take it for text.
-    ImageNet ResNets: those of torchvision, whose load_state_dict takes them. Not for version "v1" with bottlenecks, which torchvision
-      does not have.
+    ImageNet ResNets: those of torchvision, whose load_state_dict takes them. Not for what torchvision does not have: version "v1" with
+      bottlenecks, another width, GroupNorm, grey images.
     Other networks: ours, "params/..." and "batch_stats/...". The variables of the flax module are
       flax.traverse_util.unflatten_dict(safetensors.numpy.load_file(path), sep="/").
   stablehlo: model.stablehlo, a program with its weights for CPUs, CUDA and TPUs. jax.export.deserialize(bytearray(content)).call(batch)
@@ -103,7 +103,8 @@ def whose_names(spec: Spec) -> str:
     """Whose names and layout the weights get: those of the library that has this very network."""
     module, kind = spec.module(), tensor_names.format_of(spec.model["name"])
     if kind == "resnet":
-        return "torchvision" if module.version == "v1.5" or module.depth < 50 else "distill_jax"
+        is_theirs = (module.width, module.norm != "group", spec.input_shape[-1]) == (64, True, 3)
+        return "torchvision" if is_theirs and (module.version == "v1.5" or module.depth < 50) else "distill_jax"
     return "huggingface" if kind and module.pooling == "cls" else "distill_jax"
 
 

@@ -3,7 +3,7 @@
   hf:DIR            a folder as Hugging Face lays it out, with config.json, model.safetensors and tokenizer.json: BERT and MiniLM, RoBERTa,
                     DistilBERT, with or without a head for classification
   torchvision:FILE  the weights of an ImageNet ResNet as torchvision or timm names them, in safetensors; images are normalised with
-                    ImageNet's statistics, and predicted from their central squares
+                    ImageNet's statistics, and predicted from their central squares; those of an export, as its network.json says
 
 A PyTorch user writes such a FILE with safetensors.torch.save_file(model.state_dict(), FILE). A network with a head needs no training:
 
@@ -244,4 +244,17 @@ def _spec_of_resnet(path: pathlib.Path) -> Spec:
         known = ", ".join(map(str, resnet_imagenet.BLOCKS))
         raise UserError(f"{path} holds no ResNet of torchvision or timm, of depth {known}: its stages have {blocks} blocks")
     mean, std = (tuple(float(value) for value in values) for values in (streaming.MEAN, streaming.STD))
-    return Spec({"name": f"resnet{depths[0]}"}, num_classes, (224, 224, 3), input_mean=mean, input_std=std, image_size=224)
+    spec = Spec({"name": f"resnet{depths[0]}"}, num_classes, (224, 224, 3), input_mean=mean, input_std=std, image_size=224)
+    return _as_exported(spec, path.with_name("network.json"))
+
+
+def _as_exported(spec: Spec, path: pathlib.Path) -> Spec:
+    """The spec with what --mode=export wrote beside the weights: classes, and how images are prepared."""
+    facts = files.read_json(path, "take the whole folder") if path.is_file() else {}
+    if facts.get("names") != "torchvision":
+        return spec
+    try:
+        known = {name: tuple(facts[name]) for name in ("input_shape", "input_mean", "input_std", "classes")}
+        return spec._replace(**known, image_size=int(facts["image_size"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged (missing or invalid: {error}); export the network again") from error

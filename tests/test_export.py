@@ -132,8 +132,15 @@ def test_a_resnet_has_the_names_of_torchvision(tmp_path):
         "fc.weight": (3, 512),
     }.items():
         assert shapes[name] == shape
-    again = distill_jax.load(f"torchvision:{tmp_path / 'model.safetensors'}")
+    source = f"torchvision:{tmp_path / 'model.safetensors'}"
+    again = distill_jax.load(source)
     jax.tree.map(np.testing.assert_array_equal, again.variables, network.variables)
+    assert again.spec.image_size == 224 and again.spec.input_mean == pytest.approx((0.485, 0.456, 0.406))
+    export.write_json(tmp_path / "network.json", {"names": "torchvision"} | specs.facts(network.spec))
+    assert distill_jax.load(source).spec == network.spec
+    export.write_json(tmp_path / "network.json", {"names": "torchvision"})
+    with pytest.raises(UserError, match="network.json is damaged .*'input_shape'.*; export the network again"):
+        distill_jax.load(source)
 
 
 WORDS = "the The old cat dog is here".split()
@@ -193,7 +200,9 @@ def test_the_tokenizers_config_names_what_the_encoder_takes():
 def test_networks_that_others_do_not_have_keep_our_names():
     assert export.whose_names(specs.Spec({"name": "resnet50", "version": "v1"}, 3, **RESNET)) == "distill_jax"
     assert export.whose_names(specs.Spec({"name": "resnet34", "version": "v1"}, 3, **RESNET)) == "torchvision"
-    assert export.whose_names(specs.Spec({"name": "resnet20"}, 3, **RESNET)) == "distill_jax"
+    for other in ({"name": "resnet20"}, {"name": "resnet18", "width": 32}, {"name": "resnet18", "norm": "group"}):
+        assert export.whose_names(specs.Spec(other, 3, **RESNET)) == "distill_jax"
+    assert export.whose_names(specs.Spec({"name": "resnet18"}, 3, (32, 32, 1), (0.5,), (0.25,))) == "distill_jax"
     pooled = {"name": "bert", "pooling": "mean", **ENCODER}
     assert export.whose_names(specs.Spec(pooled, 3, (16,), vocabulary_size=50)) == "distill_jax"
 
