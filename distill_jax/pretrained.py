@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from distill_jax import files, tensor_names
+from distill_jax import files, huggingface, tensor_names
 from distill_jax.data import streaming, tokenization
 from distill_jax.data.dataset import Dataset
 from distill_jax.errors import UserError
@@ -37,9 +37,6 @@ UNUSED = {  # tensors of a file that our networks do not have: heads for the pre
     "distilbert": r"vocab_(transform|layer_norm|projector)\.|distilbert\.embeddings\.position_ids$",
     "resnet": r".*num_batches_tracked$",
 }
-CONFIG = {"layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads", "mlp_width": "intermediate_size"}
-CONFIG |= {"positions": "max_position_embeddings", "epsilon": "layer_norm_eps"}
-OF_DISTILBERT = CONFIG | {"layers": "n_layers", "width": "dim", "heads": "n_heads", "mlp_width": "hidden_dim"}
 
 
 class Loaded(NamedTuple):
@@ -185,38 +182,26 @@ def _full_name(name: str, kind: str) -> str:
 
 
 def _spec_of_encoder(folder: pathlib.Path) -> Spec:
-    path = weights_of(f"{HF}{folder}")
-    config = files.read_json(folder / "config.json", "take the whole folder")
-    kind = config.get("model_type")
-    if kind not in bert.KINDS:
-        raise UserError(f"{folder / 'config.json'}: model_type is {kind!r}; known: {', '.join(bert.KINDS)}")
-    names = OF_DISTILBERT if kind == "distilbert" else CONFIG
-    found = {option: config.get(name, 1e-12 if option == "epsilon" else None) for option, name in names.items()}
-    expected = {"hidden_act": "gelu", "activation": "gelu", "position_embedding_type": "absolute"}
-    expected |= {"problem_type": "single_label_classification"}
-    words = _read_tokenizer(folder, config, found["positions"])
+    weights, path = weights_of(f"{HF}{folder}"), folder / "config.json"
+    config = files.read_json(path, "take the whole folder")
+    model = huggingface.model_of(config, path)
+    kind, positions = model["name"], model["positions"]
+    words = _read_tokenizer(folder, config, positions)
     ids = dict(zip(bert.IDS, tokenization.special_ids(words), strict=True))
-    expected |= {"bert": {"type_vocab_size": 2}, "roberta": {"type_vocab_size": 1, "pad_token_id": ids["padding"]}}.get(kind, {})
-    for name, value in expected.items():
-        if config.get(name, value) not in (value, None):
-            raise UserError(f"{folder / 'config.json'}: {name} is {config[name]!r}; only {value!r} is supported")
-    for option, value in found.items():
-        if not isinstance(value, int | float) or value <= 0:
-            raise UserError(f"{folder / 'config.json'}: {names[option]} is {value!r}; it must be a positive number")
-    usable = found["positions"] - (ids["padding"] + 1 if kind == "roberta" else 0)
+    if kind == "roberta":  # its positions begin after the id of its padding
+        huggingface.check(config, path, "pad_token_id", ids["padding"])
+        positions -= ids["padding"] + 1
     head = f"{tensor_names.ENCODERS[kind]['head']}.bias"
-    with _opened(path, kind) as tensors:
+    with _opened(weights, kind) as tensors:
         outputs = tensors[head].get_shape()[0] if head in tensors else 0
     num_classes = outputs if outputs > 1 else 0  # a single output is that of a regression
-    labels = [label for _, label in sorted((config.get("id2label") or {}).items(), key=lambda item: int(item[0]))]
-    is_named = len(labels) == num_classes and not any(re.fullmatch(r"LABEL_\d+|\d+", str(label)) for label in labels)
     return Spec(
-        model={"name": kind} | found | ids,
+        model=model | ids,
         num_classes=num_classes,
-        input_shape=(usable,),
-        classes=tuple(map(str, labels)) if is_named else (),
+        input_shape=(positions,),
+        classes=huggingface.classes_of(config, num_classes),
         vocabulary_size=config["vocab_size"],
-        tokenizer=tokenization.adopted(words, usable),
+        tokenizer=tokenization.adopted(words, positions),
     )
 
 
