@@ -61,11 +61,14 @@ def fitted(networks: Given, config: ConfigDict, dataset: Dataset) -> Given:
     """The specs for a run's data, to which pre-trained networks are fitted.
 
     Raises:
-      UserError: one does not fit; the message begins with the field.
+      UserError: one does not fit, or takes images instead of sentences or the other way round; the message begins with the field.
     """
 
     def fit(field, name, spec):
         with _naming(field):
+            if bool(spec.tokenizer) != bool(dataset.tokenizer):
+                takes, has = ("sentences", "images") if spec.tokenizer else ("images", "sentences")
+                raise UserError(f"{name} takes {takes}, but {dataset.name} has {has}")
             return pretrained.fitted(spec, dataset) if pretrained.is_source(name) else spec
 
     initial = networks.initial and fit("initial", config.initial, networks.initial)

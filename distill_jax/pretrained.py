@@ -62,13 +62,13 @@ def spec_of(source: str) -> Spec:
 
 
 def fitted(spec: Spec, dataset: Dataset) -> Spec:
-    """The spec for a data set: these networks take rows and images of any size, and the names of classes count only if both have names.
+    """The spec for a data set of its kind, images or sentences.
+
+    These networks take rows and images of any size, and the names of classes count only if both have names.
 
     Raises:
       UserError: the rows are longer than the network's.
     """
-    if bool(spec.tokenizer) != bool(dataset.tokenizer):
-        return spec
     if spec.tokenizer and dataset.train["tokens"].shape[1] > spec.input_shape[0]:
         most = spec.input_shape[0]
         raise UserError(f"the encoder takes at most {most} tokens, and {dataset.name} has more in a row; set data.text.max_length={most}")

@@ -576,6 +576,15 @@ def test_a_resnet_that_does_not_fit_is_told(resnet18, tmp_path, fields, message)
         study.prepare(config, tmp_path / "run")
 
 
+def test_images_and_sentences_are_told_apart(resnet18, folder, sentences, tmp_path):
+    config = fine_tuning(sentences, folder, initial=f"torchvision:{resnet18}")
+    with pytest.raises(UserError, match="^initial: torchvision:.* takes images, but text:train has sentences"):
+        study.prepare(config, tmp_path / "run")
+    config = colours_config(tmp_path / "colours.npz", initial=f"hf:{folder}")
+    with pytest.raises(UserError, match="^data.name npz:.* has no sentences, but the given network reads sentences"):
+        study.prepare(config, tmp_path / "run")
+
+
 def test_another_resnet_is_named(resnet18, tmp_path):
     tensors = load_file(resnet18)
     save_file({name: tensor for name, tensor in tensors.items() if not name.startswith("layer3.1")}, tmp_path / "x.safetensors")
