@@ -12,7 +12,7 @@ from absl import app, flags
 
 from distill_jax import command_line
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the run's files. Default: runs/<name of the config file>.")
+WORKDIR = flags.DEFINE_string("workdir", None, command_line.WORKDIR_HELP)
 MODE = flags.DEFINE_enum("mode", "train", list(command_line.MODES), command_line.describe_modes())
 flags.adopt_module_key_flags(command_line)
 

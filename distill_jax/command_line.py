@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 QUICKSTART = pathlib.Path(__file__).parent.parent / "configs" / "sd_digits.py"
 HELP = "The experiment's file; --config.FIELD=VALUE overrides. Default: the workdir's own config; in a new workdir configs/sd_digits.py."
+WORKDIR_HELP = "Folder for the run's files. Default: runs/<name of the config file>. predict, export: or hf:DIR or torchvision:FILE."
 UNWRITABLE = (OSError, ValueError, AttributeError, RuntimeError)  # raised by a stream that is closed, or was being written to
 SMALLER = "try a smaller batch_size or network"
 MODES = {  # --mode -> what it does
@@ -38,6 +39,7 @@ OF_MODES = {  # flags that belong to some modes
     "format": ("export",),
     "output": ("export", "predict"),
 }
+OF_PRETRAINED = ("predict", "export")  # modes that take hf:DIR or torchvision:FILE for a workdir
 flags.DEFINE_bool("traceback", False, "After an error, also print where in the code it was raised.")
 PROFILE = flags.DEFINE_integer("profile", 0, "Write a trace of this many train steps of each run, for TensorBoard.", lower_bound=0)
 MEMBERS = flags.DEFINE_list("members", [], "Workdirs of finished runs, for --mode=ensemble.")
@@ -103,7 +105,8 @@ def parse(argv: list[str]) -> list[str]:
 def read_config(arguments: list[str], mode: str, workdir: str | None, members: Sequence[str] = ()) -> "tuple[ConfigDict, pathlib.Path]":
     """The config, with its overrides, and the workdir.
 
-    Without --config it is the config of the workdir, or of the first member; in a new workdir the quickstart.
+    Without --config it is the config of the workdir, or of the first member; in a new workdir the quickstart; and for a pre-trained
+    network in place of a workdir, the default config.
 
     Args:
       arguments: as returned by `parse`, in any order; if a field is given several times, the last value wins.
@@ -114,7 +117,7 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
     Raises:
       UserError: the config cannot be read, or an override names an unknown field or has a value of the wrong type.
     """
-    from distill_jax import checks, configuration, fields  # here, so that --help does not wait for jax
+    from distill_jax import checks, configuration, default_config, fields, pretrained  # here, so that --help does not wait for jax
     from distill_jax.errors import UserError
     from distill_jax.workdir import check_path
 
@@ -128,7 +131,11 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
     folder = pathlib.Path(workdir or f"runs/{pathlib.Path(paths[-1] if paths else QUICKSTART).stem}").expanduser()
     if members and workdir is None:
         raise UserError("--members takes --workdir as well: the folder for ensemble.json")
-    if paths or (mode == "train" and not (folder / "config.json").exists()):
+    if workdir and pretrained.is_source(workdir) and mode not in OF_PRETRAINED:
+        raise UserError(f"--workdir={workdir} is a pre-trained network, for --mode={' or '.join(OF_PRETRAINED)}; the mode here is {mode}")
+    if workdir and pretrained.is_source(workdir) and not paths:
+        given = default_config.get_config()
+    elif paths or (mode == "train" and not (folder / "config.json").exists()):
         given = configuration.read(paths[-1] if paths else str(QUICKSTART))
     else:
         check_path(folder)

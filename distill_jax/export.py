@@ -2,9 +2,11 @@
 
 The formats, each in a folder of its own, by default <workdir>/export/<format>:
   safetensors: model.safetensors with the weights in float32, under the names and in the layout that others expect:
-    BERT, RoBERTa, DistilBERT: those of Hugging Face, with config.json; transformers.AutoModelForSequenceClassification loads the folder.
-    ImageNet ResNets: those of torchvision, whose load_state_dict takes them. Not for version "v1" with bottlenecks, which torchvision
-      does not have.
+    BERT, RoBERTa, DistilBERT: those of Hugging Face, with config.json and tokenizer_config.json; the library transformers loads the
+      folder: AutoModelForSequenceClassification, AutoTokenizer, pipeline("text-classification", FOLDER). Its tokenizers take "[SEP]"
+      in a sentence for a separator; ours take it for text.
+    ImageNet ResNets: those of torchvision, whose load_state_dict takes them. Not for what torchvision does not have: version "v1" with
+      bottlenecks, another width, GroupNorm, grey images.
     Other networks: ours, "params/..." and "batch_stats/...". The variables of the flax module are
       flax.traverse_util.unflatten_dict(safetensors.numpy.load_file(path), sep="/").
   stablehlo: model.stablehlo, a program with its weights for CPUs, CUDA and TPUs. jax.export.deserialize(bytearray(content)).call(batch)
@@ -30,12 +32,13 @@ import jax.numpy as jnp
 from flax import traverse_util
 from safetensors.numpy import save
 
-from distill_jax import huggingface, logs, specs, summary, tensor_names, trained
-from distill_jax.data import streaming
+from distill_jax import huggingface, logs, pretrained, specs, summary, tensor_names, trained
+from distill_jax.data import streaming, tokenization
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 
-FILES = {"model.safetensors", "model.stablehlo", "network.json", "config.json", "tokenizer.json"}  # of an export
+# of an export
+FILES = {"model.safetensors", "model.stablehlo", "network.json", "config.json", "tokenizer.json", "tokenizer_config.json"}
 PLATFORMS = ("cpu", "cuda", "tpu")
 OF_RUN = ("method", "dataset", "test_accuracy", "validation_accuracy", "num_params", "params_sha256", "weights_sha256")
 
@@ -52,7 +55,7 @@ def export(root: str | os.PathLike, form: str = "safetensors", output: str | os.
     """Writes the network of a finished run, completely or not at all; an earlier export in the same folder is replaced.
 
     Args:
-      root: workdir of the run.
+      root: workdir of the run; or hf:DIR or torchvision:FILE, which need `output`.
       form: a key of `WRITERS`; the module's docstring describes them.
       output: the folder to write; by default root/export/<form>.
 
@@ -63,17 +66,20 @@ def export(root: str | os.PathLike, form: str = "safetensors", output: str | os.
       UserError: the run is unfinished or damaged; or the folder cannot be written, or holds other files.
     """
     root = pathlib.Path(root).expanduser()
+    if not output and pretrained.is_source(str(root)):
+        raise UserError(f"{root} is no workdir; name the folder to write with --output")
     folder = pathlib.Path(output).expanduser() if output else root / "export" / form
     check_target(folder)
     network = trained.load(root)
+    spec, count = network.spec, sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"]))
     with completely(folder) as unfinished:
         written = WRITERS[form](network, unfinished)
         content = {"format": form} | written._asdict() | describe(network)
-        (unfinished / "network.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        if network.spec.tokenizer:
-            (unfinished / "tokenizer.json").write_text(network.spec.tokenizer, encoding="utf-8")
+        write_json(unfinished / "network.json", content)
+        if spec.tokenizer:
+            (unfinished / "tokenizer.json").write_text(tokenization.of_length(spec.tokenizer, *spec.input_shape), encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.iterdir())
-    logs.say(f"{folder}: {form} of {network.summary['model']}, {network.summary['num_params']:,} parameters, {size / 1e6:.1f} MB")
+    logs.say(f"{folder}: {form} of {spec.model['name']}, {count:,} parameters, {size / 1e6:.1f} MB")
     return folder
 
 
@@ -85,7 +91,8 @@ def write_safetensors(network: trained.Network, folder: pathlib.Path) -> Written
         tensors = tensor_names.to_theirs(spec.model["name"], network.variables)
     (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"} if names == "huggingface" else None))
     if names == "huggingface":
-        (folder / "config.json").write_text(json.dumps(huggingface.config_of(spec), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "config.json", huggingface.config_of(spec))
+        write_json(folder / "tokenizer_config.json", huggingface.tokenizer_config_of(spec))
     if spec.vocabulary_size:
         return Written(names, inputs(spec, "int32"), logits(spec))
     takes = f"{inputs(spec, 'float32', channels_first=names == 'torchvision')}, (pixels / 255 - input_mean) / input_std"
@@ -96,7 +103,8 @@ def whose_names(spec: Spec) -> str:
     """Whose names and layout the weights get: those of the library that has this very network."""
     module, kind = spec.module(), tensor_names.format_of(spec.model["name"])
     if kind == "resnet":
-        return "torchvision" if module.version == "v1.5" or module.depth < 50 else "distill_jax"
+        is_theirs = (module.width, module.norm != "group", spec.input_shape[-1]) == (64, True, 3)
+        return "torchvision" if is_theirs and (module.version == "v1.5" or module.depth < 50) else "distill_jax"
     return "huggingface" if kind and module.pooling == "cls" else "distill_jax"
 
 
@@ -132,6 +140,10 @@ def logits(spec: Spec) -> str:
         return "logits, box sides and centerness of each place, as in distill_jax/models/fcos.py"
     pixels = "".join(f"{side}, " for side in spec.input_shape[:2]) if spec.task == "segmentation" else ""
     return f"logits, float32 [batch, {pixels}{spec.num_classes}]"
+
+
+def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def describe(network: trained.Network) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The networks that a config names for a run to start from (`initial`) and to be taught by (`teachers`)."""
 
+import contextlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -12,43 +14,78 @@ from distill_jax.specs import Spec
 from distill_jax.stages import STAGE
 
 
-def spec_of(name: str, folder: pathlib.Path, stages: Mapping[str, Spec], dataset: Dataset | None = None) -> Spec:
-    """The spec of a network.
+class Given(NamedTuple):
+    """The specs of the networks that a run still needs."""
+
+    initial: Spec | None
+    teachers: dict[str, Spec]  # by their entries in config.teachers
+
+
+def read(config: ConfigDict, folder: pathlib.Path, stages: Mapping[str, Spec], needs_initial: bool, needs_teachers: bool) -> Given:
+    """Reads the specs, as they are without the run's data: see `fitted`.
 
     Args:
-      name: an entry of `teachers` or `initial`.
-      folder: of the run that it is given to.
+      config: of the run.
+      folder: of the run.
       stages: the specs of earlier stages, by name.
-      dataset: that of the run, to which a pre-trained network's spec is fitted; None to leave it as it is.
+      needs_initial: whether the run needs config.initial, if it names one.
+      needs_teachers: whether it needs config.teachers.
 
     Raises:
-      UserError: there is no such network.
+      UserError: there is no such network; the message begins with the field.
     """
-    if name.startswith(STAGE):
-        return stages[name.removeprefix(STAGE)]
-    spec = trained.find(trained.resolve(name, folder)).spec
-    return pretrained.fitted(spec, dataset) if dataset and pretrained.is_source(name) else spec
+
+    def spec_of(field, name):
+        with _naming(field):
+            return stages[name.removeprefix(STAGE)] if name.startswith(STAGE) else trained.find(trained.resolve(name, folder)).spec
+
+    initial = spec_of("initial", config.initial) if needs_initial and config.initial else None
+    return Given(initial, {name: spec_of("teachers", name) for name in config.teachers if needs_teachers})
 
 
-def tokenizer(config: ConfigDict, folder: pathlib.Path, begun_in: pathlib.Path, stages: Mapping[str, Spec]) -> str:
+def tokenizer(config: ConfigDict, begun_in: pathlib.Path, networks: Given) -> str:
     """The tokenizer of a pre-trained network, or of one fine-tuned from it, that is given to a run; "" if there is none.
 
-    A run that has begun has its own copy. Arguments as for `spec_of`; begun_in: where the run's files are now.
+    A run that has begun has its own copy, in `begun_in`, where its files are now.
     """
     own = begun_in / "tokenizer.json"
     if workdir.exists(own) and not tokenization.is_fitted(recorded := own.read_text(encoding="utf-8")):
         return recorded
-    for name in filter(None, (config.initial, *config.teachers)):
-        try:
-            spec = spec_of(name, folder, stages)
-        except UserError:
-            continue  # it is named when the run is built
-        if spec.tokenizer and not tokenization.is_fitted(spec.tokenizer):
+    for spec in (networks.initial, *networks.teachers.values()):
+        if spec and spec.tokenizer and not tokenization.is_fitted(spec.tokenizer):
             return tokenization.adopted(spec.tokenizer, config.data.text.max_length)
     return ""
 
 
-def determining(initial: str, theirs: Spec, dataset: Dataset) -> Spec | None:
-    """The spec, if it determines that of a network that starts from it: see `specs.completed`."""
-    is_trunk = dataset.task != theirs.task
-    return theirs if pretrained.is_source(initial) or is_trunk or models.is_encoder(theirs.model["name"]) else None
+def fitted(networks: Given, config: ConfigDict, dataset: Dataset) -> Given:
+    """The specs for a run's data, to which pre-trained networks are fitted.
+
+    Raises:
+      UserError: one does not fit, or takes images instead of sentences or the other way round; the message begins with the field.
+    """
+
+    def fit(field, name, spec):
+        with _naming(field):
+            if bool(spec.tokenizer) != bool(dataset.tokenizer):
+                takes, has = ("sentences", "images") if spec.tokenizer else ("images", "sentences")
+                raise UserError(f"{name} takes {takes}, but {dataset.name} has {has}")
+            return pretrained.fitted(spec, dataset) if pretrained.is_source(name) else spec
+
+    initial = networks.initial and fit("initial", config.initial, networks.initial)
+    return Given(initial, {name: fit("teachers", name, spec) for name, spec in networks.teachers.items()})
+
+
+def determining(name: str, initial: Spec | None, dataset: Dataset) -> Spec | None:
+    """The spec of config.initial, `name`, if it determines that of the network that starts from it: see `specs.completed`."""
+    if not initial:
+        return None
+    is_trunk = dataset.task != initial.task
+    return initial if pretrained.is_source(name) or is_trunk or models.is_encoder(initial.model["name"]) else None
+
+
+@contextlib.contextmanager
+def _naming(field: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from error

@@ -96,7 +96,7 @@ def _body(tree: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:
     """What must fit of a network's parameters or statistics: all but the head."""
     if "trunk" in network["params"]:
         return {"trunk": tree.get("trunk", {})}
-    return {part: leaves for part, leaves in tree.items() if part not in pretrained.HEADS}
+    return {part: leaves for part, leaves in tree.items() if part not in models.HEADS}
 
 
 def _placed(network: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _placed(network: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
     params = network["params"]
     if "trunk" in like["params"] and "trunk" not in params:
         return {
-            kind: {"trunk": _body(tree, network)} | {part: tree[part] for part in pretrained.HEADS if part in tree}
+            kind: {"trunk": _body(tree, network)} | {part: tree[part] for part in models.HEADS if part in tree}
             for kind, tree in network.items()
         }
     if chosen := _chosen(params, like["params"]):

@@ -18,6 +18,7 @@ from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 
 STDIN = "-"
+NOT_LINES = (".csv", ".json", ".jsonl")  # files whose lines are no sentences
 BATCHES_AHEAD = 2
 ADVICE = "replace or remove it"
 
@@ -38,7 +39,7 @@ def find(inputs: str, spec: Spec, downsample: int = 1) -> Iterator[Sample]:
       downsample: of its training images (data.downsample).
 
     Raises:
-      UserError: there is no such file, or a folder has no images.
+      UserError: there is no such file, a folder has no images, or a file has no sentences.
     """
     place = pathlib.Path(inputs).expanduser()
     if inputs != STDIN and not place.exists():
@@ -46,6 +47,8 @@ def find(inputs: str, spec: Spec, downsample: int = 1) -> Iterator[Sample]:
     if spec.tokenizer:
         if inputs != STDIN and place.is_dir():
             raise UserError(f"--inputs={inputs} is a folder, but this network takes sentences; give a text file with one per line")
+        if place.suffix.lower() in NOT_LINES:
+            raise UserError(f"--inputs={inputs}: the lines of a {place.suffix} file are no sentences; give a text file with one per line")
         return (Sample(line, functools.partial(sentence, where, line, spec.sentences)) for where, line in lines_of(inputs))
     paths = (line for _, line in lines_of(inputs)) if inputs == STDIN else images_below(place) if place.is_dir() else [str(place)]
     return (Sample(path, functools.partial(read_image, path, spec, downsample)) for path in paths)
@@ -71,14 +74,21 @@ def lines_of(inputs: str) -> Iterator[tuple[str, str]]:
     """The lines of a text file or of standard input that are not blank, each after its place, such as "reviews.txt:3".
 
     A line is UTF-8, or Latin-1 if it is not valid UTF-8.
+
+    Raises:
+      UserError: there are none, or a line is no text.
     """
+    source, found = "standard input" if inputs == STDIN else inputs, False
     with open(sys.stdin.fileno() if inputs == STDIN else pathlib.Path(inputs).expanduser(), "rb", closefd=inputs != STDIN) as file:
         for number, line in enumerate(file, start=1):
-            where = f"{'standard input' if inputs == STDIN else inputs}:{number}"
+            where = f"{source}:{number}"
             if b"\0" in line:
                 raise UserError(f"{where}: not UTF-8 or Latin-1 text (it has zero bytes)")
             if line.strip():
+                found = True
                 yield where, decoded(line.rstrip(b"\r\n"))
+    if not found:
+        raise UserError(f"{source}: has no lines that are not blank")
 
 
 def decoded(line: bytes) -> str:

@@ -3,9 +3,12 @@
   hf:DIR            a folder as Hugging Face lays it out, with config.json, model.safetensors and tokenizer.json: BERT and MiniLM, RoBERTa,
                     DistilBERT, with or without a head for classification
   torchvision:FILE  the weights of an ImageNet ResNet as torchvision or timm names them, in safetensors; images are normalised with
-                    ImageNet's statistics
+                    ImageNet's statistics, and predicted from their central squares; those of an export, as its network.json says
 
-A PyTorch user writes such a FILE with safetensors.torch.save_file(model.state_dict(), FILE).
+A PyTorch user writes such a FILE with safetensors.torch.save_file(model.state_dict(), FILE). A network with a head needs no training:
+
+    python run.py --workdir=hf:DIR --mode=predict --inputs=FILE
+    python run.py --workdir=torchvision:FILE --mode=export --format=stablehlo --output=FOLDER
 """
 
 import contextlib
@@ -18,32 +21,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from distill_jax import files, tensor_names
+from distill_jax import files, huggingface, tensor_names
 from distill_jax.data import streaming, tokenization
 from distill_jax.data.dataset import Dataset
 from distill_jax.errors import UserError
-from distill_jax.models import bert, resnet_imagenet
+from distill_jax.models import HEADS, bert, resnet_imagenet
 from distill_jax.specs import Spec
 
 HF, TORCHVISION = "hf:", "torchvision:"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-HEADS = ("pooler", "head")  # what a file may lack, since the pre-training had other heads
+SAVE_TOKENIZER = "write it with transformers.AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
 UNUSED = {  # tensors of a file that our networks do not have: heads for the pre-training, and buffers
     "bert": r"cls\.|bert\.embeddings\.(position|token_type)_ids$",
     "roberta": r"lm_head\.|roberta\.pooler\.|roberta\.embeddings\.(position|token_type)_ids$",
     "distilbert": r"vocab_(transform|layer_norm|projector)\.|distilbert\.embeddings\.position_ids$",
     "resnet": r".*num_batches_tracked$",
 }
-CONFIG = {"layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads", "mlp_width": "intermediate_size"}
-CONFIG |= {"positions": "max_position_embeddings", "epsilon": "layer_norm_eps"}
-OF_DISTILBERT = CONFIG | {"layers": "n_layers", "width": "dim", "heads": "n_heads", "mlp_width": "hidden_dim"}
 
 
 class Loaded(NamedTuple):
     """A network from a file."""
 
     network: dict[str, Any]  # {"params": ..., "batch_stats": ...}, numpy, without what is missing
-    missing: tuple[str, ...]  # some of `HEADS`
+    missing: tuple[str, ...]  # some of `models.HEADS`
     unused: tuple[str, ...]  # names of tensors
 
 
@@ -62,13 +62,13 @@ def spec_of(source: str) -> Spec:
 
 
 def fitted(spec: Spec, dataset: Dataset) -> Spec:
-    """The spec for a data set: these networks take rows and images of any size, and the names of classes count only if both have names.
+    """The spec for a data set of its kind, images or sentences.
+
+    These networks take rows and images of any size, and the names of classes count only if both have names.
 
     Raises:
       UserError: the rows are longer than the network's.
     """
-    if bool(spec.tokenizer) != bool(dataset.tokenizer):
-        return spec
     if spec.tokenizer and dataset.train["tokens"].shape[1] > spec.input_shape[0]:
         most = spec.input_shape[0]
         raise UserError(f"the encoder takes at most {most} tokens, and {dataset.name} has more in a row; set data.text.max_length={most}")
@@ -146,7 +146,7 @@ def weights_of(source: str) -> pathlib.Path:
         if not path.is_dir():
             raise UserError(f"{source}: no such folder")
         path /= "model.safetensors"
-        pickles = sorted(file for file in path.parent.iterdir() if file.suffix in PICKLES)
+        pickles = sorted(path.parent.glob("pytorch_model*.bin"))
         path = pickles[0] if pickles and not path.exists() else path
     if path.suffix in PICKLES:
         raise UserError(f"{path} is a pickle, which may run any code when it is read; convert it to safetensors")
@@ -182,36 +182,26 @@ def _full_name(name: str, kind: str) -> str:
 
 
 def _spec_of_encoder(folder: pathlib.Path) -> Spec:
-    path = weights_of(f"{HF}{folder}")
-    config = files.read_json(folder / "config.json", "take the whole folder")
-    kind = config.get("model_type")
-    if kind not in bert.KINDS:
-        raise UserError(f"{folder / 'config.json'}: model_type is {kind!r}; known: {', '.join(bert.KINDS)}")
-    names = OF_DISTILBERT if kind == "distilbert" else CONFIG
-    found = {option: config.get(name, 1e-12 if option == "epsilon" else None) for option, name in names.items()}
-    expected = {"hidden_act": "gelu", "activation": "gelu", "position_embedding_type": "absolute"}
-    words = _read_tokenizer(folder, config, found["positions"])
+    weights, path = weights_of(f"{HF}{folder}"), folder / "config.json"
+    config = files.read_json(path, "take the whole folder")
+    model = huggingface.model_of(config, path)
+    kind, positions = model["name"], model["positions"]
+    words = _read_tokenizer(folder, config, positions)
     ids = dict(zip(bert.IDS, tokenization.special_ids(words), strict=True))
-    expected |= {"bert": {"type_vocab_size": 2}, "roberta": {"type_vocab_size": 1, "pad_token_id": ids["padding"]}}.get(kind, {})
-    for name, value in expected.items():
-        if config.get(name, value) not in (value, None):
-            raise UserError(f"{folder / 'config.json'}: {name} is {config[name]!r}; only {value!r} is supported")
-    for option, value in found.items():
-        if not isinstance(value, int | float) or value <= 0:
-            raise UserError(f"{folder / 'config.json'}: {names[option]} is {value!r}; it must be a positive number")
-    usable = found["positions"] - (ids["padding"] + 1 if kind == "roberta" else 0)
+    if kind == "roberta":  # its positions begin after the id of its padding
+        huggingface.check(config, path, "pad_token_id", ids["padding"])
+        positions -= ids["padding"] + 1
     head = f"{tensor_names.ENCODERS[kind]['head']}.bias"
-    with _opened(path, kind) as tensors:
-        num_classes = tensors[head].get_shape()[0] if head in tensors else 0
-    labels = [label for _, label in sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))]
-    is_named = len(labels) == num_classes and not any(re.fullmatch(r"LABEL_\d+|\d+", str(label)) for label in labels)
+    with _opened(weights, kind) as tensors:
+        outputs = tensors[head].get_shape()[0] if head in tensors else 0
+    num_classes = outputs if outputs > 1 else 0  # a single output is that of a regression
     return Spec(
-        model={"name": kind} | found | ids,
+        model=model | ids,
         num_classes=num_classes,
-        input_shape=(usable,),
-        classes=tuple(map(str, labels)) if is_named else (),
+        input_shape=(positions,),
+        classes=huggingface.classes_of(config, num_classes),
         vocabulary_size=config["vocab_size"],
-        tokenizer=tokenization.adopted(words, usable),
+        tokenizer=tokenization.adopted(words, positions),
     )
 
 
@@ -220,7 +210,7 @@ def _read_tokenizer(folder: pathlib.Path, config: Mapping[str, Any], positions: 
         words = tokenization.adopted((folder / "tokenizer.json").read_text(encoding="utf-8"), positions)
         largest = tokenization.largest_id(words)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{folder / 'tokenizer.json'} cannot be read: {error}; save the network's fast tokenizer there") from error
+        raise UserError(f"{folder / 'tokenizer.json'} cannot be read: {error}; {SAVE_TOKENIZER}") from error
     except UserError as error:
         raise UserError(f"{folder / error.args[0]}") from error
     if not isinstance(config.get("vocab_size"), int) or largest >= config["vocab_size"]:
@@ -239,4 +229,17 @@ def _spec_of_resnet(path: pathlib.Path) -> Spec:
         known = ", ".join(map(str, resnet_imagenet.BLOCKS))
         raise UserError(f"{path} holds no ResNet of torchvision or timm, of depth {known}: its stages have {blocks} blocks")
     mean, std = (tuple(float(value) for value in values) for values in (streaming.MEAN, streaming.STD))
-    return Spec({"name": f"resnet{depths[0]}"}, num_classes, (224, 224, 3), input_mean=mean, input_std=std)
+    spec = Spec({"name": f"resnet{depths[0]}"}, num_classes, (224, 224, 3), input_mean=mean, input_std=std, image_size=224)
+    return _as_exported(spec, path.with_name("network.json"))
+
+
+def _as_exported(spec: Spec, path: pathlib.Path) -> Spec:
+    """The spec with what --mode=export wrote beside the weights: classes, and how images are prepared."""
+    facts = files.read_json(path, "take the whole folder") if path.is_file() else {}
+    if facts.get("names") != "torchvision":
+        return spec
+    try:
+        known = {name: tuple(facts[name]) for name in ("input_shape", "input_mean", "input_std", "classes")}
+        return spec._replace(**known, image_size=int(facts["image_size"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged (missing or invalid: {error}); export the network again") from error

@@ -188,14 +188,21 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
     data, experiments = {}, {}
     for job in jobs:
         with naming_stage(job.stage):
-            tokenizer = given.tokenizer(job.config, job.folder, begun_in(job, root), specs_of(experiments))
+            is_trained = training and not all(is_finished(each) for each in jobs if each.stage == job.stage)
+            networks = given_to(job, root, experiments, is_trained)
+            tokenizer = given.tokenizer(job.config, begun_in(job, root), networks)
             key = json.dumps(job.config.data.to_dict()) + tokenization.words_of(tokenizer)
             if key not in data:
                 data[key] = experiment.load_data(job.config, tokenizer)
                 logs.say(f"{job.config.data.name}: {describe(data[key].dataset)}; {processes.devices()}")
+            networks = given.fitted(networks, job.config, data[key].dataset)
             if job.stage not in experiments:
-                is_trained = training and not all(is_finished(each) for each in jobs if each.stage == job.stage)
-                experiments[job.stage] = build(job, root, data[key], experiments, is_trained)
+                experiments[job.stage] = build(job, root, data[key], experiments, networks)
+            spec = experiments[job.stage].spec
+            if networks.initial:
+                initial.check(job.config.initial, networks.initial, spec, data[key].dataset.name)
+            elif is_trained and not job.config.initial and not workdir.exists(begun_in(job, root) / "checkpoints"):
+                initial.check_new(spec.model)
         if workdir.exists(begun_in(job, root) / "data.json"):
             experiment.remember_data(begun_in(job, root), data[key])
     return Study(config, root, jobs, experiments)
@@ -210,34 +217,24 @@ def naming_stage(stage: str, kind: str = "stage") -> Iterator[None]:
         raise UserError(f"{kind} {stage}: {error}" if stage else str(error)) from error
 
 
-def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experiment], is_trained: bool) -> Experiment:
+def given_to(job: Job, root: pathlib.Path, earlier: dict[str, Experiment], is_trained: bool) -> given.Given:
+    """The networks that a run still needs: its teachers, to train; and until it has its own record of them, the initial weights."""
+    folder = begun_in(job, root)
+    is_begun = workdir.exists(folder / "network.json") and (not is_trained or workdir.exists(folder / "checkpoints"))
+    return given.read(job.config, job.folder, {stage: exp.spec for stage, exp in earlier.items()}, not is_begun, is_trained)
+
+
+def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experiment], networks: given.Given) -> Experiment:
     """The experiment of a stage, given those of the stages before it."""
-    folder, name = begun_in(job, root), job.config.initial
+    folder = begun_in(job, root)
     recorded = specs.read(folder) if workdir.exists(folder / "network.json") else None
-
-    def spec_of(name, field):
-        try:
-            return given.spec_of(name, job.folder, specs_of(earlier), data.dataset)
-        except UserError as error:
-            raise UserError(f"{field}: {error}") from error
-
-    teachers = {name: spec_of(name, "teachers") for name in job.config.teachers if is_trained}
-    for teacher, each in teachers.items():
-        specs.check_head(f"teacher {teacher}", each)
-    is_new = is_trained and not workdir.exists(folder / "checkpoints")
-    theirs = spec_of(name, "initial") if name and (is_new or not recorded) else None
-    exp = experiment.build(job.config, data, tuple(teachers.values()), recorded, theirs and given.determining(name, theirs, data.dataset))
-    for teacher, each in teachers.items():
-        specs.check_fits(f"teacher {teacher}", each, exp.spec, data.dataset.name)
-    if theirs and is_new:
-        initial.check(name, theirs, exp.spec, data.dataset.name)
-    elif is_new:
-        initial.check_new(exp.spec.model)
+    for teacher, spec in networks.teachers.items():
+        specs.check_head(f"teacher {teacher}", spec)
+    determining = given.determining(job.config.initial, networks.initial, data.dataset)
+    exp = experiment.build(job.config, data, tuple(networks.teachers.values()), recorded, determining)
+    for teacher, spec in networks.teachers.items():
+        specs.check_fits(f"teacher {teacher}", spec, exp.spec, data.dataset.name)
     return experiment.sharing(exp, earlier.values())
-
-
-def specs_of(experiments: dict[str, Experiment]) -> dict[str, specs.Spec]:
-    return {stage: exp.spec for stage, exp in experiments.items()}
 
 
 def make_jobs(config: ConfigDict, root: pathlib.Path) -> list[Job]:

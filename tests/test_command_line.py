@@ -21,11 +21,15 @@ def call(*arguments):
         ("--config.data.flip=3", "--config.data.flip=3: "),
         ("--config=configs/nothing.py", "error: --config=configs/nothing.py: no such file"),
         ("--mode=fly", "--mode=fly: value should be one of <train|eval|ensemble|features|linear_probe|predict|export>"),
+        (
+            "--workdir=hf:encoder",
+            "error: --workdir=hf:encoder is a pre-trained network, for --mode=predict or export; the mode here is train",
+        ),
         ("stray", "error: unknown argument 'stray'; set fields with --config.FIELD=VALUE"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(argument, message, tmp_path):
-    result = call(argument, f"--workdir={tmp_path}/run")
+    result = call(f"--workdir={tmp_path}/run", argument)
     assert result.returncode == 1
     assert result.stderr.startswith("error: ") and message in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -11,9 +11,11 @@ from flax import traverse_util
 from helpers import ROOT, make_config, torch_resnet
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import distill_jax
-from distill_jax import checkpoints, export, sharding, specs, study, trained
+from distill_jax import checkpoints, export, huggingface, sharding, specs, study, trained
+from distill_jax.data import tokenization
 from distill_jax.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
@@ -130,32 +132,77 @@ def test_a_resnet_has_the_names_of_torchvision(tmp_path):
         "fc.weight": (3, 512),
     }.items():
         assert shapes[name] == shape
-    again = distill_jax.load(f"torchvision:{tmp_path / 'model.safetensors'}")
+    source = f"torchvision:{tmp_path / 'model.safetensors'}"
+    again = distill_jax.load(source)
     jax.tree.map(np.testing.assert_array_equal, again.variables, network.variables)
+    assert again.spec.image_size == 224 and again.spec.input_mean == pytest.approx((0.485, 0.456, 0.406))
+    export.write_json(tmp_path / "network.json", {"names": "torchvision"} | specs.facts(network.spec))
+    assert distill_jax.load(source).spec == network.spec
+    export.write_json(tmp_path / "network.json", {"names": "torchvision"})
+    with pytest.raises(UserError, match="network.json is damaged .*'input_shape'.*; export the network again"):
+        distill_jax.load(source)
+
+
+WORDS = "the The old cat dog is here".split()
+
+
+def cased_tokenizer(kind):
+    """For rows of 16 tokens, with the template of an encoder; "The" is not "the"."""
+    names = ("<s>", "<pad>", "</s>", "<unk>") if kind == "roberta" else ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+    cls, padding, separator, unknown = names if kind == "roberta" else (names[number] for number in (2, 0, 3, 1))
+    words = Tokenizer(models.WordPiece({word: number for number, word in enumerate([*names, *WORDS])}, unk_token=unknown))
+    words.add_special_tokens(list(names))
+    words.pre_tokenizer, segment = pre_tokenizers.BertPreTokenizer(), int(kind != "roberta")
+    words.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {separator}",
+        pair=f"{cls} $A {separator} $B:{segment} {separator}:{segment}",
+        special_tokens=[(token, words.token_to_id(token)) for token in (cls, separator)],
+    )
+    words.enable_truncation(16)
+    words.enable_padding(pad_id=words.token_to_id(padding), pad_token=padding, length=16)
+    return words.to_str()
+
+
+def random_encoder(kind):
+    padding, separator = tokenization.special_ids(cased_tokenizer(kind))
+    options = {"name": kind, **ENCODER, "padding": padding, "separator": separator}
+    classes = ("no", "maybe", "yes")
+    return random_network(options, input_shape=(16,), vocabulary_size=11, tokenizer=cased_tokenizer(kind), classes=classes)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
 def test_an_encoder_goes_to_transformers(kind, tmp_path):
+    """Weights, classes and tokens: cased words, pairs, padding, truncation."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    padding = 1 if kind == "roberta" else 0
-    options = {"name": kind, "padding": padding, **ENCODER} | ({} if kind == "bert" else {"separator": 0})
-    network = random_network(options, input_shape=(16,), vocabulary_size=50, tokenizer="x", classes=("no", "maybe", "yes"))
+    network = random_encoder(kind)
     assert export.write_safetensors(network, tmp_path).names == "huggingface"
+    (tmp_path / "tokenizer.json").write_text(network.spec.tokenizer)
     load = transformers.AutoModelForSequenceClassification.from_pretrained
     theirs, report = load(tmp_path, output_loading_info=True)
     assert not any(report.values()) and theirs.config.id2label == {0: "no", 1: "maybe", 2: "yes"}
-    tokens = np.random.default_rng(1).integers(4, 50, (3, 16)).astype(np.int32)
-    tokens[1:, 12:] = padding
-    asked = torch.tensor(tokens, dtype=torch.long)
-    logits = theirs.eval()(input_ids=asked, attention_mask=(asked != padding).long()).logits
-    np.testing.assert_allclose(logits.detach(), network.apply(tokens), rtol=1e-4, atol=1e-5)
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    pairs = [("The old cat", "the dog is here"), ("cat", "The"), ("The cat " * 10, "the dog")]
+    tokens = words(*zip(*pairs, strict=True), padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = theirs.eval()(**tokens).logits
+    np.testing.assert_allclose(logits, network.logits(pairs), rtol=1e-4, atol=1e-5)
+    assert words("The")["input_ids"] != words("the")["input_ids"]
+
+
+def test_the_tokenizers_config_names_what_the_encoder_takes():
+    content = huggingface.tokenizer_config_of(random_encoder("bert").spec)
+    assert content["model_max_length"] == 16 and content["pad_token"] == "[PAD]" and "token_type_ids" in content["model_input_names"]
+    content = huggingface.tokenizer_config_of(random_encoder("roberta").spec)
+    assert content["pad_token"] == "<pad>" and content["model_input_names"] == ["input_ids", "attention_mask"]
 
 
 def test_networks_that_others_do_not_have_keep_our_names():
     assert export.whose_names(specs.Spec({"name": "resnet50", "version": "v1"}, 3, **RESNET)) == "distill_jax"
     assert export.whose_names(specs.Spec({"name": "resnet34", "version": "v1"}, 3, **RESNET)) == "torchvision"
-    assert export.whose_names(specs.Spec({"name": "resnet20"}, 3, **RESNET)) == "distill_jax"
+    for other in ({"name": "resnet20"}, {"name": "resnet18", "width": 32}, {"name": "resnet18", "norm": "group"}):
+        assert export.whose_names(specs.Spec(other, 3, **RESNET)) == "distill_jax"
+    assert export.whose_names(specs.Spec({"name": "resnet18"}, 3, (32, 32, 1), (0.5,), (0.25,))) == "distill_jax"
     pooled = {"name": "bert", "pooling": "mean", **ENCODER}
     assert export.whose_names(specs.Spec(pooled, 3, (16,), vocabulary_size=50)) == "distill_jax"
 

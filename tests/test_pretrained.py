@@ -1,5 +1,7 @@
 """Networks that others have trained: read from local files, held against independent implementations, fine-tuned, and teaching."""
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -15,7 +17,7 @@ from scipy.special import erf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import distill_jax
-from distill_jax import initial, pretrained, specs, study, tensor_names, trained
+from distill_jax import command_line, export, initial, predict, pretrained, specs, study, tensor_names, trained
 from distill_jax import models as networks
 from distill_jax.data import load_config, tokenization
 from distill_jax.errors import UserError
@@ -286,17 +288,21 @@ def edit(folder, **changes):
         ),
         (lambda f: change_config(f, model_type="gpt2"), "config.json: model_type is 'gpt2'; known: bert, roberta, distilbert"),
         (lambda f: change_config(f, hidden_act="relu"), "config.json: hidden_act is 'relu'; only 'gelu' is supported"),
+        (
+            lambda f: change_config(f, problem_type="multi_label_classification"),
+            "problem_type is 'multi_label_cl.*; only 'single_label",
+        ),
         (lambda f: change_config(f, hidden_size=None), "config.json: hidden_size is None; it must be a positive number"),
         (lambda f: change_config(f, vocab_size=5), "tokenizer.json has ids up to 24, but config.json's vocab_size is 5"),
         (lambda f: (f / "config.json").unlink(), "config.json cannot be read: No such file"),
-        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json cannot be read: .*; save the network's fast tokenizer there"),
+        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json cannot be read: .*; write it with transformers.AutoTokenizer"),
         (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer.json: not a readable tokenizer"),
         (lambda f: (f / "model.safetensors").write_bytes(b"PK0000000000"), "model.safetensors cannot be read as safetensors: "),
         (
             lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
             "pytorch_model.bin is a pickle, .* convert it to safetensors",
         ),
-        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors: no such file"),
+        (lambda f: (f / "model.safetensors").rename(f / "training_args.bin"), "model.safetensors: no such file"),
         (lambda f: (f / "model.safetensors").rename(f / "model.safetensors.index.json"), "holds its weights in several files"),
         (shutil.rmtree, "bert: no such folder"),
     ],
@@ -444,6 +450,48 @@ def test_densely_guided_in_depth(folder, sentences, tmp_path, capsys):
     assert student["model"]["name"] == "bert1" and student["model"]["width"] == 8 and "layers" not in student["model"]
 
 
+def test_what_a_folder_predicts_without_a_run(headed, tmp_path, capsys):
+    """Rows have few lengths, so that few are compiled; the longest is that of the network's positions."""
+    sentences = ["the old cat", "a tram is here " * 9]
+    (tmp_path / "lines.txt").write_text("\n".join(sentences))
+    config, root = command_line.read_config(["--config.batch_size=1"], "predict", f"hf:{headed}")
+    assert predict.predict(config, root, str(tmp_path / "lines.txt")) == 2
+    header, *answers = csv.reader(io.StringIO(capsys.readouterr().out))
+    probabilities = distill_jax.load(f"hf:{headed}").predict(sentences)
+    assert [float(answer[2]) for answer in answers] == pytest.approx(list(probabilities.max(axis=1)), rel=1e-5)
+    words = json.loads(distill_jax.load(f"hf:{headed}").spec.tokenizer)
+    words["truncation"]["max_length"] = 40
+    for sentence, length in ((sentences[0], 32), (sentences[1], 40)):
+        tokens = tokenization.encode_sentences(json.dumps(words), [sentence])
+        assert tokens.shape == (1, length) and (tokens != 0).sum() == len(tokenizer().encode(sentence).ids)
+
+
+def test_a_regressions_head_is_no_classifier(folder, sentences, tmp_path):
+    source = with_head(folder, tmp_path / "regression", ("LABEL_0",))
+    with pytest.raises(UserError, match="^hf:.* has no classification head; fine-tune it first"):
+        distill_jax.load(f"hf:{source}")
+    exp = study.prepare(fine_tuning(sentences, source), tmp_path / "run").experiments[""]
+    fresh = exp.init(jax.random.key(0)).network
+    started = initial.load(f"hf:{source}", tmp_path, fresh, exp.data.mesh)
+    jax.tree.map(np.testing.assert_array_equal, started["params"]["head"], fresh["params"]["head"])
+
+
+def test_a_folder_is_exported(headed, tmp_path):
+    with pytest.raises(UserError, match="^hf:.* is no workdir; name the folder to write with --output"):
+        export.export(f"hf:{headed}")
+    folder = export.export(f"hf:{headed}", output=tmp_path / "out")
+    again = distill_jax.load(f"hf:{folder}")
+    jax.tree.map(np.testing.assert_array_equal, again.variables, distill_jax.load(f"hf:{headed}").variables)
+    facts = json.loads((folder / "network.json").read_text())
+    words = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert facts["takes"] == "tokens, int32 [batch, 20]" and len(words.encode("the cat").ids) == 20
+
+
+def test_a_folder_taken_for_a_workdir(folder):
+    with pytest.raises(UserError, match="is no workdir but a network as Hugging Face lays it out; name it hf:"):
+        distill_jax.load(folder)
+
+
 # ResNets
 
 
@@ -499,6 +547,12 @@ def test_a_resnet_starts_from_torchvision(resnet18, tmp_path):
     assert (np.asarray(started["params"]["head"]["kernel"]) == 1).all() and started["params"]["head"]["bias"].shape == (5,)
 
 
+def test_a_resnets_images_are_cropped_as_in_its_evaluation(resnet18):
+    """Torchvision resizes the shorter side to 256 and takes the central 224 pixels."""
+    images = np.random.default_rng(0).integers(0, 256, (1, 256, 320, 3), np.uint8)
+    np.testing.assert_array_equal(pretrained.spec_of(f"torchvision:{resnet18}").cropped(images), images[:, 16:240, 48:272])
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [
@@ -519,6 +573,15 @@ def test_a_resnet_that_does_not_fit_is_told(resnet18, tmp_path, fields, message)
         assert teacher.input_shape == (8, 8, 3) and teacher.input_mean == pytest.approx((0.485, 0.456, 0.406))
         return
     with pytest.raises(UserError, match=message):
+        study.prepare(config, tmp_path / "run")
+
+
+def test_images_and_sentences_are_told_apart(resnet18, folder, sentences, tmp_path):
+    config = fine_tuning(sentences, folder, initial=f"torchvision:{resnet18}")
+    with pytest.raises(UserError, match="^initial: torchvision:.* takes images, but text:train has sentences"):
+        study.prepare(config, tmp_path / "run")
+    config = colours_config(tmp_path / "colours.npz", initial=f"hf:{folder}")
+    with pytest.raises(UserError, match="^data.name npz:.* has no sentences, but the given network reads sentences"):
         study.prepare(config, tmp_path / "run")
 
 

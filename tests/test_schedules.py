@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import optax
 import pytest
+from flax import traverse_util
 from ml_collections import ConfigDict
 
-from distill_jax import default_config, optimizers, schedules
+from distill_jax import default_config, models, optimizers, schedules
 
 
 def test_cycles_are_as_equal_as_whole_epochs_allow():
@@ -102,12 +103,32 @@ def test_clipping_and_the_rate_of_the_trunk_by_hand():
         assert np.asarray(updates["layer0"]["query"]["bias"]) == pytest.approx([trunk])
 
 
-def test_the_trunk_of_a_network_for_segmentation_or_detection_has_its_own_rate():
-    fields = {"name": "sgd", "weight_decay": 0.0, "momentum": 0.0, "nesterov": False, "clip_norm": 0.0, "trunk_rate": 0.5}
-    gradient = {"trunk": np.float32([1]), "classifier": np.float32([1])}
+@pytest.mark.parametrize(
+    "layers, trunk",
+    [
+        (("stem", "stage1", "head"), {"stem", "stage1"}),
+        (("word_embeddings", "layer0", "pooler", "head"), {"word_embeddings", "layer0"}),  # a pre-trained encoder often lacks a pooler
+        (("trunk", "aspp_project_conv", "classifier"), {"trunk"}),
+    ],
+)
+def test_only_the_trunk_is_slowed_down(layers, trunk):
+    fields = {"name": "sgd", "weight_decay": 0.0, "momentum": 0.0, "nesterov": False, "trunk_rate": 0.0}
+    gradient = {name: {"bias": np.ones(1, np.float32)} for name in layers}
     optimizer = optimizers.create(ConfigDict(fields), lambda step: 0.1)
     updates, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
-    assert [float(updates[part][0]) for part in gradient] == pytest.approx([-0.05, -0.1])
+    assert {name for name in layers if not np.any(updates[name]["bias"])} == trunk
+
+
+def test_what_decays_in_a_transformer():
+    """Kernels and embeddings; no bias, not even attention's, which has two axes."""
+    module = models.create("transformer", 3, vocabulary_size=9, layers=1, width=8, heads=2)
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape), dict(jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 4), int))))
+    params = params["params"]
+    optimizer = optimizers.create(ConfigDict({"name": "adamw", "weight_decay": 0.1}), lambda step: 1.0)
+    updates, _ = optimizer.update(jax.tree.map(np.zeros_like, params), optimizer.init(params), params)
+    decay = {path: bool(np.any(leaf)) for path, leaf in traverse_util.flatten_dict(updates, sep="/").items()}
+    assert params["block1_attention"]["query"]["bias"].shape == (2, 4)
+    assert decay == {path: path == "positions" or path.endswith(("kernel", "embedding")) for path in decay}
 
 
 def test_the_new_fields_leave_older_states_as_they_are():

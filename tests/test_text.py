@@ -393,6 +393,12 @@ def test_bad_files(tmp_path, format, train, message):
     assert "\n" not in str(caught.value) and (format == "csv" or str(caught.value).startswith(str(tmp_path)))
 
 
+def test_a_csv_is_told(tmp_path):
+    (tmp_path / "train.csv").write_text("label,text\n0,a\n1,b\n")
+    with pytest.raises(UserError, match="train.csv: separated by commas; write it again with tabs"):
+        text.read("train.csv", str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "train, message",
     [

@@ -69,6 +69,14 @@ def test_an_ensemble_of_seeds(tmp_path):
     assert [member["test_accuracy"] for member in result["members"]] == [each["test_accuracy"] for each in summary["runs"]]
 
 
+def test_what_each_seed_starts_from_is_checked_before_the_first(finished_colours, tmp_path):
+    (tmp_path / "5").symlink_to(finished_colours[0])
+    config = colours_config(tmp_path / "colours.npz", initial=str(tmp_path / "{seed}"), seeds=2, seed=5)
+    with pytest.raises(UserError, match="^initial: .*6/config.json does not exist"):
+        study.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_linear_probe_is_scikit_learns_on_the_written_features(finished_family):
     folder = finished_family[0] / "generation_1"
     result = transfer.linear_probe(family_config(), folder)

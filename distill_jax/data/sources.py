@@ -64,7 +64,7 @@ def load(
         dataset = _read_scenes(name, directory, task, scene_fields, image_size, damaged)
     check(dataset)
     if tokenizer and not dataset.tokenizer:
-        raise UserError(f"data.name {name} has no sentences, but a tokenizer is given")
+        raise UserError(f"data.name {name} has no sentences, but the given network reads sentences")
     if damaged == "skip" and image_size:
         dataset = dataset._replace(train=without_damaged(dataset.train), test=without_damaged(dataset.test))
     if validation_examples:

@@ -95,7 +95,7 @@ def read(name: str, directory: str, fields: Any = None, image_size: int = 0, tok
     label = features["label"]
     if sentences:
         splits = (_texts(rows(key), sentences, f"{full_name} {key}") for key in keys)
-        return text.encode(full_name, label.num_classes, *splits, fields, tokenizer)._replace(classes=_class_names(label))
+        return text.tokenized(full_name, label.num_classes, *splits, fields, tokenizer)._replace(classes=_class_names(label))
     if image_size:
         splits = (_streamed(builder, key, f"{full_name} {key}", image_size) for key in keys)
     else:

@@ -83,8 +83,8 @@ def read(path: str, directory: str, fields: Any = None, tokenizer: str = "") -> 
         network, as returned by `adopted`, which determines the ids, what encloses a sentence, and the separator; "" to fit a new one.
 
     Returns:
-      A data set whose splits hold "tokens" (int32 [N, L]; 0 is padding, 1 an unknown word, 2 separates the sentences of a pair) and
-      "label" (int32 [N]). L is the length of the longest training row, at most max_length.
+      A data set whose splits hold "tokens" (int32 [N, L]) and "label" (int32 [N]). L is the length of the longest training row, at most
+      max_length. In a new vocabulary, token 0 is padding, 1 an unknown word, and 2 separates the sentences of a pair.
 
     Raises:
       UserError: a file is missing, the layout is unknown, there is a blank line, a row has no label, a label not in train, or too few or
@@ -102,23 +102,23 @@ def read(path: str, directory: str, fields: Any = None, tokenizer: str = "") -> 
         test = _test_split(test_file, settings.format, classes, train_file, rows)
     else:
         train, test = _hold_out(train_file, *train)
-    return encode(f"text:{path}", len(classes), train, test, settings, tokenizer)._replace(classes=tuple(classes))
+    return tokenized(f"text:{path}", len(classes), train, test, settings, tokenizer)._replace(classes=tuple(classes))
 
 
-def encode(name: str, num_classes: int, train: Split, test: Split, fields: Any = None, tokenizer: str = "") -> Dataset:
-    """Encodes two splits of non-empty sentences as a data set; see `read`. A new vocabulary is fitted on `train` alone."""
+def tokenized(name: str, num_classes: int, train: Split, test: Split, fields: Any = None, tokenizer: str = "") -> Dataset:
+    """The data set of two splits of non-empty sentences; see `read`. A new vocabulary is fitted on `train` alone."""
     if tokenizer:
         words = tokenization.parse(tokenizer)
     else:
         settings = _settings(fields)
         words = tokenization.fit((row.sentences for row in train[0]), settings.vocabulary_size, settings.max_length)
-    is_of_a_run = bool(tokenizer) and tokenization.has_length(words)
     train_tokens = tokenization.encode(words, _sentences(train[0]))
-    tokenization.fix_length(words, train_tokens.shape[1])
+    if not tokenization.has_length(words):  # only a trained run's tokenizer has
+        tokenization.fix_length(words, train_tokens.shape[1])
+        tokenizer = words.to_str()
     train_split = {"tokens": train_tokens, "label": np.asarray(train[1], np.int32)}
     test_split = {"tokens": tokenization.encode(words, _sentences(test[0])), "label": np.asarray(test[1], np.int32)}
-    words = tokenizer if is_of_a_run else words.to_str()
-    return Dataset(name, num_classes, train_split, test_split, words, sentences=len(train[0][0].sentences))
+    return Dataset(name, num_classes, train_split, test_split, tokenizer, sentences=len(train[0][0].sentences))
 
 
 def _sentences(rows: list[Row]) -> list[str | tuple[str, ...]]:
@@ -211,6 +211,8 @@ def _parse_tsv(file: Path, lines: list[str]) -> Iterator[Row]:
     header = [cell.strip().lower() for cell in lines[0].split("\t")]
     if "label" in header:
         return _parse_columns(file, lines, 1, len(header), _columns(file, header, TSV))
+    if len(header) == 1 and "," in lines[0] and file.suffix == ".csv":
+        raise UserError(f"{file}: separated by commas; write it again with tabs")
     if len(header) != 2:
         raise UserError(f"{file}:1: {len(header)} tab-separated columns, must be label<TAB>sentence; or {COLUMNS}")
     return _parse_columns(file, lines, 0, 2, (0, 1))

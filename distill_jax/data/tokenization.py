@@ -10,6 +10,7 @@ import numpy as np
 from distill_jax.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[SEP]")  # ids 0, 1, 2: padding, an unknown word, the separator between a pair's sentences
+STEP = 32  # tokens
 PADDING = ("[PAD]", "<pad>")  # as pre-trained tokenizers spell it
 
 
@@ -127,6 +128,15 @@ def fix_length(words: Any, length: int) -> None:
     words.enable_padding(pad_id=words.padding["pad_id"], pad_token=words.padding["pad_token"], length=length)
 
 
+def of_length(tokenizer: str, length: int) -> str:
+    """The tokenizer, all of whose rows have one length: its own, if it has one."""
+    words = parse(tokenizer)
+    if has_length(words):
+        return tokenizer
+    fix_length(words, length)
+    return words.to_str()
+
+
 def has_length(words: Any) -> bool:
     """Whether all its rows have one length, as after training."""
     return bool(words.padding and words.padding["length"] and words.truncation)
@@ -150,8 +160,8 @@ def encode_sentences(tokenizer: str, sentences: Sequence[str | Sequence[str]], i
       in_row: which of the two: 1 or 2; 0 allows both.
 
     Returns:
-      int32 [N, L], as long as the network's training rows, or for a pre-trained network as the longest sentence. Longer sentences are
-      truncated, as in training.
+      int32 [N, L], as long as the network's training rows; or for a pre-trained network as the longest sentence, rounded up to a
+      multiple of `STEP`, so that few lengths are compiled. Longer sentences are truncated, as in training.
 
     Raises:
       UserError: a sentence is empty or not what the network takes, or the tokenizer was not saved by a run.
@@ -161,7 +171,10 @@ def encode_sentences(tokenizer: str, sentences: Sequence[str | Sequence[str]], i
         raise UserError("tokenizer.json: has no fixed row length; use one saved by a run")
     if isinstance(sentences, str):
         raise UserError("sentences must be a list of strings, is one string")
-    return encode(words, [_checked(number, sentence, in_row) for number, sentence in enumerate(sentences)])
+    if not has_length(words):
+        words.enable_padding(pad_id=words.padding["pad_id"], pad_token=words.padding["pad_token"], pad_to_multiple_of=STEP)
+    tokens = encode(words, [_checked(number, sentence, in_row) for number, sentence in enumerate(sentences)])
+    return tokens[:, : words.truncation["max_length"]]
 
 
 def _checked(number: int, sentence: Any, in_row: int) -> str | tuple[str, str]:

@@ -13,6 +13,7 @@ For segmentation it returns logits [B, H, W, C] instead. A network whose submodu
 import dataclasses
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -46,6 +47,7 @@ SIZED = {  # family -> class, and the fields for the two numbers in <family><dep
     "densenet": (DenseNet, ("depth", "growth")),
     "wrn": (WideResNet, ("depth", "widen_factor")),
 }
+HEADS = ("pooler", "head")  # layers that belong to the task: a pre-trained network often lacks them
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -95,6 +97,11 @@ def options(name: str) -> dict[str, Any]:
     """
     build = _find(name)
     return {option: value for option, value in of_class.defaults(build.func).items() if option not in build.keywords}
+
+
+def trunk(params: Mapping[str, Any]) -> set[str]:
+    """Which of a network's layers are its trunk, given its parameters: "trunk" in a network that has it, otherwise all but `HEADS`."""
+    return {"trunk"} if "trunk" in params else set(params) - set(HEADS)
 
 
 def is_encoder(name: str) -> bool:

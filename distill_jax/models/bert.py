@@ -84,7 +84,9 @@ class Encoder(nn.Module):
       padding: id of the padding token.
       separator: id of the token between the sentences of a pair; 0 if the tokenizer marks no segments.
       pooling: "cls", the pooler: a dense layer with an activation on the first token's hidden state; or "mean" over the tokens.
-      dropout: fraction of the embeddings, the attention weights, each sublayer's output and the head's input dropped in training.
+      dropout: fraction of the embeddings, the attention weights, each sublayer's output and the head's input dropped in training, as in
+        BERT. For all kinds alike (our choice): in `transformers`, RoBERTa's head also drops its pooler's input, and DistilBERT drops no
+        output of attention and 0.2 of its head's input.
       dtype: computation dtype; parameters, pooling and logits stay float32.
 
     Raises:
