@@ -62,7 +62,7 @@ def check_ends_as_expected(older, run):
 
 
 def train_as_users_do(config, folder):
-    """Trains in a process of its own, with LLVM's optimizations, which conftest.py turns off; returns what it printed."""
+    """Trains in a process of its own, with all of LLVM's optimizations, of which conftest.py leaves few; returns what it printed."""
     code = f"import test_older_workdirs as here; here.study.train(here.{config.__name__}(), {str(folder)!r})"
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests"), environment.get("PYTHONPATH", "")])

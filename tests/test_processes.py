@@ -1,4 +1,4 @@
-"""Multiple processes that train together: two with four CPU devices each, over this machine's loopback."""
+"""Multiple processes that train together: two with two CPU devices each, over this machine's loopback."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def launch(folder, *arguments, devices=4):
+def launch(folder, *arguments, devices=2):
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
     command = [sys.executable, str(ROOT / "run.py"), f"--workdir={folder}", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
@@ -65,10 +65,10 @@ def two(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def eight(tmp_path_factory):
-    """The same run in one process with eight devices: its workdir."""
-    folder = tmp_path_factory.mktemp("eight")
-    finish(launch(folder, *ARGUMENTS, devices=8))
+def four(tmp_path_factory):
+    """The same run in one process with four devices: its workdir."""
+    folder = tmp_path_factory.mktemp("four")
+    finish(launch(folder, *ARGUMENTS, devices=4))
     return folder
 
 
@@ -113,24 +113,24 @@ def test_one_process_speaks(two):
     assert len(list(folder.glob("events.out.*"))) == 1
 
 
-def test_two_processes_do_as_one_of_eight_devices(two, eight):
+def test_two_processes_do_as_one_of_four_devices(two, four):
     for name in ("loss", "loss_teacher", "test_nll"):
-        np.testing.assert_allclose(curve(two[0], name), curve(eight, name), rtol=1e-3)
-    np.testing.assert_allclose(curve(two[0], "loss")[2], curve(eight, "loss")[2], rtol=1e-5)
+        np.testing.assert_allclose(curve(two[0], name), curve(four, name), rtol=1e-3)
+    np.testing.assert_allclose(curve(two[0], "loss")[2], curve(four, "loss")[2], rtol=1e-5)
 
 
-def test_eight_devices_do_as_one_and_hand_their_tables_over(eight, exp, tmp_path):
+def test_four_devices_do_as_one_and_hand_their_tables_over(four, exp, tmp_path):
     """BatchNorm's means are those of the whole batch, so only the order of summation differs."""
     run(exp, 0, tmp_path)
     for name in ("loss", "loss_teacher", "test_nll"):
-        np.testing.assert_allclose(curve(eight, name), curve(tmp_path, name), rtol=0.02)
-    np.testing.assert_allclose(curve(eight, "loss")[2], curve(tmp_path, "loss")[2], rtol=1e-4)
-    managers = [checkpoints.open_manager(folder / "checkpoints") for folder in (tmp_path, eight)]
-    (one, _, step), (from_eight, _, same_step) = [
+        np.testing.assert_allclose(curve(four, name), curve(tmp_path, name), rtol=0.02)
+    np.testing.assert_allclose(curve(four, "loss")[2], curve(tmp_path, "loss")[2], rtol=1e-4)
+    managers = [checkpoints.open_manager(folder / "checkpoints") for folder in (tmp_path, four)]
+    (one, _, step), (from_four, _, same_step) = [
         starting.init_or_restore(exp, tmp_path, jax.random.key(0), manager) for manager in managers
     ]
     assert step == same_step == 10
-    (snapshot, table), (its_snapshot, its_table) = one.teacher, from_eight.teacher
+    (snapshot, table), (its_snapshot, its_table) = one.teacher, from_four.teacher
     assert np.array_equal(table.has_long, its_table.has_long) and table.has_long.sum() == 200
     np.testing.assert_allclose(table.long, its_table.long, atol=0.05)
     jax.tree.map(lambda *leaves: np.testing.assert_allclose(*leaves, atol=0.05), snapshot, its_snapshot)
@@ -155,7 +155,7 @@ def test_they_may_go_on_with_other_devices(two, killed, exp, tmp_path, capsys):
     folder = shutil.copytree(killed, tmp_path / "one")
     run(exp, 0, folder)
     said = capsys.readouterr().out
-    assert "the checkpoint was saved on 8 x cpu, processes: 2; this run continues on 1 x cpu, processes: 1, so its results" in said
+    assert "the checkpoint was saved on 4 x cpu, processes: 2; this run continues on 1 x cpu, processes: 1, so its results" in said
     assert "close to those of an uninterrupted run, but not bit-identical" in said
     for name in ("loss", "loss_teacher", "test_nll"):
         np.testing.assert_allclose(curve(two[0], name), curve(folder, name), rtol=0.02)

@@ -1,4 +1,4 @@
-"""Segmentation by two processes of four devices each, killed and resumed, against one process with one device."""
+"""Segmentation by two processes of two devices each, killed and resumed, against one process with one device."""
 
 import os
 
@@ -28,7 +28,7 @@ def launch_two(folder, arguments):
     return [launch(folder, *arguments, coordinator, "--processes=2", f"--process={process}") for process in (0, 1)]
 
 
-def test_two_processes_of_four_devices_do_as_one_device(arguments, tmp_path, monkeypatch):
+def test_two_processes_of_two_devices_do_as_one_device(arguments, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]))
     said = finish(*launch_two(tmp_path / "two", arguments))
     config, folder = command_line.read_config(arguments, "train", str(tmp_path / "one"))
