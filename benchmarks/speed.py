@@ -50,7 +50,7 @@ def random_data(model: str) -> Data:
     rng = np.random.default_rng(0)
     sentences = [text.Row(1, "", (" ".join(f"w{word}" for word in row),)) for row in rng.integers(0, VOCABULARY, (NUM_IMAGES, LENGTH))]
     split, settings = (sentences, rng.integers(0, NUM_CLASSES, NUM_IMAGES)), {"max_length": LENGTH, "vocabulary_size": VOCABULARY}
-    dataset = text.encode("random", NUM_CLASSES, split, split, ConfigDict(settings))
+    dataset = text.tokenized("random", NUM_CLASSES, split, split, ConfigDict(settings))
     return Data(dataset, mesh, batches.source(dataset.train, mesh), test={}, fingerprint={})
 
 
