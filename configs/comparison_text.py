@@ -4,13 +4,13 @@ r"""The methods of comparison_cifar100.py on sentences: TREC, or another set, wi
     python -m distill_jax.compare configs/comparison_text.py --workdir=runs/cr --config.data.dir=DIR --config.data.name=text:custrev.all \
         --config.data.text.test=""
 
-Every arm tries the same three learning rates. --config.model.name=transformer trains the Transformer instead.
+Every arm tries the same four learning rates. --config.model.name=transformer trains the Transformer instead.
 """
 
 from configs import text_trec
 from configs.comparison_cifar100 import one_network
 
-RATES = [{"optimizer": {"learning_rate": rate}} for rate in (3e-4, 1e-3, 3e-3)]
+RATES = [{"optimizer": {"learning_rate": rate}} for rate in (3e-4, 1e-3, 3e-3, 1e-2)]
 
 
 def get_config():
