@@ -15,7 +15,8 @@ arm may be a family of stages, whose last stage counts. teachers=("arm:NAME",) s
 of its best try, afterwards that of its first seed.
 
 Each run is an ordinary one in WORKDIR/<arm>/try_<n> or WORKDIR/<arm>/final. Repeat the command to resume. Finished runs are not repeated,
-so a new arm, or more seeds, train only those. WORKDIR/study has the tables, in the form of results/README.md.
+so a new arm, or more seeds, train only those; a try added later that turns out best asks you to remove the arm's final runs first.
+WORKDIR/study has the tables, in the form of results/README.md.
 """
 
 import argparse
@@ -64,6 +65,7 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
         if len(arms[name].tries) > 1:
             for attempt in range(len(arms[name].tries)):
                 train(tuning_config(comparison, name, attempt), folder_of_try(comparison, name, attempt))
+            check_final(comparison, name)
         train(final_config(comparison, name, best_try(comparison, name)), comparison.root / name / "final")
         logs.say(write_tables(comparison))
 
@@ -186,6 +188,15 @@ def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
             data = loaded[key] = loaded.get(key) or experiment.load_data(job.config)
             plan, _ = experiment.make_plan(job.config, data)
             experiment.make_method(job.config, data, plan, apply=None)
+
+
+def check_final(comparison: Comparison, name: str) -> None:
+    """Raises UserError if an arm has final runs of another try than its best one, which may have been added since."""
+    folder, best = comparison.root / name / "final", best_try(comparison, name)
+    try:
+        configuration.check_claim(folder, final_config(comparison, name, best))
+    except UserError as error:
+        raise UserError(f"arm {name}: its final runs are not of its best try, try_{best}; remove {folder} to train them again") from error
 
 
 def check_initial(name: str) -> None:

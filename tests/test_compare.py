@@ -119,6 +119,15 @@ def test_again_nothing_is_trained_and_a_new_arm_or_seed_alone(compared, trained)
     assert [folder.relative_to(compared).as_posix() for folder in trained] == ["cosine/final/seed_3", "born_again/final/seed_3"]
 
 
+def test_final_runs_of_another_try_are_not_taken_for_those_of_the_best(compared, trained, monkeypatch):
+    other = 1 - compare.best_try(Comparison(tiny(), ARMS, compared), "cosine")
+    monkeypatch.setattr(compare, "best_try", lambda *_: other)
+    message = f"^arm cosine: its final runs are not of its best try, try_{other}; remove {compared}/cosine/final to train them again$"
+    with pytest.raises(UserError, match=message):
+        compare.compare(tiny(), ARMS, compared, ["cosine"])
+    assert not trained
+
+
 def test_a_crash_changes_nothing_in_the_end(compared, tmp_path):
     run, seen = study.run, []
 
