@@ -131,9 +131,10 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
     folder = pathlib.Path(workdir or f"runs/{pathlib.Path(paths[-1] if paths else QUICKSTART).stem}").expanduser()
     if members and workdir is None:
         raise UserError("--members takes --workdir as well: the folder for ensemble.json")
-    if workdir and pretrained.is_source(workdir) and mode not in OF_PRETRAINED:
+    is_pretrained = workdir is not None and pretrained.is_source(workdir)
+    if is_pretrained and mode not in OF_PRETRAINED:
         raise UserError(f"--workdir={workdir} is a pre-trained network, for --mode={' or '.join(OF_PRETRAINED)}; the mode here is {mode}")
-    if workdir and pretrained.is_source(workdir) and not paths:
+    if is_pretrained and not paths:
         given = default_config.get_config()
     elif paths or (mode == "train" and not (folder / "config.json").exists()):
         given = configuration.read(paths[-1] if paths else str(QUICKSTART))

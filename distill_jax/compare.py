@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from distill_jax import checks, collect, command_line, configuration, experiment, fields, logs, report, stages, study, trained, workdir
+from distill_jax import checks, collect, command_line, configuration, experiment, fields, given, logs, report, stages, study, workdir
 from distill_jax.archive import flatten, write_study
 from distill_jax.errors import UserError
 from distill_jax.tasks import TASKS
@@ -183,7 +183,8 @@ def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
     for job in study.make_jobs(config, pathlib.Path("final")):
         with study.naming_stage(job.stage):
             checks.check(job.config)
-            check_initial(job.config.initial)
+            if not job.config.initial.startswith(stages.STAGE):  # one of an earlier stage has still to be trained
+                given.read(job.config, pathlib.Path(), {}, needs_initial=True, needs_teachers=False)
             key = json.dumps(job.config.data.to_dict())
             data = loaded[key] = loaded.get(key) or experiment.load_data(job.config)
             plan, _ = experiment.make_plan(job.config, data)
@@ -197,15 +198,6 @@ def check_final(comparison: Comparison, name: str) -> None:
         configuration.check_claim(folder, final_config(comparison, name, best))
     except UserError as error:
         raise UserError(f"arm {name}: its final runs are not of its best try, try_{best}; remove {folder} to train them again") from error
-
-
-def check_initial(name: str) -> None:
-    """Raises UserError if a network that `initial` names is not there; one of an earlier stage has still to be trained."""
-    if name and not name.startswith(stages.STAGE):
-        try:
-            trained.find(trained.resolve(name, pathlib.Path()))
-        except UserError as error:
-            raise UserError(f"initial: {error}") from error
 
 
 # What is written

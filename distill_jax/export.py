@@ -19,7 +19,6 @@ table, no optimizer.
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -32,7 +31,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from safetensors.numpy import save
 
-from distill_jax import huggingface, logs, pretrained, specs, summary, tensor_names, trained
+from distill_jax import huggingface, logs, pretrained, specs, summary, tensor_names, trained, workdir
 from distill_jax.data import streaming, tokenization
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
@@ -75,7 +74,7 @@ def export(root: str | os.PathLike, form: str = "safetensors", output: str | os.
     with completely(folder) as unfinished:
         written = WRITERS[form](network, unfinished)
         content = {"format": form} | written._asdict() | describe(network)
-        write_json(unfinished / "network.json", content)
+        workdir.write_json(unfinished / "network.json", content)
         if spec.tokenizer:
             (unfinished / "tokenizer.json").write_text(tokenization.of_length(spec.tokenizer, *spec.input_shape), encoding="utf-8")
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -91,8 +90,8 @@ def write_safetensors(network: trained.Network, folder: pathlib.Path) -> Written
         tensors = tensor_names.to_theirs(spec.model["name"], network.variables)
     (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"} if names == "huggingface" else None))
     if names == "huggingface":
-        write_json(folder / "config.json", huggingface.config_of(spec))
-        write_json(folder / "tokenizer_config.json", huggingface.tokenizer_config_of(spec))
+        workdir.write_json(folder / "config.json", huggingface.config_of(spec))
+        workdir.write_json(folder / "tokenizer_config.json", huggingface.tokenizer_config_of(spec))
     if spec.vocabulary_size:
         return Written(names, inputs(spec, "int32"), logits(spec))
     takes = f"{inputs(spec, 'float32', channels_first=names == 'torchvision')}, (pixels / 255 - input_mean) / input_std"
@@ -140,10 +139,6 @@ def logits(spec: Spec) -> str:
         return "logits, box sides and centerness of each place, as in distill_jax/models/fcos.py"
     pixels = "".join(f"{side}, " for side in spec.input_shape[:2]) if spec.task == "segmentation" else ""
     return f"logits, float32 [batch, {pixels}{spec.num_classes}]"
-
-
-def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def describe(network: trained.Network) -> dict[str, Any]:

@@ -94,9 +94,7 @@ def _difference(theirs: Spec, ours: Spec) -> str | None:
 
 def _body(tree: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:
     """What must fit of a network's parameters or statistics: all but the head."""
-    if "trunk" in network["params"]:
-        return {"trunk": tree.get("trunk", {})}
-    return {part: leaves for part, leaves in tree.items() if part not in models.HEADS}
+    return {layer: leaves for layer, leaves in tree.items() if models.in_trunk(layer, network["params"])}
 
 
 def _placed(network: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def create(fields, schedule: optax.Schedule) -> optax.GradientTransformation:
       fields: config.optimizer. "sgd": the gradient of the L2 penalty is added before momentum, for every parameter, as in the vision
         papers. "adamw": decoupled decay (Loshchilov & Hutter, arXiv 1711.05101) of parameters with two or more axes; biases and
         normalisation scales do not decay. With either, the gradient is first clipped to `clip_norm`, by its global norm, and the updates
-        of the trunk (`models.trunk`) are last multiplied by `trunk_rate`, weight decay included.
+        of the trunk (`models.in_trunk`) are last multiplied by `trunk_rate`, weight decay included.
       schedule: learning rate of each iteration.
 
     Raises:
@@ -48,4 +48,4 @@ def _decays(params: Any) -> Any:
 
 
 def _is_trunk(params: dict[str, Any]) -> dict[str, bool]:
-    return {name: name in models.trunk(params) for name in params}
+    return {layer: models.in_trunk(layer, params) for layer in params}

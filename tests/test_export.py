@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax import traverse_util
-from helpers import ROOT, make_config, torch_resnet
+from helpers import ROOT, make_config, torch_resnet, write
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -136,9 +136,9 @@ def test_a_resnet_has_the_names_of_torchvision(tmp_path):
     again = distill_jax.load(source)
     jax.tree.map(np.testing.assert_array_equal, again.variables, network.variables)
     assert again.spec.image_size == 224 and again.spec.input_mean == pytest.approx((0.485, 0.456, 0.406))
-    export.write_json(tmp_path / "network.json", {"names": "torchvision"} | specs.facts(network.spec))
+    write(tmp_path / "network.json", {"names": "torchvision"} | specs.facts(network.spec))
     assert distill_jax.load(source).spec == network.spec
-    export.write_json(tmp_path / "network.json", {"names": "torchvision"})
+    write(tmp_path / "network.json", {"names": "torchvision"})
     with pytest.raises(UserError, match="network.json is damaged .*'input_shape'.*; export the network again"):
         distill_jax.load(source)
 

@@ -42,8 +42,13 @@ def read(path: str, directory: str, size: int, void: int, damaged: str, **traini
     file = root / "classes.txt"
     classes = tuple(file.read_text(encoding="utf-8").split("\n")) if file.exists() else ()
     classes = tuple(line.strip() for line in classes if line.strip())
-    num_classes = len(classes) or _largest_class(found[0], void) + 1
-    _check_classes(root, found[0], void)
+    largest = (classes and _largest_class(found[0][:64], void)) or _largest_class(found[0], void)  # with names, one above 0 is enough
+    if not largest:
+        raise UserError(
+            f"{root / 'trainannot'}: the masks have no class beside 0, as data.void is {void}; their pixels must be class indices, such as "
+            "0 and 1 instead of 0 and 255"
+        )
+    num_classes = len(classes) or largest + 1
     options = {"size": size, "num_classes": num_classes, "void": void}
     train, held_out = scenes.columns(found[0], **options, **training), scenes.columns(found[1], **options)
     return Dataset(name, num_classes, train, held_out, classes=classes, task="segmentation")
@@ -78,12 +83,3 @@ def _largest_class(train: list[Scene], void: int) -> int:
         return pixels[pixels != void].max(initial=0).astype(np.int32)
 
     return int(np.concatenate(list(streaming.in_threads(np.arange(len(train)), largest, 64))).max(initial=0))
-
-
-def _check_classes(root: Path, train: list[Scene], void: int) -> None:
-    """Raises UserError if no mask has a class beside 0. A look at the first few is enough for most data."""
-    if not _largest_class(train[:64], void) and not _largest_class(train, void):
-        raise UserError(
-            f"{root / 'trainannot'}: the masks have no class beside 0, as data.void is {void}; their pixels must be class indices, such as "
-            "0 and 1 instead of 0 and 255"
-        )

@@ -99,9 +99,9 @@ def options(name: str) -> dict[str, Any]:
     return {option: value for option, value in of_class.defaults(build.func).items() if option not in build.keywords}
 
 
-def trunk(params: Mapping[str, Any]) -> set[str]:
-    """Which of a network's layers are its trunk, given its parameters: "trunk" in a network that has it, otherwise all but `HEADS`."""
-    return {"trunk"} if "trunk" in params else set(params) - set(HEADS)
+def in_trunk(layer: str, params: Mapping[str, Any]) -> bool:
+    """Whether a layer belongs to a network's trunk, given its parameters: "trunk" in a network that has it, otherwise all but `HEADS`."""
+    return layer == "trunk" if "trunk" in params else layer not in HEADS
 
 
 def is_encoder(name: str) -> bool:
