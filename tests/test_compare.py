@@ -14,6 +14,7 @@ from distill_jax import checks, command_line, compare, loop, report, stages, stu
 from distill_jax.compare import Arm, Comparison
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
+from examples import my_comparison
 
 RATES = [{"optimizer": {"learning_rate": rate}} for rate in (1e-4, 0.05)]
 ARMS = {
@@ -180,8 +181,9 @@ def test_bad_files_are_refused(arms, message, tmp_path):
         compare.read_arms(str(tmp_path / "arms.py"))
 
 
-@pytest.mark.parametrize("source", [comparison_cifar100, comparison_digits, comparison_teachers_cifar100, comparison_text])
-def test_the_configs_arms_fit_their_config(source):
+@pytest.mark.parametrize("source", [comparison_cifar100, comparison_digits, comparison_teachers_cifar100, comparison_text, my_comparison])
+def test_the_configs_arms_fit_their_config(source, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))  # has the method of my_comparison
     arms = compare.read_arms(source.__file__)
     for name in arms:
         config = compare.changed(Comparison(source.get_config(), arms, ROOT), name, 0, {"seeds": 1}, "tuning")
@@ -189,15 +191,16 @@ def test_the_configs_arms_fit_their_config(source):
         assert stages.expand(config)
 
 
-PATHS = [ROOT / "README.md", ROOT / "configs" / "README.md", *sorted((ROOT / "configs").glob("*.py")), ROOT / "distill_jax" / "compare.py"]
+PATHS = [*(ROOT / name for name in ("README.md", "configs/README.md", "examples/my_comparison.py", "distill_jax/compare.py"))]
+PATHS += sorted((ROOT / "configs").glob("*.py"))
 COMMANDS = [
-    found for path in PATHS for found in re.findall(r"python -m distill_jax.compare (configs/.*?)(?:  +#|$)", joined(path), re.MULTILINE)
+    found for path in PATHS for found in re.findall(r"python -m distill_jax.compare (\S+\.py.*?)(?:  +#|$)", joined(path), re.MULTILINE)
 ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_understood(command, monkeypatch):
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(ROOT / "examples" if command.startswith("my_") else ROOT)
     options, overrides = compare.parse(shlex.split(command))
     config, _ = command_line.read_config([f"--config={options.config}", *overrides], "train", options.workdir)
     checks.check(config)
