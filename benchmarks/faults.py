@@ -1,4 +1,4 @@
-"""Kills runs of every method at random (SIGKILL) and compares each with an uninterrupted twin by the hash of its parameters.
+"""Kills runs of SD, LSTSD, generations and DGKD at random (SIGKILL) and compares each with an uninterrupted twin by its parameters.
 
     python benchmarks/faults.py --kills=20 --minutes=20
 

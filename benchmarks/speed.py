@@ -1,4 +1,4 @@
-"""Every method, network and dtype on whatever device there is, side by side with PyTorch: a row a case in results/speed/<device>.csv.
+"""Methods, networks and dtypes on whatever device there is, next to PyTorch: one row per case in results/speed/<device>.csv.
 
     python benchmarks/speed.py                                                   # everything; PyTorch if it is installed
     python benchmarks/speed.py --models=resnet20,wrn16_2 --dtypes=float32 --steps=3 --repeats=5     # what a CPU can do in minutes

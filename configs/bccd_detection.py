@@ -3,7 +3,7 @@
     python run.py --config=configs/bccd_detection.py --config.data.name=voc:DIR/bccd/BCCD --workdir=runs/bccd
     python run.py --config=configs/bccd_detection.py --config.data.name=voc:DIR/raccoon --workdir=runs/raccoon
 
-205 images for training, 72 for test; any folder in the layout of the PascalVOC devkit will do, such as raccoon. To start from a trunk
+205 images for training, 72 for test; any folder in the layout of the PASCAL VOC devkit will do, such as raccoon. To start from a trunk
 trained by configs/imagenette.py, add --config.initial=runs/imagenette. Towers of two convolutions and 64 channels are ours; the paper's
 have four and 256.
 """

@@ -6,7 +6,7 @@ __all__ = ["get_config", "get_voc_config"]
 
 
 def get_voc_config(task: str):
-    """The base of the experiments on PascalVOC at full size."""
+    """The base of the experiments on PASCAL VOC at full size."""
     config = get_config()
     config.batch_size = 16
     config.checkpoint_every = 1

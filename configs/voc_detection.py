@@ -1,4 +1,4 @@
-"""Object detection on PascalVOC on two CPU cores: half-width ResNet-18, 160 pixels, one year of a devkit.
+"""Object detection on PASCAL VOC on two CPU cores: half-width ResNet-18, 160 pixels, one year of a devkit.
 
     python run.py --config=configs/voc_detection.py --config.data.name=voc:DIR/VOCdevkit --workdir=runs/voc_boxes
 

@@ -1,4 +1,4 @@
-"""Object detection on PascalVOC: FCOS on ResNet-50 with FPN, VOC2007 + VOC2012 trainval -> VOC2007 test. Never run at this size.
+"""Object detection on PASCAL VOC: FCOS on ResNet-50 with FPN, VOC2007 + VOC2012 trainval -> VOC2007 test. Never run at this size.
 
     python run.py --config=configs/voc_detection_full.py --config.data.name=voc:DIR/VOCdevkit --config.initial=/data/sd --workdir=/data/det
 

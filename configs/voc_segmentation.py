@@ -1,4 +1,4 @@
-"""Semantic segmentation of PascalVOC on two CPU cores: half-width ResNet-18, crops of 128 pixels, one year of a devkit.
+"""Semantic segmentation of PASCAL VOC on two CPU cores: half-width ResNet-18, crops of 128 pixels, one year of a devkit.
 
     python run.py --config=configs/voc_segmentation.py --config.data.name=voc:DIR/VOCdevkit --workdir=runs/voc
 

@@ -1,4 +1,4 @@
-"""Semantic segmentation of PascalVOC: DeepLabV3 on ResNet-50, VOC2012 trainaug -> val. Never run at this size.
+"""Semantic segmentation of PASCAL VOC: DeepLabV3 on ResNet-50, VOC2012 trainaug -> val. Never run at this size.
 
     python run.py --config=configs/voc_segmentation_full.py --config.data.name=voc:DIR/VOCdevkit --config.initial=runs/sd --workdir=runs/voc
 

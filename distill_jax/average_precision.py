@@ -37,7 +37,8 @@ def voc_average_precision(
     """VOC's average precision of each class. Their mean, `np.nanmean`, is the mAP; at overlap 0.5 it is called AP50.
 
     Detections are taken from the highest score down. Each is compared with the box of its image and class that it overlaps most. It is
-    right if they overlap enough and no detection before it has found that box; it does not count if the box is difficult; else it is wrong.
+    right if they overlap enough and no detection before it has found that box; it does not count if the box is difficult; otherwise it is
+    wrong.
 
     Args:
       detections, truths: of the whole set.
@@ -132,7 +133,7 @@ def _voc(detections, truths, found, num_classes, overlap, eleven_point) -> np.nd
 
 
 def _area(right_D: np.ndarray, positives: int, eleven_point: bool) -> float:
-    """Average precision of one class from whether each counted detection is right, by falling score."""
+    """Average precision of one class from whether each counted detection is right, by descending score."""
     found_D = np.cumsum(right_D)
     recall_D, precision_D = found_D / positives, found_D / np.arange(1, len(found_D) + 1)
     best_D = np.maximum.accumulate(precision_D[::-1])[::-1]  # at this recall or above
@@ -145,7 +146,7 @@ def _area(right_D: np.ndarray, positives: int, eleven_point: bool) -> float:
 def coco_average_precision(detections: Detections, truths: Truths, num_classes: int, split: str = "test") -> dict[str, float]:
     """COCO's average precision by faster-coco-eval, in 0..1: test_coco_ap, test_coco_ap50, test_coco_ap75.
 
-    COCO interpolates precision at 101 recalls and takes 100 detections an image. It knows no difficult boxes: they count like any other.
+    COCO interpolates precision at 101 recalls and takes 100 detections per image. It knows no difficult boxes: they count like any other.
 
     Raises:
       UserError: faster-coco-eval is not installed.

@@ -42,7 +42,7 @@ def suppress(boxes_Kx4: jax.Array, labels_K: jax.Array, overlap: float) -> jax.A
     usually few.
 
     Args:
-      boxes_Kx4: by falling score.
+      boxes_Kx4: by descending score.
       labels_K: int32, the classes.
       overlap: in 0..1.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 QUICKSTART = pathlib.Path(__file__).parent.parent / "configs" / "sd_digits.py"
 HELP = "The experiment's file; --config.FIELD=VALUE overrides. Default: the workdir's own config; in a new workdir configs/sd_digits.py."
-WORKDIR_HELP = "Folder for the run's files. Default: runs/<name of the config file>. predict, export: or hf:DIR or torchvision:FILE."
+WORKDIR_HELP = "Folder for the run's files. Default: runs/<name of the config file>. For predict, export: also hf:DIR, torchvision:FILE."
 UNWRITABLE = (OSError, ValueError, AttributeError, RuntimeError)  # raised by a stream that is closed, or was being written to
 SMALLER = "try a smaller batch_size or network"
 MODES = {  # --mode -> what it does
@@ -46,7 +46,7 @@ MEMBERS = flags.DEFINE_list("members", [], "Workdirs of finished runs, for --mod
 INPUTS = flags.DEFINE_string(
     "inputs",
     None,
-    "For --mode=predict: an image, or a folder of images and of folders; or a text file with one sentence per line, or one pair of "
+    "For --mode=predict: an image, or a folder, searched recursively; or a text file with one sentence per line, or one pair of "
     "sentences, separated by a tab. - reads lines from standard input: sentences, or the paths of images.",
 )
 FORMAT = flags.DEFINE_enum("format", "safetensors", ["safetensors", "stablehlo"], "For --mode=export; see distill_jax/export.py.")

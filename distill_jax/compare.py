@@ -15,7 +15,7 @@ arm may be a family of stages, whose last stage counts. teachers=("arm:NAME",) s
 of its best try, afterwards that of its first seed.
 
 Each run is an ordinary one in WORKDIR/<arm>/try_<n> or WORKDIR/<arm>/final. Repeat the command to resume. Finished runs are not repeated,
-so a new arm, or more seeds, train only those; a try added later that turns out best asks you to remove the arm's final runs first.
+so a new arm, or more seeds, train only those. If a try added later turns out best, you are asked to remove the arm's final runs first.
 WORKDIR/study has the tables, in the form of results/README.md.
 """
 

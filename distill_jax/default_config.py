@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.checkpoint_every = 10  # epochs; the last epoch and the end of each cycle are always saved
 
     # Networks are named by the workdir of a finished run, or as hf:DIR or torchvision:FILE: see distill_jax/pretrained.py.
-    config.teachers = ()  # networks that teach this one (methods distillation, densely_guided)
+    config.teachers = ()  # networks that teach this one (methods distillation, densely_guided, attention_transfer)
     config.initial = ""  # network to start from, which may have another head: see distill_jax/initial.py; in a workdir's path, {seed}
     # stands for the run's seed; "" for new weights
 
@@ -26,15 +26,15 @@ def get_config() -> ConfigDict:
     config.data.name = "cifar100"  # digits, cifar10, cifar100, tfds:NAME, or folder, npz, text, voc or masks:PATH
     config.data.task = "classification"  # what the labels are: classification; segmentation, a class for each pixel; or detection, boxes
     config.data.dir = ""  # folder of the data set's files, and of relative paths in data.name; "" for the current one, or TFDS's own
-    config.data.image_size = 0  # 0: images are held in memory; else folder: and tfds: are streamed, in square crops of this side in pixels
+    config.data.image_size = 0  # side in pixels of the square crops of streamed images (folder, tfds, voc, masks); 0: images in memory
     config.data.downsample = 1  # average blocks of this many pixels squared, once, when images are read into memory; 1: keep the images
     config.data.damaged = "refuse"  # unreadable streamed images: refuse (stop there), or skip (read all images first, leave these out)
     config.data.train_examples = 0  # size of a class-balanced subset of the training set; 0 for all of it
     config.data.validation_examples = 0  # for tuning: hold out this many training examples and evaluate on them, not the test set; 0: none
     config.data.crop_padding = 4  # pixels of padding of the random crop; 0 for no crop
-    config.data.flip = True  # mirror left to right at random
+    config.data.flip = True  # flip left to right at random
     config.data.scales = (0.5, 2.0)  # segmentation, detection: range of the random scale; at 1 the longer side fills the training crop
-    config.data.void = 255  # masks:PATH: the value of pixels without a label
+    config.data.void = 255  # masks:PATH: the value of pixels without a label (ignore index)
 
     config.data.voc = ConfigDict()  # voc:PATH: how the devkit is read
     config.data.voc.train = ()  # image sets, such as "VOC2012/train"; without a year, of all years; () for "train"
@@ -45,9 +45,7 @@ def get_config() -> ConfigDict:
     config.data.text.format = "tsv"  # trec, tsv or glue; see distill_jax/data/text.py
     config.data.text.test = ""  # file of the test sentences; "" for a tenth of each training class, or, with glue, the dev set
     config.data.text.max_length = 64  # tokens; longer sentences are truncated
-    config.data.text.vocabulary_size = (
-        20000  # token ids of a new vocabulary: three special ones, and the most frequent words of the training split
-    )
+    config.data.text.vocabulary_size = 20000  # token ids of a new vocabulary: three special ones, and the most frequent training words
 
     config.model = ConfigDict()  # the network's own options go beside its name; distill_jax.models.options(name) lists them
     config.model.name = "resnet32"  # see distill_jax/models; or module:Class, your own network
@@ -76,5 +74,5 @@ def get_config() -> ConfigDict:
     config.method.name = "supervised"  # see distill_jax/methods; or module:function, your own method
 
     config.stages = ConfigDict()
-    config.stages.name = ""  # "" for one run; else a family of runs, each in a sub-folder: see distill_jax/stages
+    config.stages.name = ""  # "" for one run; otherwise a family of runs, each in a sub-folder: see distill_jax/stages
     return config

@@ -48,7 +48,8 @@ def matthews_correlation(predicted_N: np.ndarray, labels_N: np.ndarray) -> float
 
 
 def score_profile(logits_NxC: np.ndarray, split: str = "test") -> dict[str, float]:
-    """How strict predictions are: the mean of the largest probability, and of the next ones up to the `PROFILE_K`-th."""
+    """How strict predictions are, in 0..1: test_top_score, the mean of the largest probability; test_secondary_score, that of the next ones
+    up to the `PROFILE_K`-th."""
     probs_NxK = np.sort(np.exp(log_softmax(logits_NxC)), axis=1)[:, ::-1][:, :PROFILE_K]
     return {f"{split}_top_score": float(probs_NxK[:, 0].mean()), f"{split}_secondary_score": float(probs_NxK[:, 1:].mean())}
 
@@ -60,13 +61,13 @@ def mean_entropy(logits_NxC: np.ndarray) -> float:
 
 
 def expected_calibration_error(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = ECE_BINS) -> float:
-    """Mean over the samples of |accuracy - mean confidence| in their bin; the bins are (k/bins, (k+1)/bins]."""
+    """Mean over the samples of |accuracy - mean confidence| in their bin, in 0..1; the bins are (k/bins, (k+1)/bins]."""
     gap = np.bincount(bins_of(confidence_N, bins), weights=correct_N - confidence_N, minlength=bins)
     return float(np.abs(gap).sum() / len(confidence_N))
 
 
 def reliability(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = ECE_BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The bins of `expected_calibration_error`: in each, the number of samples, the sum of their confidences, and how many are correct."""
+    """The bins of `expected_calibration_error`: the samples in each, the sum of their confidences, and how many are correct."""
     bin_N = bins_of(confidence_N, bins)
     return tuple(np.bincount(bin_N, weights=weights_N, minlength=bins) for weights_N in (None, confidence_N, correct_N))
 
@@ -76,7 +77,7 @@ def bins_of(confidence_N: np.ndarray, bins: int) -> np.ndarray:
 
 
 def agreement(logits_NxC: np.ndarray, teacher_logits_NxC: np.ndarray) -> float:
-    """Fraction of samples on which both have the same arg-max."""
+    """Fraction of samples, in 0..1, on which both have the same arg-max."""
     return float((logits_NxC.argmax(axis=1) == teacher_logits_NxC.argmax(axis=1)).mean())
 
 

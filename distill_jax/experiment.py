@@ -246,9 +246,9 @@ def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
 
 
 def check_maps(config: ConfigDict, spec: specs.Spec, teachers: Sequence[specs.Spec], table: bool) -> None:
-    """Raises UserError unless the student and its teachers have hidden maps of the same sizes."""
+    """Raises UserError unless the student and its teachers have feature maps of the same sizes."""
     if table:
-        raise UserError(f"method.guide_logits is 'table', but {config.method.name} needs the teachers' hidden maps, not only their logits")
+        raise UserError(f"method.guide_logits is 'table', but {config.method.name} needs the teachers' feature maps, not only their logits")
 
     def sizes(each):
         apply = functools.partial(with_maps, each.module().apply, train=False)
@@ -258,7 +258,7 @@ def check_maps(config: ConfigDict, spec: specs.Spec, teachers: Sequence[specs.Sp
     for teacher in teachers:
         if sizes(teacher) != ours or ours == "none":
             names = f"those of {teacher.model['name']} are {sizes(teacher)}, those of {spec.model['name']} {ours}"
-            raise UserError(f"method.name is {config.method.name!r}, which compares hidden maps of equal sizes; {names}")
+            raise UserError(f"method.name is {config.method.name!r}, which compares feature maps of equal sizes; {names}")
 
 
 def from_forward(spec: specs.Spec, module: Any, network: Any, view: dict[str, jax.Array], maps: bool = False) -> Any:
@@ -314,7 +314,7 @@ def is_augmented(dataset: Dataset, config: ConfigDict) -> bool:
 
 
 def evaluate_network(exp: Experiment, network: Any, teacher: Any, folder: pathlib.Path | None = None) -> dict[str, float]:
-    """The student's metrics on the test set; given its teacher's predictions there, also what the task says of them.
+    """The student's metrics on the test set; given its teacher's predictions, also those that compare the two.
 
     With a folder, writes there what the report draws.
     """

@@ -11,7 +11,7 @@ The formats, each in a folder of its own, by default <workdir>/export/<format>:
       flax.traverse_util.unflatten_dict(safetensors.numpy.load_file(path), sep="/").
   stablehlo: model.stablehlo, a program with its weights for CPUs, CUDA and TPUs. jax.export.deserialize(bytearray(content)).call(batch)
     runs it, without this package, on batches of any length. It takes uint8 images, which it normalises itself, or tokens, and returns
-    logits.
+    logits or, for detection, boxes.
 
 Beside the model is network.json: what the network takes and returns, its classes, the versions, and the hash of its parameters. A network
 for sentences also has tokenizer.json, which the library `tokenizers` reads. An export holds one network and nothing else: no teacher, no
@@ -43,7 +43,7 @@ OF_RUN = ("method", "dataset", "test_accuracy", "validation_accuracy", "num_para
 
 
 class Written(NamedTuple):
-    """What network.json says of a model's file."""
+    """What network.json says about a model's file."""
 
     names: str  # of the weights: huggingface, torchvision or distill_jax; "" if they are inside a program
     takes: str

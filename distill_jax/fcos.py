@@ -1,6 +1,7 @@
 """What the outputs of FCOS mean: which place must find which box, the loss, and the boxes that are found (Tian et al., ICCV 2019).
 
-The places of a level are the centres of its cells. Boxes are (left, top, right, bottom) in pixels of the canvas, the network's input.
+The places (the paper's locations) of a level are the centres of its cells. Boxes are (left, top, right, bottom) in pixels of the canvas,
+the network's input.
 """
 
 from typing import NamedTuple
@@ -19,7 +20,7 @@ FURTHEST = (64.0, 128.0, 256.0, 512.0, np.inf)  # pixels: the largest distance t
 RADIUS = 1.5  # strides: a place must lie this close to the centre of its box, in x and in y
 NO_OBJECT = -1  # the label of a place without an object, and of a row of padding
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss
-CANDIDATES, OVERLAP, MOST = 1000, 0.6, 100  # boxes an image before suppression, largest overlap after it, boxes an image in the end
+CANDIDATES, OVERLAP, MOST = 1000, 0.6, 100  # boxes per image before suppression, largest overlap after it, boxes per image in the end
 
 
 class Places(NamedTuple):
@@ -48,7 +49,7 @@ class FCOSLoss(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The boxes found in each image, by falling score; rows that are not needed have score 0."""
+    """The boxes found in each image, by descending score; unused rows have score 0."""
 
     box_BxNx4: jax.Array  # inside the canvas
     label_BxN: jax.Array  # int32
@@ -127,7 +128,7 @@ def accuracy(logits_BxLxC: jax.Array, label_BxL: jax.Array) -> jax.Array:
 
 
 def detect(outputs: Outputs, at: Places, height: int, width: int) -> Found:
-    """The boxes that the network finds on a canvas of height x width pixels; at most `MOST` an image, by falling score.
+    """The boxes that the network finds on a canvas of height x width pixels; at most `MOST` per image, by descending score.
 
     The score is sqrt(probability of the class * centerness), as in the authors' code. Of the best `CANDIDATES`, those stay that overlap no
     better one of their class by more than `OVERLAP`.

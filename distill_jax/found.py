@@ -4,7 +4,7 @@ For an image a.jpg, the folder gets
 
     a.jpg.png       the image with the boxes whose score is at least a half, or with its pixels coloured by their class
     a.jpg.json      {"input": path, "width": pixels, "height": pixels, and
-                     "objects": [{"class": name, "score": in 0..1, "box": [left, top, right, bottom]}, ...], by falling score, in pixels; or
+                     "objects": [{"class": name, "score": in 0..1, "box": [left, top, right, bottom]}, ...], best first, in pixels; or
                      "pixels": {class name: number of pixels, ...}}
     a.jpg.mask.png  segmentation: the class of each pixel, as indices into VOC's palette
 
@@ -60,7 +60,7 @@ def writer(network: trained.Network, folder: pathlib.Path, source: pathlib.Path)
 
 
 def on_canvas(network: trained.Network, images: Sequence[np.ndarray], batch_size: int) -> list[Any]:
-    """What the network says of each letterboxed image: the boxes found, or logits [S, S, C]."""
+    """The network's output for each letterboxed image: the boxes found, or logits [S, S, C]."""
     canvases = np.concatenate([network.spec.cropped(image[None]) for image in images])
     function = trained.boxes if network.spec.task == "detection" else trained.forward
     found = network.map(function, {"image": canvases}, batch_size)

@@ -14,7 +14,7 @@ def mean(values: jax.Array, labels: jax.Array) -> jax.Array:
 
     Args:
       values: float32 [..., *labels.shape].
-      labels: int32 [B], one a sample, and all of them count; or [B, H, W], one a pixel, where only pixels with a label >= 0 count.
+      labels: int32 [B], one per sample, all of which count; or [B, H, W], one per pixel, of which only those >= 0 count.
 
     Returns:
       float32 [...]; 0 if no pixel has a label.
@@ -29,7 +29,7 @@ def cross_entropy(logits_BxC: jax.Array, labels_B: jax.Array) -> jax.Array:
     """Cross-entropy with integer labels, averaged over the batch.
 
     Args:
-      logits_BxC: float32 [B, C]; or [B, H, W, C] for a label a pixel.
+      logits_BxC: float32 [B, C]; or [B, H, W, C] for one label per pixel.
       labels_B: int32 [B], values in [0, C); or [B, H, W], where pixels with a negative label do not count.
 
     Returns:
@@ -161,7 +161,7 @@ def relational_distillation(
     """DIST: T^2 * (beta * mean over samples of d(row) + gamma * mean over classes of d(column)), d = 1 - Pearson's correlation.
 
     Rows and columns are those of the softmaxes [B, C]: the student need not match the teacher's probabilities, only their order and
-    relations. Any positive scale, and any shift, of a row or column changes its term not at all.
+    relations. Scaling a row or column by a positive number, or shifting it, leaves its term unchanged.
 
     Args:
       teacher_logits_BxC: float32 [..., B, C]; the caller must ensure that it carries no gradient.

@@ -34,7 +34,7 @@ def predict(config: ConfigDict, root: str | os.PathLike, source: str | None, out
     Args:
       config: batch_size, dtype and data.downsample matter.
       root: workdir of a finished run; or hf:DIR or torchvision:FILE.
-      source: an image, or a folder of images and of folders; or a text file with one sentence per line, or one pair, separated by a tab.
+      source: an image, or a folder, searched recursively; or a text file with one sentence per line, or one pair, separated by a tab.
         "-" for lines from standard input: sentences, or the paths of images. Blank lines are skipped.
       output: the folder for pictures; by default root/predictions.
 

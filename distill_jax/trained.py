@@ -57,7 +57,7 @@ class Network:
         """Class probabilities, float32 [N, C]; those of each pixel, [N, H, W, C], for segmentation; for detection, the boxes found.
 
         Boxes are a `fcos.Found` of B images: arrays box_BxNx4 (left, top, right, bottom, in pixels of the images), label_BxN and score_BxN
-        (in 0..1), by falling score; rows that are not needed have score 0.
+        (in 0..1), by descending score; unused rows have score 0.
 
         Args:
           inputs: uint8 images [N, H, W, C] of any size, RGB or grey; or a list of sentences, or of pairs of sentences.

@@ -353,10 +353,10 @@ def test_attention_of_a_finished_run(finished, tmp_path):
     exp = build(config, tmp_path)
     assert check_crash(exp, tmp_path)["forward_passes"] == 2 * 4 * 5 * 40, "both ask for one pass of the teacher"
     other = student_config(finished[0], model__name="plain2_cifar10", method=ConfigDict({"name": "attention_transfer"}))
-    with pytest.raises(UserError, match="compares hidden maps of equal sizes; those of small_cnn are 8x8, 4x4, 2x2, those of plain2"):
+    with pytest.raises(UserError, match="compares feature maps of equal sizes; those of small_cnn are 8x8, 4x4, 2x2, those of plain2"):
         build(other, tmp_path)
     other = student_config(finished[0], data__crop_padding=0, method=ConfigDict({"name": "attention_transfer", "guide_logits": "table"}))
-    with pytest.raises(UserError, match="needs the teachers' hidden maps, not only their logits"):
+    with pytest.raises(UserError, match="needs the teachers' feature maps, not only their logits"):
         build(other, tmp_path)
 
 

@@ -1,3 +1,5 @@
+"""Data sets: readers by name, batches, augmentation and streaming."""
+
 from distill_jax.data.dataset import Dataset, describe
 from distill_jax.data.sources import load, load_config
 

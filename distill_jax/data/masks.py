@@ -1,7 +1,7 @@
 """A folder of images and masks for segmentation, as in CamVid.
 
     PATH/train/*    PATH/trainannot/*.png    PATH/test/*    PATH/testannot/*.png    (or val, valannot)
-    PATH/classes.txt (optional: a name a line)
+    PATH/classes.txt (optional: one name per line)
 
 An image and its mask have the same name but for the suffix. A mask's pixels are class indices; data.void is the value of unlabelled ones.
 """

@@ -47,7 +47,6 @@ def load(
       tokenizer: for a text data set, the content of a trained run's tokenizer.json, to encode the sentences with the ids and the length
         that the run's network knows; "" to fit a new tokenizer to the training set.
       downsample: side, in pixels, of the blocks of an image that are each averaged to one pixel (data.downsample); 1 keeps the images.
-
       task: what the labels are: "classification"; "segmentation", a class for each pixel; or "detection", boxes (data.task).
       scene_fields: for segmentation and detection: config.data.
 

@@ -1,4 +1,4 @@
-"""The PascalVOC devkit: images, XML files with boxes, masks with a palette, and lists of images.
+"""The PASCAL VOC devkit: images, XML files with boxes, masks with a palette, and lists of images.
 
     PATH/[VOC2012/]JPEGImages/<id>.jpg    Annotations/<id>.xml    SegmentationClass/<id>.png    ImageSets/{Main,Segmentation}/<set>.txt
 

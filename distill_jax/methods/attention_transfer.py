@@ -26,7 +26,7 @@ def attention_transfer(num_teachers: int = 1, weight: float = 1000.0) -> Method:
       weight: b >= 0.
 
     Returns:
-      A Method that uses the hidden maps of `Batch.teachers`; it has no teacher of its own.
+      A Method that uses the feature maps of `Batch.teachers`; it has no teacher of its own.
 
     Raises:
       ValueError: an argument is out of range.

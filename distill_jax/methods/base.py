@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     inputs: Any  # the same as the student's, augmented and normalised: [B, ...]
     ids: jax.Array  # int32 [B]: each sample's row in the training set
     # one function for each frozen network of another run, computed when called: () -> its logits for this batch, [B, C];
-    # (maps=True) -> its logits and its hidden maps, see `Method.maps`
+    # (maps=True) -> its logits and its feature maps, see `Method.maps`
     teachers: tuple[Callable[..., Any], ...] = ()
 
 
@@ -58,7 +58,7 @@ class LossFn(Protocol):
     def __call__(self, logits_BxC: jax.Array, labels_B: jax.Array, signal: Signal, *maps: Sequence[jax.Array]) -> Losses:
         """The loss of a batch, given the student's logits (float32 [B, C]) and the labels (int32 [B]); for `Method.maps` also its maps.
 
-        For `Method.pixels` also with one label a pixel: [B, H, W, C] and [B, H, W], negative where there is none.
+        For `Method.pixels` also with one label per pixel: [B, H, W, C] and [B, H, W], negative where there is none.
         """
 
 
@@ -123,7 +123,7 @@ class Method(NamedTuple):
     by_sample: Any = False  # whether the teacher is a table with one row per sample, split evenly over the devices; several: a tuple
     follow: FollowFn | None = None
     order: OrderFn | None = None  # None: each epoch is a random permutation
-    maps: bool = False  # whether `loss` takes the student's hidden maps, and `signal` asks the teachers for theirs: see models/maps.py
+    maps: bool = False  # whether `loss` takes the student's feature maps, and `signal` asks the teachers for theirs: see models/maps.py
     predict: PredictFn | None = None
     pixels: bool = False  # whether `loss` also takes a label for each pixel: logits [B, H, W, C], labels [B, H, W], means by `losses.mean`
     forwards: ForwardsFn = no_forwards  # the method's cost, for comparisons; without the extra one of observes="clean"

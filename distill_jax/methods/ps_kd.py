@@ -27,7 +27,7 @@ class Predictions(struct.PyTreeNode):
 
 
 class PastPrediction(struct.PyTreeNode):
-    """What the table says of one batch."""
+    """The rows of one batch."""
 
     logits_BxC: jax.Array
     weight_B: jax.Array  # a_t; 0 for a sample that has not been seen

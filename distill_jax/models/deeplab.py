@@ -70,7 +70,7 @@ def enlarged(logits_BxHxWxC: jax.Array, stride: int, height: int, width: int) ->
     """Logits of every `stride`-th pixel resized (bilinear) to images of height x width pixels.
 
     The factor is `stride` whatever the size: if the stride does not divide it, as with crops of 513 pixels, resizing 33 places to 513
-    pixels would shift each of them by another distance, up to 7 pixels, which no convolution can make good.
+    pixels would shift each of them by another distance, up to 7 pixels, which no convolution can undo.
     """
     batch, rows, columns, classes = logits_BxHxWxC.shape
     large = jax.image.resize(logits_BxHxWxC, (batch, rows * stride, columns * stride, classes), "bilinear")

@@ -23,7 +23,7 @@ FURTHEST = 8.0  # largest logarithm of a distance in strides; a distance must st
 
 
 class Outputs(NamedTuple):
-    """What FCOS says of each place: those of P3 row by row, then those of P4, ..., P7; L in all. float32."""
+    """FCOS's outputs for each place: those of P3 row by row, then those of P4, ..., P7; L in all. float32."""
 
     logits_BxLxC: jax.Array  # of each class by itself: sigmoid, not softmax
     distances_BxLx4: jax.Array  # to the left, top, right and bottom side of the box, in pixels; > 0

@@ -1,4 +1,4 @@
-"""The hidden maps of a network for images: what its layers say of each place, at each resolution."""
+"""The feature maps of a network for images, one per resolution."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from flax import linen as nn
 
 
 def with_maps(apply: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[Any, list[jax.Array]]:
-    """The result of a module's `apply`, and the hidden maps computed on the way.
+    """The result of a module's `apply`, and the feature maps computed on the way.
 
     Returns:
       apply(*arguments, **options), and for each resolution, from the largest, the last output [B, H, W, C] of a submodule that has it. In a

@@ -51,8 +51,8 @@ def build(sources: Sequence[Source]) -> str:
 <a class="skip" href="#main">Skip to the results</a>
 <header>
 <h1>Results</h1>
-<p class="note">Point at a plot for its numbers, or select it and use the arrow keys. ± is the standard deviation over seeds (n − 1); in
-differences, the standard error of the mean over paired seeds.</p>
+<p class="note">Hover over a plot for its numbers, or select it and use the arrow keys. ± is the standard deviation over seeds (n − 1);
+in differences, the standard error of the mean over paired seeds.</p>
 {contents}
 </header>
 <main id="main">
@@ -115,7 +115,7 @@ def summary(comparison: Comparison, several: bool, numbers: Iterable[int]) -> st
 
 
 def details(comparison: Comparison, several: bool, numbers: Iterable[int]) -> str:
-    """The training of each group of lines, and what its networks say of the test set."""
+    """The training of each group of lines, and what its networks predict for the test set."""
     parts = []
     for group, lines in groups(comparison.lines):
         heading = (group or "Training") + (f" ({comparison.dataset}, {comparison.split} set)" if several else "")

@@ -1,4 +1,4 @@
-"""Plots of a group of lines: what their networks say of the test set, according to predictions.json."""
+"""Plots of a group of lines: what their networks predict for the test set, according to predictions.json."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -28,8 +28,8 @@ def reliabilities(lines: Sequence[Line], split: str) -> Plot | None:
     if not diagram:
         return None
     caption = (
-        f"Accuracy of the {split} samples in each of 15 bins of confidence, and the share of the samples there. On the dashed diagonal a "
-        "network is as often right as it says; ECE is the mean distance from it. The bins of all seeds are pooled."
+        f"Accuracy of the {split} samples in each of 15 bins of confidence, and the share of the samples there. On the dashed diagonal, "
+        "accuracy equals confidence; ECE is the mean distance from it. The bins of all seeds are pooled."
     )
     panels = [Panel("accuracy, %", diagram, "path", diagonal=True), Panel("samples, %", share, "path")]
     return Plot("reliability", "Reliability", caption, "confidence, %", panels)

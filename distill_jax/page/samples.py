@@ -1,4 +1,4 @@
-"""What networks say of test samples: the classes beside the label are what a teacher knows and a label does not."""
+"""What networks predict for test samples: the classes beside the label are what a teacher knows and a label does not."""
 
 import html
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ text = html.escape
 
 
 def gallery(lines: Sequence[Line]) -> str:
-    """The same test samples, with what each network and its teacher say of them: of the first seed of each line that recorded it."""
+    """The same test samples, with what each network and its teacher predict for them: of the first seed of each line that recorded it."""
     said = [(line, next(iter(line.predictions.values()))) for line in by_stage(lines) if line.predictions]
     if not said:
         return ""
@@ -27,8 +27,8 @@ def gallery(lines: Sequence[Line]) -> str:
         items.append(f"<li>{shown_input(said[0][1], sample)}<table>{table}</table></li>")
     more = f" {left_out} more runs are left out." if left_out > 0 else ""
     return (
-        "<h3>What the networks say of test samples</h3>\n<p class='note'>The most probable classes with their probabilities, the label in "
-        f"bold. What a teacher adds to a label are the classes after the first. One seed of each run.{more}</p>\n"
+        "<h3>What the networks predict for test samples</h3>\n<p class='note'>The most probable classes with their probabilities, the "
+        f"label in bold. The classes after the first are what a teacher adds to the label. One seed of each run.{more}</p>\n"
         f'<ul class="samples">{"".join(items)}</ul>\n'
     )
 

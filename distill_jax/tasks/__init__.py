@@ -1,4 +1,4 @@
-"""What a network's outputs and the labels mean: classification, segmentation, detection. One task a file; base.py says what a task is."""
+"""What a network's outputs and the labels mean: classification, segmentation, detection. One task per file; base.py says what a task is."""
 
 from distill_jax.tasks import classification, detection, segmentation
 from distill_jax.tasks.base import Task, TrainMetrics

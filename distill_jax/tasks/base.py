@@ -34,7 +34,7 @@ class TrainMetrics(metrics.Collection):
 
 class LossFn(Protocol):
     def __call__(self, method: Method, outputs: Outputs, labels: Labels, signal: Any, *maps: Any) -> Losses:
-        """A batch's loss. `method` adds what its teachers say; `maps` are the student's hidden maps, for methods that take them."""
+        """A batch's loss. `method` adds what its teachers say; `maps` are the student's feature maps, for methods that take them."""
 
 
 class EvaluateFn(Protocol):
@@ -68,7 +68,7 @@ class Task(NamedTuple):
     metric: str  # the result that counts, without the split's name: "accuracy" for test_accuracy
     outputs: Callable[[int, tuple[int, ...]], Any]  # (num_classes, input_shape) -> shapes and dtypes for one sample
     labels: Callable[[dict[str, jax.Array]], Labels]  # (batch) -> what `loss` takes
-    predict: Callable[[Outputs, dict[str, jax.Array]], Any]  # (outputs, batch) -> a pytree of arrays [B, ...], one row a sample
+    predict: Callable[[Outputs, dict[str, jax.Array]], Any]  # (outputs, batch) -> a pytree of arrays [B, ...], one row per sample
     evaluate: EvaluateFn
     loss: LossFn = method_loss
     measure: Callable[[Losses, Outputs, Labels], dict[str, jax.Array]] = of_losses  # what `train_metrics` are made from

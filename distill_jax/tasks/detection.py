@@ -28,7 +28,7 @@ SHOWN = 0.5  # smallest score of a box in a picture
 
 
 class Wanted(NamedTuple):
-    """What the network must say of a batch of canvases."""
+    """What the network must output for a batch of canvases."""
 
     at: fcos.Places
     targets: fcos.Targets
