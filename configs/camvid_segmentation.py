@@ -2,10 +2,10 @@
 
     python run.py --config=configs/camvid_segmentation.py --config.data.name=masks:DIR/camvid --workdir=runs/camvid
 
-With --config.initial=runs/imagenette it starts from the trunk of a run that configs/imagenette.py or another method trained.
+With --config.initial=runs/imagenette it starts from the trunk of a run of configs/imagenette.py, by any method.
 
-The folder is that of the SegNet tutorial: 367 images of 240x180 or 480x360 pixels for training, 233 for test, label 11 where there is none.
-Labels alone; Snapshot Distillation of a segmentation network is --config.schedule.cycles=2 --config.method.name=snapshot.
+The folder is that of the SegNet tutorial: 367 images of 240x180 or 480x360 pixels for training, 233 for test; unlabelled pixels are 11.
+It learns from labels alone; for Snapshot Distillation, add --config.schedule.cycles=2 --config.method.name=snapshot.
 """
 
 from configs import common

@@ -1,4 +1,4 @@
-"""The machinery of a comparison on the 8x8 digits that scikit-learn ships, in two minutes on a CPU; it says nothing about the methods.
+"""A comparison on the 8x8 digits that scikit-learn ships, in two minutes on a CPU: to see how it works; it says nothing about the methods.
 
 python -m distill_jax.compare configs/comparison_digits.py --workdir=runs/comparison_digits
 """

@@ -2,9 +2,10 @@
 
     python run.py --config=configs/sd_cifar100.py --config.data.dir=DIR --workdir=/data/sd
 
-The paper's other networks: --config.model.name=resnet20, resnet56, resnet110; and, with batch 64 and 300 epochs, DenseNet-BC:
---config.model.name=densenet100_12, densenet190_40 --config.batch_size=64 --config.epochs=300.
-The only number of the paper that we know is ResNet-32: 68.39 % without a teacher, 71.29 % with Snapshot Distillation.
+DIR holds cifar-100-python.tar.gz or its unpacked folder. The paper's other networks: --config.model.name=resnet20 (resnet56, resnet110);
+and DenseNet-BC, --config.model.name=densenet100_12 (densenet190_40) --config.batch_size=64 --config.epochs=300. For the baselines see
+supervised_cifar100.py. The only numbers of the paper that we know: ResNet-32 has 68.39 % without a teacher, 71.29 % with Snapshot
+Distillation. results/sd_cifar100_cpu is a small version.
 """
 
 from configs import common

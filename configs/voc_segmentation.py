@@ -2,7 +2,7 @@
 
     python run.py --config=configs/voc_segmentation.py --config.data.name=voc:DIR/VOCdevkit --workdir=runs/voc
 
-It shows that everything works; with the few images that it can afford, the mIoU says little. With --config.initial=runs/imagenette, from
+It shows that everything works; with so few images, the mIoU says little. With --config.initial=runs/imagenette, from
 configs/imagenette.py, it starts from a trained trunk.
 """
 

@@ -130,7 +130,7 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
     values = {field: OVERRIDE.fullmatch(argument)[3] or "" for field, argument in overrides.items()}
     folder = pathlib.Path(workdir or f"runs/{pathlib.Path(paths[-1] if paths else QUICKSTART).stem}").expanduser()
     if members and workdir is None:
-        raise UserError("--members takes --workdir as well: the folder for ensemble.json")
+        raise UserError("--members also needs --workdir, the folder for ensemble.json")
     is_pretrained = workdir is not None and pretrained.is_source(workdir)
     if is_pretrained and mode not in OF_PRETRAINED:
         raise UserError(f"--workdir={workdir} is a pre-trained network, for --mode={' or '.join(OF_PRETRAINED)}; the mode here is {mode}")

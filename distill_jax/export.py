@@ -66,7 +66,7 @@ def export(root: str | os.PathLike, form: str = "safetensors", output: str | os.
     """
     root = pathlib.Path(root).expanduser()
     if not output and pretrained.is_source(str(root)):
-        raise UserError(f"{root} is no workdir; name the folder to write with --output")
+        raise UserError(f"{root} is not a workdir; name the folder to write with --output")
     folder = pathlib.Path(output).expanduser() if output else root / "export" / form
     check_target(folder)
     network = trained.load(root)

@@ -43,7 +43,7 @@ def check_new(model: Mapping[str, Any]) -> None:
     """Raises UserError if a network with new weights would keep statistics that nobody has measured."""
     if model["name"] in models.MODELS and model.get("norm") == "frozen":
         raise UserError(
-            "model.norm is 'frozen', which keeps the statistics of the network in `initial`; set that, or norm to batch or group"
+            "model.norm is 'frozen', which keeps the statistics of the network in `initial`; set initial, or model.norm to batch or group"
         )
 
 

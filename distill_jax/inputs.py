@@ -18,7 +18,7 @@ from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 
 STDIN = "-"
-NOT_LINES = (".csv", ".json", ".jsonl")  # files whose lines are no sentences
+NOT_LINES = (".csv", ".json", ".jsonl")  # files whose lines are not sentences
 BATCHES_AHEAD = 2
 ADVICE = "replace or remove it"
 
@@ -48,7 +48,7 @@ def find(inputs: str, spec: Spec, downsample: int = 1) -> Iterator[Sample]:
         if inputs != STDIN and place.is_dir():
             raise UserError(f"--inputs={inputs} is a folder, but this network takes sentences; give a text file with one per line")
         if place.suffix.lower() in NOT_LINES:
-            raise UserError(f"--inputs={inputs}: the lines of a {place.suffix} file are no sentences; give a text file with one per line")
+            raise UserError(f"--inputs={inputs}: a {place.suffix} file is not read as sentences; give a text file with one per line")
         return (Sample(line, functools.partial(sentence, where, line, spec.sentences)) for where, line in lines_of(inputs))
     paths = (line for _, line in lines_of(inputs)) if inputs == STDIN else images_below(place) if place.is_dir() else [str(place)]
     return (Sample(path, functools.partial(read_image, path, spec, downsample)) for path in paths)

@@ -45,7 +45,7 @@ def predict(config: ConfigDict, root: str | os.PathLike, source: str | None, out
       UserError: the run is unfinished, there are no such inputs, or, after all others are predicted, some cannot be read.
     """
     if not source:
-        raise UserError("--mode=predict takes --inputs as well: an image, a folder, a text file, or - for standard input")
+        raise UserError("--mode=predict needs --inputs: an image, a folder, a text file, or - for standard input")
     with terminal.only_rows() as rows:
         network = trained.load(pathlib.Path(root), config.dtype)
         check_channels(network)

@@ -143,7 +143,7 @@ def completed(spec: Spec, start: Spec | None = None) -> Spec:
     name = spec.model["name"]
     is_pretrained = spec.tokenizer and not tokenization.is_fitted(spec.tokenizer)
     if is_pretrained and not models.is_encoder(name) and tokenization.special_ids(spec.tokenizer)[0]:
-        raise UserError(f"model.name {name!r} takes 0 for padding, another token in the words of the given network; use an encoder")
+        raise UserError(f"model.name {name!r} pads with token 0, which is another token in the given network's tokenizer; use an encoder")
     if not (spec.tokenizer and models.is_encoder(name)):
         return spec
     known = dict(zip(bert.IDS, tokenization.special_ids(spec.tokenizer), strict=True))

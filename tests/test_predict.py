@@ -208,13 +208,13 @@ def test_mistakes(finished, finished_text, tmp_path):
     (tmp_path / "blank.txt").write_text("\n \n")
     (tmp_path / "table.csv").write_text("id,text\n1,the cat\n")
     for workdir, source, message in (
-        (finished[0], None, "--mode=predict takes --inputs as well"),
+        (finished[0], None, "--mode=predict needs --inputs"),
         (finished[0], "nowhere.png", "--inputs=nowhere.png: no such file or folder"),
         (finished[0], tmp_path / "empty", "empty: has no images .*.png, .*.tif"),
         (finished_text[0], tmp_path / "empty", "is a folder, but this network takes sentences; give a text file"),
         (finished_text[0], tmp_path / "binary", "binary:1: not UTF-8 or Latin-1 text"),
         (finished_text[0], tmp_path / "blank.txt", "blank.txt: has no lines that are not blank"),
-        (finished_text[0], tmp_path / "table.csv", "the lines of a .csv file are no sentences; give a text file"),
+        (finished_text[0], tmp_path / "table.csv", "a .csv file is not read as sentences; give a text file"),
         (tmp_path, "a.png", "config.json does not exist"),
     ):
         with pytest.raises(UserError, match=message):

@@ -336,7 +336,7 @@ def test_other_networks_need_their_own_padding():
     for token in content["added_tokens"]:
         token["id"] = content["model"]["vocab"][token["content"]]
     content["padding"]["pad_id"] = 1
-    with pytest.raises(UserError, match="^model.name 'text_cnn' takes 0 for padding, another token"):
+    with pytest.raises(UserError, match="^model.name 'text_cnn' pads with token 0, which is another token"):
         specs.completed(student._replace(tokenizer=json.dumps(content)))
 
 
@@ -477,7 +477,7 @@ def test_a_regressions_head_is_no_classifier(folder, sentences, tmp_path):
 
 
 def test_a_folder_is_exported(headed, tmp_path):
-    with pytest.raises(UserError, match="^hf:.* is no workdir; name the folder to write with --output"):
+    with pytest.raises(UserError, match="^hf:.* is not a workdir; name the folder to write with --output"):
         export.export(f"hf:{headed}")
     folder = export.export(f"hf:{headed}", output=tmp_path / "out")
     again = distill_jax.load(f"hf:{folder}")
@@ -488,7 +488,7 @@ def test_a_folder_is_exported(headed, tmp_path):
 
 
 def test_a_folder_taken_for_a_workdir(folder):
-    with pytest.raises(UserError, match="is no workdir but a network as Hugging Face lays it out; name it hf:"):
+    with pytest.raises(UserError, match="is not a workdir but a network as Hugging Face lays it out; name it hf:"):
         distill_jax.load(folder)
 
 

@@ -323,7 +323,7 @@ def test_wrong_fields_are_refused(masks, tmp_path):
     loading_fails("data.task is 'classification', but masks:.* is for segmentation; set data.task", masks)
     for fields, message in (
         ({"task": "detection"}, "data.task is 'detection', but data.name is 'masks:.*; this task reads voc:PATH, tfds:NAME"),
-        ({"image_size": 0}, "data.image_size is 0; segmentation takes the side"),
+        ({"image_size": 0}, "data.image_size is 0; segmentation needs the side"),
         ({"downsample": 2}, "data.downsample is 2, but masks:.* has streamed images, which data.image_size scales; set it to 1"),
         ({"scales": (2.0, 0.5)}, r"data.scales is \(2.0, 0.5\); it must be"),
     ):

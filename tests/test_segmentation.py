@@ -216,13 +216,13 @@ REFUSED = [{"name": name} for name in ("ps_kd", "dlb", "cs_kd")] + [
 
 @pytest.mark.parametrize("method", REFUSED, ids=[method["name"] for method in REFUSED])
 def test_methods_with_tables_or_an_order_are_refused(method, data_name):
-    with pytest.raises(UserError, match=r"^method.name is '.*', which as set cannot learn a label for each pixel; these can: supervised"):
+    with pytest.raises(UserError, match=r"^method.name is '.*', which as configured does not support segmentation; these do: supervised"):
         build(pixels_config(data_name, method=ConfigDict(method)))
 
 
 def test_what_else_is_refused(finished, data_name, tmp_path):
     guided = {"method": ConfigDict({"name": "distillation", "loss": "dist"}), "teachers": (str(finished[0]),)}
-    with pytest.raises(UserError, match="method.name is 'distillation', which as set cannot"):
+    with pytest.raises(UserError, match="method.name is 'distillation', which as configured does not"):
         build(pixels_config(data_name, **guided))
     table = {"method": ConfigDict({"name": "distillation", "guide_logits": "table"}), "teachers": (str(finished[0]),)}
     with pytest.raises(UserError, match="method.guide_logits is 'table', which needs"):

@@ -395,7 +395,7 @@ def test_bad_files(tmp_path, format, train, message):
 
 def test_a_csv_is_told(tmp_path):
     (tmp_path / "train.csv").write_text("label,text\n0,a\n1,b\n")
-    with pytest.raises(UserError, match="train.csv: separated by commas; write it again with tabs"):
+    with pytest.raises(UserError, match="train.csv: its columns are separated by commas; save it with tabs instead"):
         text.read("train.csv", str(tmp_path))
 
 

@@ -210,7 +210,7 @@ def test_a_run_goes_on_with_its_own_config(copy, two_seeds):
 
 def test_an_ensemble_of_members_has_a_folder_of_its_own(copy):
     message = refusal(command_line.read_config, [], "ensemble", None, [str(copy)])
-    assert message == "--members takes --workdir as well: the folder for ensemble.json"
+    assert message == "--members also needs --workdir, the folder for ensemble.json"
 
 
 def test_features_of_two_sets_have_files_of_their_own(copy):

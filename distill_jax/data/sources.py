@@ -155,7 +155,7 @@ def _read_scenes(name: str, directory: str, task: str, fields: Any, image_size: 
         suited = ", ".join(f"{each}:{'NAME' if each == 'tfds' else 'PATH'}" for each, tasks in SCENES.items() if task in tasks)
         raise UserError(f"data.task is {task!r}, but data.name is {name!r}; this task reads {suited}")
     if not image_size:
-        raise UserError(f"data.image_size is 0; {task} takes the side of the training crops in pixels")
+        raise UserError(f"data.image_size is 0; {task} needs the side of the training crops in pixels")
     training = {"scales": scenes.check_scales(fields.scales), "flip": fields.flip}
     if kind == "voc":
         return voc.read(path, directory, task, fields.voc, damaged, image_size, **training)

@@ -212,7 +212,7 @@ def _parse_tsv(file: Path, lines: list[str]) -> Iterator[Row]:
     if "label" in header:
         return _parse_columns(file, lines, 1, len(header), _columns(file, header, TSV))
     if len(header) == 1 and "," in lines[0] and file.suffix == ".csv":
-        raise UserError(f"{file}: separated by commas; write it again with tabs")
+        raise UserError(f"{file}: its columns are separated by commas; save it with tabs instead")
     if len(header) != 2:
         raise UserError(f"{file}:1: {len(header)} tab-separated columns, must be label<TAB>sentence; or {COLUMNS}")
     return _parse_columns(file, lines, 0, 2, (0, 1))

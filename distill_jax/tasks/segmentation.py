@@ -107,7 +107,7 @@ def write(folder: pathlib.Path, dataset: Dataset, confusion_NxCxC: np.ndarray, t
 def check(config: ConfigDict, method: Method) -> None:
     if not method.pixels:
         suited = "supervised, patriarch, snapshot, distillation, densely_guided (loss kl or dkd), ema_teacher, tf_kd"
-        raise UserError(f"method.name is {config.method.name!r}, which as set cannot learn a label for each pixel; these can: {suited}")
+        raise UserError(f"method.name is {config.method.name!r}, which as configured does not support segmentation; these do: {suited}")
 
 
 def draw(sample: dict[str, np.ndarray], predicted_SxS: np.ndarray, dataset: Dataset, row: int) -> np.ndarray:
