@@ -1,8 +1,8 @@
 """Trains, evaluates or uses the networks that a config describes.
 
-python run.py                                                     # the quickstart: Snapshot Distillation on digits
-python run.py --config=configs/sd_cifar100.py --workdir=/data/sd  # repeat the command to resume the run
-python run.py --workdir=/data/sd --mode=eval                      # a trained run needs no config
+python run.py                                  # the quickstart: Snapshot Distillation on digits
+python run.py --config=configs/sd_cifar100.py --config.data.dir=DIR --workdir=/data/sd  # repeat the command to resume the run
+python run.py --workdir=/data/sd --mode=eval   # a trained run needs no config
 python run.py --workdir=/data/sd --mode=predict --inputs=photos > photos.csv
 python run.py --workdir=/data/sd --mode=export --format=stablehlo
 srun python run.py --distributed --config=configs/sd_imagenet.py --config.data.dir=DIR --workdir=/data/sd_imagenet  # multiple processes

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 QUICKSTART = pathlib.Path(__file__).parent.parent / "configs" / "sd_digits.py"
-HELP = "The experiment's file; --config.FIELD=VALUE overrides. Default: the workdir's own config; in a new workdir configs/sd_digits.py."
+HELP = (
+    "The experiment's file; --config.FIELD=VALUE sets a field (distill_jax/default_config.py lists them). Default: the workdir's own config; "
+    "in a new workdir, configs/sd_digits.py."
+)
 WORKDIR_HELP = "Folder for the run's files. Default: runs/<name of the config file>. For predict, export: also hf:DIR, torchvision:FILE."
 UNWRITABLE = (OSError, ValueError, AttributeError, RuntimeError)  # raised by a stream that is closed, or was being written to
 SMALLER = "try a smaller batch_size or network"
 MODES = {  # --mode -> what it does
-    "train": "train",
+    "train": "train, or resume",
     "eval": "evaluate the workdir's newest checkpoint",
     "ensemble": "average the workdir's stages or seeds, or --members",
     "features": "write the features of the config's data set",
@@ -88,6 +91,7 @@ def parse(argv: list[str]) -> list[str]:
         lacks_value = bool(is_of_config) and "=" not in argument
     if any(argument.lstrip("-") in ("help", "helpfull", "helpshort") for argument in own):
         flags.DEFINE_string("config", None, HELP)
+        flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])  # --help shows the key flags of the program
     try:
         rest = flags.FLAGS([argv[0], *own])
     except flags.Error as error:

@@ -48,7 +48,7 @@ def test_help_needs_no_jax():
     code += f"import runpy\ntry: runpy.run_path({str(ROOT / 'run.py')!r}, run_name='__main__')\n"
     code += "except SystemExit: print('jax' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert "--workdir" in result.stdout and "--config" in result.stdout and result.stdout.endswith("False\n")
+    assert "\n  --workdir:" in result.stdout and "\n  --config:" in result.stdout and result.stdout.endswith("False\n")
 
 
 def test_the_usual_path_imports_no_tensorflow():

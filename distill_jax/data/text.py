@@ -71,7 +71,8 @@ def read(path: str, directory: str, fields: Any = None, tokenizer: str = "") -> 
     label with a single training row is kept, also with a warning: it is often a header or a typo.
 
     Args:
-      path: of the training file or the task's folder (data.name text:PATH), relative to `directory` if that is set.
+      path: of the training file or the task's folder (data.name text:PATH). A relative path that does not exist here is resolved against
+        `directory`.
       directory: data.dir, or "".
       fields: data.text, or None for the defaults:
         format: trec, tsv or glue.

@@ -85,6 +85,9 @@ def options(name: str) -> dict[str, Any]:
 
     Every method taught by frozen networks of other runs has the option guide_logits, which the run implements: "forward" runs these
     networks on each batch; "table" runs them once on the training set, before training, and requires augmentation off.
+
+    Raises:
+      ValueError: there is no such method, or one is named twice.
     """
     if "+" in name:
         members = name.split("+")
