@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 QUICKSTART = pathlib.Path(__file__).parent.parent / "configs" / "sd_digits.py"
 HELP = (
-    "The experiment's file; --config.FIELD=VALUE sets a field (distill_jax/default_config.py lists them). Default: the workdir's own config; "
-    "in a new workdir, configs/sd_digits.py."
+    "The experiment's file; --config.FIELD=VALUE sets a field (distill_jax/default_config.py lists them). Default: the workdir's own "
+    "config; in a new workdir, configs/sd_digits.py."
 )
 WORKDIR_HELP = "Folder for the run's files. Default: runs/<name of the config file>. For predict, export: also hf:DIR, torchvision:FILE."
 UNWRITABLE = (OSError, ValueError, AttributeError, RuntimeError)  # raised by a stream that is closed, or was being written to

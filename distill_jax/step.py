@@ -26,9 +26,9 @@ def make_train_step(
 ) -> Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]:
     """Builds the pure function train_step(state, epoch_metrics, source, batch, key) -> (state, epoch_metrics, logits_BxC).
 
-    Jit it with the first argument donated. `batch` has "id" (int32 [B]), which names rows of the arrays in `source`, [N, ...]; or it has all
-    data, and `source` is {}. `key` is the run's key; the step's randomness is a function of it and of state.step, so a resumed run repeats
-    it. The returned logits are those that the method observes.
+    Jit it with the first argument donated. `batch` has "id" (int32 [B]), which names rows of the arrays in `source`, [N, ...]; or it has
+    all data, and `source` is {}. `key` is the run's key; the step's randomness is a function of it and of state.step, so a resumed run
+    repeats it. The returned logits are those that the method observes.
 
     Args:
       model: flax module from inputs to float32 logits [B, C], or to the outputs of another task.
