@@ -23,6 +23,7 @@ import argparse
 import json
 import pathlib
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -68,6 +69,8 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
             check_final(comparison, name)
         train(final_config(comparison, name, best_try(comparison, name)), comparison.root / name / "final")
         logs.say(write_tables(comparison))
+        study_folder = shlex.quote(str(comparison.root / "study"))
+        logs.say(f"{study_folder} has this table; plots: python -m distill_jax.report {study_folder} --html {study_folder}/report.html")
 
 
 def train(config: ConfigDict, folder: pathlib.Path) -> None:
