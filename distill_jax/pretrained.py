@@ -149,7 +149,8 @@ def weights_of(source: str) -> pathlib.Path:
         pickles = sorted(path.parent.glob("pytorch_model*.bin"))
         path = pickles[0] if pickles and not path.exists() else path
     if path.suffix in PICKLES:
-        raise UserError(f"{path} is a pickle, which may run any code when it is read; convert it to safetensors")
+        how = "safetensors.torch.save_file(model.state_dict(), FILE)"
+        raise UserError(f"{path} is a pickle, which may run any code when it is read; convert it to safetensors: {how}")
     if path.with_name(f"{path.name}.index.json").exists():
         raise UserError(f"{path.parent} holds its weights in several files; save them as one, {path.name}")
     if not path.is_file():
