@@ -19,7 +19,8 @@ from configs import own_images, own_text
 from distill_jax import checks, command_line, experiment, losses, report, study
 from distill_jax.errors import UserError
 
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("results/*/README.md"))]
+FOLDERS = ("", "*/", "results/*/", "distill_jax/*/")
+DOCUMENTS = [path for folder in FOLDERS for path in sorted(ROOT.glob(f"{folder}README.md"))]
 SOURCES = [ROOT / "run.py", *sorted(ROOT.glob("configs/*.py"))]
 
 
@@ -88,8 +89,12 @@ def test_what_a_step_does_is_read_in_four_short_files():
 
 def test_links_lead_somewhere():
     for path in DOCUMENTS:
-        for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
-            assert link.startswith("http") or (path.parent / link).exists(), f"{path}: {link}"
+        for link, heading in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", path.read_text()):
+            target = path.parent / link if link else path
+            assert link.startswith("http") or target.exists(), f"{path}: {link}"
+            headings = re.findall("^#+ (.*)$", target.read_text(), re.MULTILINE) if heading else []
+            anchors = [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings]
+            assert not heading or heading in anchors, f"{path}: {heading}"
 
 
 def test_snippets_of_the_readme_run(finished, monkeypatch, tmp_path):
