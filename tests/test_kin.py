@@ -224,6 +224,19 @@ def test_the_average_follows_each_step():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), state.teacher[2].network, expected)
 
 
+def test_a_teacher_that_follows_predicts_anew_at_each_evaluation(exp, tmp_path):
+    """Otherwise a snapshot, which stays for a cycle, would predict in epoch 3 alone."""
+    epochs = []
+
+    def predict(state):
+        epochs.append(int(state.step) // 5)
+        return exp.predict_teacher(state)
+
+    following = exp.method._replace(follow=lambda teacher, network: teacher)
+    run(exp._replace(predict_teacher=predict, method=following), 0, tmp_path)
+    assert epochs == [3, 4]
+
+
 # Attention transfer
 
 
