@@ -53,10 +53,12 @@ def densely_guided(
         formula.
       weight_teacher: lambda, in [0, 1]; the code's default is 1, which ignores the labels.
       temperature: T > 0, softens guides and student; 5 is the code's default.
-      survival: p, in [0, 1]: the probability that a guide teaches a minibatch; the paper's best is 0.75. 1 drops no guide this way.
-      drop: number of guides to drop from each minibatch, instead of `survival`; the code's default is 1. 0 for none.
+      survival: p, in (0, 1]: the probability that a guide teaches a minibatch; the paper's best is 0.75. 1 drops no guide this way. It
+        may be 0 if the teacher always teaches.
+      drop: number of guides to drop from each minibatch, instead of `survival`, at most n; the code's default is 1. 0 for none.
       teacher_may_drop: whether guide 0 may be dropped. True as in the abstract and the code; in the paper's formula it always teaches.
       loss: this, loss_weights and standardize choose another loss in the place of T^2 * KL, for every guide: see `losses.from_teacher`.
+        Form "code" divides it by C as well.
 
     Returns:
       A Method that uses `Batch.teachers`; it has no teacher of its own. If all guides are dropped, only the weighted cross-entropy remains:
@@ -69,8 +71,8 @@ def densely_guided(
         raise ValueError(f"num_teachers is {num_teachers}; densely_guided takes one guide or more")
     check_choice("form", form, ("paper", "code"))
     check_range("weight_teacher", weight_teacher, 0, 1)
-    check_range("survival", survival, 0, 1)
-    check_range("drop", drop, 0, num_teachers if teacher_may_drop else num_teachers - 1)
+    check_range("survival", survival, 0, 1, open_low=teacher_may_drop)
+    check_range("drop", drop, 0, num_teachers - 1)
     if drop and survival < 1:
         raise ValueError(f"drop is {drop} and survival {survival}; choose one: drop=0 or survival=1")
     from_guide = losses.from_teacher(loss, temperature, loss_weights, standardize)
