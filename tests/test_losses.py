@@ -288,6 +288,7 @@ def test_a_warm_up_scales_the_teachers_term_alone(batch):
         ({"weight_teacher": -2.0}, "weight_teacher is -2.0; it must be at least 0"),
         ({"weight_ce": 1.5}, r"weight_ce is 1.5; it must lie in \[0, 1\]"),
         ({"warmup_epochs": -1}, "warmup_epochs is -1"),
+        ({"warmup_epochs": 20, "epochs": 10}, r"warmup_epochs is 20; it must lie in \[0, 10\]"),
     ],
 )
 def test_bad_options_of_distillation_are_named(options, message):
