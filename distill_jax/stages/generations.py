@@ -34,7 +34,8 @@ def stages(
       k: number of classes in the top-score difference.
       weight_ce: weight of the cross-entropy in the students' losses: one for all, or one per student.
       temperature: of teacher and student.
-      inherit: start each student from its teacher's weights instead of new ones.
+      inherit: start each student from its teacher's weights. Otherwise it starts as generation 0 does: from new weights, or from
+        config.initial.
       loss: between teacher and student; this, loss_weights and standardize are as in `methods.distillation`.
 
     Raises:
@@ -57,8 +58,7 @@ def stages(
             "seed": config.seed + 1000 * m,
             "method": {"name": "distillation"} | student,
             "teachers": (teacher,),
-            "initial": teacher if inherit else "",
-        }
+        } | ({"initial": teacher} if inherit else {})
     return runs
 
 
