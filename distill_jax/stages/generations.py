@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from distill_jax import methods
 from distill_jax.fields import check_range
-from distill_jax.results import main_result, markdown, number, percents
+from distill_jax.results import main_result, markdown, number, percents, title
 
 
 def stages(
@@ -66,7 +66,7 @@ def table(summaries: list[dict[str, Any]]) -> str:
     """A Markdown table with one row per generation."""
     header = [
         "generation",
-        f"{main_result(summaries[0]).replace('_', ' ')}, %",
+        title(summaries[0]),
         "NLL, nats",
         "ECE, %",
         "top score",
