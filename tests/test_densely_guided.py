@@ -26,8 +26,8 @@ PATH = ("small_cnn", "plain2", "plain2_cifar10")  # a teacher, one assistant, a 
 STUDENT = "stochastic_plain2_cifar10"
 
 
-def make_method(guides=3, **options):
-    setting = methods.Setting(apply=None, cycle_ends=(1,), num_examples=50, num_classes=C, num_teachers=guides)
+def make_method(guides=3, num_classes=C, **options):
+    setting = methods.Setting(apply=None, cycle_ends=(1,), num_examples=50, num_classes=num_classes, num_teachers=guides)
     return methods.create("densely_guided", setting=setting, **options)
 
 
@@ -167,6 +167,7 @@ def test_a_dropped_guide_is_not_asked():
         ({"drop": 3, "teacher_may_drop": False}, r"drop is 3; it must lie in \[0, 2\]"),
         ({"drop": 1, "survival": 0.5}, "drop is 1 and survival 0.5; choose one"),
         ({"guide_logits": "disk"}, "guide_logits is 'disk'; known: forward, table"),
+        ({"standardize": True, "num_classes": 2}, "standardize is True, which takes three"),
         ({"guides": 0}, "num_teachers is 0; densely_guided takes one guide or more"),
     ],
 )

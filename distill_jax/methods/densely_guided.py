@@ -32,6 +32,7 @@ class Guidance(NamedTuple):
 
 def densely_guided(
     num_teachers: int,
+    num_classes: int = 0,
     form: str = "paper",
     weight_teacher: float = 1.0,
     temperature: float = 5.0,
@@ -49,6 +50,7 @@ def densely_guided(
 
     Args:
       num_teachers: number of guides, n + 1.
+      num_classes: C, if known, to check standardize.
       form: "paper" or "code": which of the losses above to use. (n + 1) counts all guides of the run, including dropped ones, as in the
         formula.
       weight_teacher: lambda, in [0, 1]; the code's default is 1, which ignores the labels.
@@ -75,7 +77,7 @@ def densely_guided(
     check_range("drop", drop, 0, num_teachers - 1)
     if drop and survival < 1:
         raise ValueError(f"drop is {drop} and survival {survival}; choose one: drop=0 or survival=1")
-    from_guide = losses.from_teacher(loss, temperature, loss_weights, standardize)
+    from_guide = losses.from_teacher(loss, temperature, loss_weights, standardize, num_classes)
     is_stochastic = bool(drop) or survival < 1
 
     def signal(teacher, batch, key):

@@ -65,6 +65,7 @@ def patriarch(num_classes: int, regularizer: str = "top_score_difference", eta: 
 
 def distillation(
     num_teachers: int = 1,
+    num_classes: int = 0,
     epochs: int = 0,
     weight_ce: float = 0.6,
     temperature: float = 1.0,
@@ -78,6 +79,7 @@ def distillation(
 
     Args:
       num_teachers: 1.
+      num_classes: C, if known, to check standardize.
       epochs: length of the run, if known, to check warmup_epochs.
       weight_ce: lambda; in [0, 1] unless weight_teacher is given.
       temperature: T > 0, softens both; 1 in the generations paper; 4 is usual for a large teacher and a small student.
@@ -98,7 +100,7 @@ def distillation(
     check_range("weight_teacher", weight_teacher if is_free else 0, 0)
     check_range("warmup_epochs", warmup_epochs, 0, epochs or math.inf)
     weight = weight_teacher if is_free else 1 - weight_ce
-    from_teacher = losses.from_teacher(loss, temperature, loss_weights, standardize)
+    from_teacher = losses.from_teacher(loss, temperature, loss_weights, standardize, num_classes)
 
     def signal(teacher, batch, key):
         del teacher, key
