@@ -224,19 +224,6 @@ def test_the_average_follows_each_step():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), state.teacher[2].network, expected)
 
 
-def test_a_teacher_that_follows_predicts_anew_at_each_evaluation(exp, tmp_path):
-    """Otherwise a snapshot, which stays for a cycle, would predict in epoch 3 alone."""
-    epochs = []
-
-    def predict(state):
-        epochs.append(int(state.step) // 5)
-        return exp.predict_teacher(state)
-
-    following = exp.method._replace(follow=lambda teacher, network: teacher)
-    run(exp._replace(predict_teacher=predict, method=following), 0, tmp_path)
-    assert epochs == [3, 4]
-
-
 # Attention transfer
 
 
@@ -405,6 +392,11 @@ def test_a_table_of_another_view_is_refused():
 def test_bad_options_are_named(name, options, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         make(name, **options)
+
+
+def test_an_epoch_of_one_batch_has_no_previous_one():
+    with pytest.raises(ValueError, match="^batch_size is 16, but there are 31 examples; dlb takes two batches an epoch or more$"):
+        methods.dlb(16, C, num_examples=31)
 
 
 def test_an_odd_batch_is_refused():

@@ -69,9 +69,9 @@ def combine(members: Sequence[Method]) -> Method:
 
 
 def warmed_up(method: Method, epochs: int) -> Method:
-    """A method without an `end_epoch` of its own whose teacher's term grows linearly, reaching its weight in the epoch `epochs`.
+    """The method, with a teacher's term that grows linearly, reaching its weight in the epoch `epochs`.
 
-    Its teacher is a pair: the method's own, and the factor of the current epoch.
+    For a method whose own teacher never changes. The new teacher is a pair: the method's own, and the factor of the current epoch.
     """
 
     def factor_of(epoch):
