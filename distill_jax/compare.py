@@ -158,20 +158,24 @@ def read_arms(path: str) -> dict[str, Arm]:
 
 def check(comparison: Comparison, only: Sequence[str]) -> None:
     """Raises UserError if an arm is unknown or one of its runs cannot be trained."""
-    config, arms, loaded = comparison.config, comparison.arms, {}
+    arms, loaded = comparison.arms, {}
     for name in only:
         if name not in arms:
             raise UserError(f"--arms: there is no arm {name!r}; there are {', '.join(arms)}{fields.did_you_mean(name, arms)}")
-    checks.check(config)
-    if config.seeds < 2:
-        raise UserError(f"seeds is {config.seeds}; a comparison takes two or more")
-    if len(next(iter(arms.values())).tries) > 1 and not config.data.validation_examples:
+    checks.check(comparison.config)
+    if comparison.config.seeds < 2:
+        raise UserError(f"seeds is {comparison.config.seeds}; a comparison takes two or more")
+    if len(next(iter(arms.values())).tries) > 1 and not comparison.config.data.validation_examples:
         raise UserError("data.validation_examples is 0; choosing among tries takes a validation set")
     for name, arm in arms.items():
         with study.naming_stage(name, "arm"):
             check_teachers(comparison, name, only)
+            is_finished = bool(summary_of(comparison, name))
             for attempt in range(len(arm.tries)):
-                check_runs(final_config(comparison, name, attempt), loaded)
+                config = final_config(comparison, name, attempt)
+                check_runs(config, loaded)
+                if not is_finished:
+                    check_networks(config, comparison.root)
 
 
 def check_teachers(comparison: Comparison, name: str, only: Sequence[str]) -> None:
@@ -187,20 +191,25 @@ def check_teachers(comparison: Comparison, name: str, only: Sequence[str]) -> No
 
 
 def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
-    """Checks all that depends on neither the network nor its teachers, and that the network in `initial` is there.
-
-    study.train checks the rest.
-    """
+    """Checks all that depends on neither the network nor its teachers; study.train checks the rest."""
     checks.check(config)
     for job in study.make_jobs(config, pathlib.Path("final")):
         with study.naming_stage(job.stage):
             checks.check(job.config)
-            if not job.config.initial.startswith(stages.STAGE):  # one of an earlier stage has still to be trained
-                given.read(job.config, pathlib.Path(), {}, needs_initial=True, needs_teachers=False)
             key = json.dumps(job.config.data.to_dict())
             data = loaded[key] = loaded.get(key) or experiment.load_data(job.config)
             plan, _ = experiment.make_plan(job.config, data)
             experiment.make_method(job.config, data, plan, apply=None)
+
+
+def check_networks(config: ConfigDict, root: pathlib.Path) -> None:
+    """Raises UserError unless the given networks are there, but for those that earlier stages, or as teachers earlier arms, will train."""
+    for job in study.make_jobs(config, pathlib.Path("final")):
+        initial = "" if job.config.initial.startswith(stages.STAGE) else job.config.initial
+        teachers = [name for name in job.config.teachers if not (name.startswith(stages.STAGE) or pathlib.Path(name).is_relative_to(root))]
+        networks = ConfigDict(job.config.to_dict() | {"initial": initial, "teachers": tuple(teachers)})
+        with study.naming_stage(job.stage):
+            given.read(networks, pathlib.Path(), {}, needs_initial=True, needs_teachers=True)
 
 
 def check_final(comparison: Comparison, name: str) -> None:

@@ -247,10 +247,15 @@ def test_on_the_command_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_networks_to_start_from_are_looked_for_before_anything_is_trained(tmp_path):
+def test_networks_of_others_are_looked_for_before_anything_is_trained(tmp_path):
     arms = {"random": compare.Arm({}, [{}]), "loaded": compare.Arm({"initial": f"{tmp_path}/none/seed_{{seed}}"}, [{}])}
     with pytest.raises(UserError, match="^arm loaded: initial: .*/none/seed_1/config.json does not exist"):
         compare.compare(tiny(), arms, tmp_path / "study")
+    taught = {"teachers": (f"{tmp_path}/nobody",), "method": {"name": "distillation"}}
+    in_a_stage = {"stages": {"name": "list", "list": {"one": taught | {"teachers": ("arm:random",)}}}}
+    for changes, message in ((taught, "teachers: .*/nobody/config.json"), (in_a_stage, "stage one: teachers: arm:random/config.json")):
+        with pytest.raises(UserError, match=f"^arm taught: {message} does not exist"):
+            compare.compare(tiny(), arms | {"loaded": compare.Arm({}, [{}]), "taught": compare.Arm(changes, [{}])}, tmp_path / "study")
     assert not (tmp_path / "study").exists()
     with pytest.raises(UserError, match="ValueError in .*: name the workdir of the pre-training after a colon"):
         compare.read_arms(str(ROOT / "configs" / "comparison_transfer_bccd.py"))
