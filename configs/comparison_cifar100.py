@@ -3,8 +3,8 @@
     python -m distill_jax.compare configs/comparison_cifar100.py --workdir=runs/comparison --config.data.dir=DIR
 
 At this size the network over-fits, so a method against over-fitting can show its worth. The validation images of the tries are taken out
-of the 50,000 training images before the 5,000 are chosen. Every arm tries the same three weight decays; its method's own options are
-the paper's, or else this repository's defaults. The generations take three times the steps of the others, and tf_kd_self twice as many.
+of the 50,000 training images before the 5,000 are chosen. Every arm tries the same three weight decays; its method's own options are the
+paper's where we know them, and our choice otherwise. The generations take three times the steps of the others, and tf_kd_self twice as many.
 """
 
 from configs import common

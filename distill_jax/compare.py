@@ -9,10 +9,10 @@ The file has get_config(), which all arms share, and get_arms(), which describes
         tries = [{"optimizer": {"weight_decay": decay}} for decay in (1e-4, 5e-4)]
         return {"cosine": ({}, tries), "sd": ({"schedule": {"cycles": 2}, "method": {"name": "snapshot"}}, tries)}
 
-An arm is a pair: its changes to the config, and its tries, each a further change. Every try is trained with the config's seed and
-evaluated on data.validation_examples; the best at its last epoch is trained with the whole training set on the seeds after that one. An
-arm may be a family of stages, whose last stage counts. teachers=("arm:NAME",) stands for the network of an earlier arm: during tuning that
-of its best try, afterwards that of its first seed.
+An arm is a pair: its changes to the config, and its tries, each a further change; a change of method.name, model.name or stages.name drops
+the options of the old one. Every try is trained with the config's seed and evaluated on data.validation_examples; the best at its last
+epoch is trained with the whole training set on the seeds after that one. An arm may be a family of stages, whose last stage counts.
+teachers=("arm:NAME",) stands for the network of an earlier arm: during tuning that of its best try, afterwards that of its first seed.
 
 Each run is an ordinary one in WORKDIR/<arm>/try_<n> or WORKDIR/<arm>/final. Repeat the command to resume. Finished runs are not repeated,
 so a new arm, or more seeds, train only those. If a try added later turns out best, you are asked to remove the arm's final runs first.
@@ -62,7 +62,7 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
     """
     comparison = Comparison(config, arms, root.expanduser())
     check(comparison, only)
-    for name in only or arms:
+    for name in [name for name in arms if not only or name in only]:
         if len(arms[name].tries) > 1:
             for attempt in range(len(arms[name].tries)):
                 train(tuning_config(comparison, name, attempt), folder_of_try(comparison, name, attempt))
@@ -94,10 +94,16 @@ def final_config(comparison: Comparison, name: str, attempt: int) -> ConfigDict:
 def changed(comparison: Comparison, name: str, attempt: int, last: dict[str, Any], phase: str) -> ConfigDict:
     arm, config = comparison.arms[name], comparison.config.to_dict()
     for changes in (arm.changes, arm.tries[attempt], last):
-        config = stages.merged(config, changes)
+        config = stages.merged(without_old_options(config, changes), changes)
     config = ConfigDict(config)
     config.teachers = tuple(str(folder_of_teacher(comparison, teacher, phase)) for teacher in stages.as_tuple(config.get("teachers")))
     return config
+
+
+def without_old_options(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The config without the options of a method, network or family whose name the changes replace; the same as on the command line."""
+    named = {part: changes[part]["name"] for part in checks.OPTIONS if isinstance(changes.get(part), dict) and "name" in changes[part]}
+    return config | {part: {"name": name} for part, name in named.items() if name != config[part].get("name")}
 
 
 def folder_of_teacher(comparison: Comparison, teacher: str, phase: str) -> pathlib.Path:
@@ -143,7 +149,8 @@ def read_arms(path: str) -> dict[str, Arm]:
     for name, arm in given.items():
         if not (isinstance(name, str) and re.fullmatch(r"\w[\w+-]*", name)) or name == "study":
             raise UserError(f"{path}: {name!r} cannot be an arm's folder; use letters, digits and _")
-        if not (isinstance(arm, tuple) and len(arm) == 2 and all(isinstance(change, dict) for change in (arm[0], *arm[1]))):
+        is_pair = isinstance(arm, tuple) and len(arm) == 2 and isinstance(arm[1], list | tuple)
+        if not (is_pair and all(isinstance(change, dict) for change in (arm[0], *arm[1]))):
             raise UserError(f"{path}: arm {name} must be a pair: a dict of changes, and a list of such dicts, the tries")
     arms = {name: Arm(*arm) for name, arm in given.items()}
     counts = {name: len(arm.tries) for name, arm in arms.items()}
@@ -154,44 +161,58 @@ def read_arms(path: str) -> dict[str, Arm]:
 
 def check(comparison: Comparison, only: Sequence[str]) -> None:
     """Raises UserError if an arm is unknown or one of its runs cannot be trained."""
-    config, arms, loaded = comparison.config, comparison.arms, {}
+    arms, loaded = comparison.arms, {}
     for name in only:
         if name not in arms:
             raise UserError(f"--arms: there is no arm {name!r}; there are {', '.join(arms)}{fields.did_you_mean(name, arms)}")
-    checks.check(config)
-    if config.seeds < 2:
-        raise UserError(f"seeds is {config.seeds}; a comparison takes two or more")
-    if len(next(iter(arms.values())).tries) > 1 and not config.data.validation_examples:
+    checks.check(comparison.config)
+    if comparison.config.seeds < 2:
+        raise UserError(f"seeds is {comparison.config.seeds}; a comparison takes two or more")
+    if len(next(iter(arms.values())).tries) > 1 and not comparison.config.data.validation_examples:
         raise UserError("data.validation_examples is 0; choosing among tries takes a validation set")
     for name, arm in arms.items():
         with study.naming_stage(name, "arm"):
-            check_teachers(arms, name)
+            check_teachers(comparison, name, only)
+            is_finished = bool(summary_of(comparison, name))
             for attempt in range(len(arm.tries)):
-                check_runs(final_config(comparison, name, attempt), loaded)
+                config = final_config(comparison, name, attempt)
+                check_runs(config, loaded)
+                if not is_finished:
+                    check_networks(config, comparison.root)
 
 
-def check_teachers(arms: dict[str, Arm], name: str) -> None:
+def check_teachers(comparison: Comparison, name: str, only: Sequence[str]) -> None:
+    """Raises UserError unless the arms that teach an arm are earlier ones and, if the arm is to be trained, will be finished by then."""
+    arms = comparison.arms
     earlier = list(arms)[: list(arms).index(name)]
     for teacher in teaching_arms(arms[name]):
         if teacher not in earlier:
             raise UserError(f"{ARM}{teacher} is not an earlier arm; earlier arms: {', '.join(earlier) or 'none'}")
+        will_be_finished = name not in only or teacher in only
+        if not (will_be_finished or (folder_of_teacher(comparison, ARM + teacher, "final") / "summary.json").exists()):
+            raise UserError(f"{ARM}{teacher} is not finished; add {teacher} to --arms")
 
 
 def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
-    """Checks all that depends on neither the network nor its teachers, and that the network in `initial` is there.
-
-    study.train checks the rest.
-    """
+    """Checks all that depends on neither the network nor its teachers; study.train checks the rest."""
     checks.check(config)
     for job in study.make_jobs(config, pathlib.Path("final")):
         with study.naming_stage(job.stage):
             checks.check(job.config)
-            if not job.config.initial.startswith(stages.STAGE):  # one of an earlier stage has still to be trained
-                given.read(job.config, pathlib.Path(), {}, needs_initial=True, needs_teachers=False)
             key = json.dumps(job.config.data.to_dict())
             data = loaded[key] = loaded.get(key) or experiment.load_data(job.config)
             plan, _ = experiment.make_plan(job.config, data)
             experiment.make_method(job.config, data, plan, apply=None)
+
+
+def check_networks(config: ConfigDict, root: pathlib.Path) -> None:
+    """Raises UserError unless the given networks are there, but for those that earlier stages, or as teachers earlier arms, will train."""
+    for job in study.make_jobs(config, pathlib.Path("final")):
+        initial = "" if job.config.initial.startswith(stages.STAGE) else job.config.initial
+        teachers = [name for name in job.config.teachers if not (name.startswith(stages.STAGE) or pathlib.Path(name).is_relative_to(root))]
+        networks = ConfigDict(job.config.to_dict() | {"initial": initial, "teachers": tuple(teachers)})
+        with study.naming_stage(job.stage):
+            given.read(networks, pathlib.Path(), {}, needs_initial=True, needs_teachers=True)
 
 
 def check_final(comparison: Comparison, name: str) -> None:
@@ -210,8 +231,9 @@ def write_tables(comparison: Comparison) -> str:
     """Writes WORKDIR/study from the arms that have all final seeds; returns the table of their results."""
     runs, curves = [], {}
     done = {name: summary for name in comparison.arms if (summary := summary_of(comparison, name))}
+    chosen = {name: arm._replace(tries=[arm.tries[best_try(comparison, name)]]) for name, arm in comparison.arms.items()}
     for name in done:
-        total = cost(comparison, name)
+        total = cost(comparison, chosen, name)
         for run, curve, _ in collect.read_workdirs(comparison.root / name):
             variant = name if run.variant == "final" else f"{name}/{run.variant}"
             results = run.results | (total if variant == name and not run.stage and run.seed is not None else {})
@@ -270,11 +292,11 @@ def last_stage(path: str, summary: dict[str, Any]) -> str:
     return f"{path}/{summary['stages'][-1]['stage']}" if "stages" in summary else path
 
 
-def cost(comparison: Comparison, name: str) -> dict[str, int]:
+def cost(comparison: Comparison, chosen: dict[str, Arm], name: str) -> dict[str, int]:
     """What an arm's result takes: the steps, and the samples passed forward through any network in training, of one run of each of its
-    stages, of the arms that teach it, and of those that teach them."""
+    stages, of the arms that teach it, and of those that teach them. `chosen` are the arms, each with its best try alone."""
     total = {"total_steps": 0, "total_forward_passes": 0}
-    for needed in with_teachers(comparison.arms, name):
+    for needed in with_teachers(chosen, name):
         run = workdir.load_summary(comparison.root / needed / "final")["runs"][0]
         for stage in run.get("stages", [run]):
             total = {part: count + stage[part.removeprefix("total_")] for part, count in total.items()}
@@ -287,7 +309,9 @@ def with_teachers(arms: dict[str, Arm], name: str) -> set[str]:
 
 
 def teaching_arms(arm: Arm) -> list[str]:
-    return [teacher.removeprefix(ARM) for teacher in stages.as_tuple(arm.changes.get("teachers")) if str(teacher).startswith(ARM)]
+    """The arms that teach an arm in any of its tries."""
+    teachers = [teacher for attempt in arm.tries for teacher in stages.as_tuple((arm.changes | attempt).get("teachers"))]
+    return [teacher.removeprefix(ARM) for teacher in dict.fromkeys(teachers) if str(teacher).startswith(ARM)]
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:

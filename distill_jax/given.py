@@ -2,7 +2,7 @@
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -11,7 +11,6 @@ from distill_jax import models, pretrained, trained, workdir
 from distill_jax.data import Dataset, tokenization
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
-from distill_jax.stages import STAGE
 
 
 class Given(NamedTuple):
@@ -21,13 +20,14 @@ class Given(NamedTuple):
     teachers: dict[str, Spec]  # by their entries in config.teachers
 
 
-def read(config: ConfigDict, folder: pathlib.Path, stages: Mapping[str, Spec], needs_initial: bool, needs_teachers: bool) -> Given:
+def read(config: ConfigDict, folder: pathlib.Path, known: dict[str, Spec], needs_initial: bool, needs_teachers: bool) -> Given:
     """Reads the specs, as they are without the run's data: see `fitted`.
 
     Args:
       config: of the run.
       folder: of the run.
-      stages: the specs of earlier stages, by name.
+      known: the specs of networks by the names that the config gives them, such as stage:NAME for an earlier stage. Those read here are
+        added, so that several runs read a network once.
       needs_initial: whether the run needs config.initial, if it names one.
       needs_teachers: whether it needs config.teachers.
 
@@ -36,8 +36,10 @@ def read(config: ConfigDict, folder: pathlib.Path, stages: Mapping[str, Spec], n
     """
 
     def spec_of(field, name):
-        with _naming(field):
-            return stages[name.removeprefix(STAGE)] if name.startswith(STAGE) else trained.find(trained.resolve(name, folder)).spec
+        if name not in known:
+            with _naming(field):
+                known[name] = trained.find(trained.resolve(name, folder)).spec
+        return known[name]
 
     initial = spec_of("initial", config.initial) if needs_initial and config.initial else None
     return Given(initial, {name: spec_of("teachers", name) for name in config.teachers if needs_teachers})

@@ -167,7 +167,7 @@ class RunLog:
         return (
             f"epoch {line['epoch']}/{self.plan.epochs}  step {line['step']}  cycle {line['cycle']}/{len(self.plan.cycle_ends)}  "
             f"lr {line['learning_rate']:.4f}  loss {line['loss']:.4f}  {trained}{evaluated}"
-            f"{line['images_per_second']:.0f} samples/s  {self._time_left(line['step'])}"
+            f"{line['images_per_second']:.0f} examples/s  {self._time_left(line['step'])}"
         )
 
     def _time_left(self, step: int) -> str:

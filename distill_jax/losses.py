@@ -161,7 +161,8 @@ def relational_distillation(
     """DIST: T^2 * (beta * mean over samples of d(row) + gamma * mean over classes of d(column)), d = 1 - Pearson's correlation.
 
     Rows and columns are those of the softmaxes [B, C]: the student need not match the teacher's probabilities, only their order and
-    relations. Scaling a row or column by a positive number, or shifting it, leaves its term unchanged.
+    relations. Scaling a row or column by a positive number, or shifting it, leaves its term unchanged; with two classes, the rows' terms are
+    constant.
 
     Args:
       teacher_logits_BxC: float32 [..., B, C]; the caller must ensure that it carries no gradient.
@@ -213,7 +214,7 @@ FROM_TEACHER = {"kl": (), "dkd": (1.0, 8.0), "dist": (1.0, 1.0)}  # losses betwe
 
 
 def from_teacher(
-    loss: str = "kl", temperature: float = 1.0, loss_weights: Sequence[float] = (), standardize: bool = False
+    loss: str = "kl", temperature: float = 1.0, loss_weights: Sequence[float] = (), standardize: bool = False, num_classes: int = 0
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
     """A loss between teachers and a student by name.
 
@@ -222,7 +223,9 @@ def from_teacher(
       temperature: T > 0, softens both.
       loss_weights: of the loss's two parts, in the order of its arguments: (alpha, beta) of dkd, (beta, gamma) of dist; () for the
         defaults.
-      standardize: apply `standardized` to the logits of both first.
+      standardize: apply `standardized` to the logits of both first. For three classes or more: of two logits it leaves only the order,
+        which has no gradient.
+      num_classes: C, if known, to check standardize.
 
     Returns:
       A function (teacher_logits [..., B, C], student_logits [B, C], labels [B]) -> [...]. All but "dist" also take logits of pixels,
@@ -233,6 +236,8 @@ def from_teacher(
     """
     check_choice("loss", loss, FROM_TEACHER)
     check_range("temperature", temperature, 0.01, 100)
+    if standardize and num_classes == 2:
+        raise ValueError("standardize is True, which takes three classes or more: of two logits it leaves only the order")
     weights = tuple(loss_weights) or FROM_TEACHER[loss]
     if len(weights) != len(FROM_TEACHER[loss]) or not all(isinstance(weight, int | float) and weight >= 0 for weight in weights):
         raise ValueError(f"loss_weights is {tuple(loss_weights)}; {loss} takes {len(FROM_TEACHER[loss])} numbers, at least 0, or ()")

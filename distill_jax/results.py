@@ -46,6 +46,11 @@ def main_result(summary: dict[str, Any]) -> str:
     return f"test_{summary.get('metric', 'accuracy')}"
 
 
+def title(summary: dict[str, Any]) -> str:
+    """A column's header for the result that counts, such as "test accuracy, %"; names the split that the run was evaluated on."""
+    return f"{summary.get('evaluated_on', 'test')} {summary.get('metric', 'accuracy')}, %"
+
+
 def percents(summary: dict[str, Any], *names: str) -> list[str]:
     return [number(summary, name, 2, 100) for name in names]
 

@@ -91,5 +91,7 @@ def _without_warmup(schedule, learning_rate: float, epochs: int, steps_per_epoch
         peaks, last_steps = [learning_rate * a for a in amplitudes], [end * steps_per_epoch for end in ends]
         return cyclic_cosine(peaks, last_steps) if schedule.name == "cosine" else cyclic_poly(peaks, last_steps, schedule.power)
     if schedule.name == "step":
+        if schedule.amplitudes:
+            raise ValueError(f"amplitudes is {tuple(schedule.amplitudes)}, which is for cosine and poly; the schedule is step")
         return step_decay(learning_rate, [round(part * epochs * steps_per_epoch) for part in schedule.boundaries], schedule.factor)
     raise ValueError(f"name is {schedule.name!r}; known: cosine, poly, step")

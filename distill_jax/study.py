@@ -185,11 +185,11 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
         with naming_stage(job.stage):
             checks.check(job.config)
         configuration.check_claim(job.folder, job.config)
-    data, experiments = {}, {}
+    data, experiments, known = {}, {}, {}
     for job in jobs:
         with naming_stage(job.stage):
             is_trained = training and not all(is_finished(each) for each in jobs if each.stage == job.stage)
-            networks = given_to(job, root, experiments, is_trained)
+            networks = given_to(job, root, known, is_trained)
             tokenizer = given.tokenizer(job.config, begun_in(job, root), networks)
             key = json.dumps(job.config.data.to_dict()) + tokenization.words_of(tokenizer)
             if key not in data:
@@ -198,7 +198,7 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
             networks = given.fitted(networks, job.config, data[key].dataset)
             if job.stage not in experiments:
                 experiments[job.stage] = build(job, root, data[key], experiments, networks)
-            spec = experiments[job.stage].spec
+            spec = known[f"{stages.STAGE}{job.stage}"] = experiments[job.stage].spec
             if networks.initial:
                 initial.check(job.config.initial, networks.initial, spec, data[key].dataset.name)
             elif is_trained and not job.config.initial and not workdir.exists(begun_in(job, root) / "checkpoints"):
@@ -217,11 +217,11 @@ def naming_stage(stage: str, kind: str = "stage") -> Iterator[None]:
         raise UserError(f"{kind} {stage}: {error}" if stage else str(error)) from error
 
 
-def given_to(job: Job, root: pathlib.Path, earlier: dict[str, Experiment], is_trained: bool) -> given.Given:
+def given_to(job: Job, root: pathlib.Path, known: dict[str, specs.Spec], is_trained: bool) -> given.Given:
     """The networks that a run still needs: its teachers, to train; and until it has its own record of them, the initial weights."""
     folder = begun_in(job, root)
     is_begun = workdir.exists(folder / "network.json") and (not is_trained or workdir.exists(folder / "checkpoints"))
-    return given.read(job.config, job.folder, {stage: exp.spec for stage, exp in earlier.items()}, not is_begun, is_trained)
+    return given.read(job.config, job.folder, known, not is_begun, is_trained)
 
 
 def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experiment], networks: given.Given) -> Experiment:

@@ -106,6 +106,33 @@ def test_an_arm_that_teaches_twice_is_paid_once():
     arms = {name: Arm(*arm) for name, arm in comparison_teachers_cifar100.get_arms().items()}
     assert compare.with_teachers(arms, "dgkd") == {"dgkd", "assistant", "teacher"}
     assert compare.with_teachers(arms, "takd") == {"takd", "assistant", "teacher"}
+    arms["takd"] = Arm({}, [{"teachers": ("arm:assistant",)}])
+    assert compare.with_teachers(arms, "takd") == {"takd", "assistant", "teacher"}, "named in the try"
+
+
+def test_another_method_has_its_own_defaults(tmp_path):
+    """DLB must not be given the temperature of the snapshot; a try adds to its arm's method."""
+    config = tiny(method={"name": "snapshot", "temperature": 4.0})
+    arms = {
+        "dlb": Arm({"method": {"name": "dlb"}}, [{}, {"method": {"weight": 2.0}}]),
+        "sd": Arm({"method": {"symmetric": True}}, [{}, {}]),
+    }
+    made = [compare.tuning_config(Comparison(config, arms, tmp_path), *each).method for each in (("dlb", 0), ("dlb", 1), ("sd", 0))]
+    assert [method.to_dict() for method in made] == [
+        {"name": "dlb"},
+        {"name": "dlb", "weight": 2.0},
+        {"name": "snapshot", "temperature": 4.0, "symmetric": True},
+    ]
+
+
+def test_an_arm_comes_after_its_teacher(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="^arm born_again: arm:cosine is not finished; add cosine to --arms$"):
+        compare.compare(tiny(), ARMS, tmp_path, ["born_again"])
+    order = []
+    monkeypatch.setattr(compare, "train", lambda config, folder: order.append(folder.parent.name))
+    monkeypatch.setattr(compare, "write_tables", lambda comparison: "")
+    compare.compare(tiny(), ARMS, tmp_path, ["born_again", "cosine"])
+    assert order == ["cosine"] * 3 + ["born_again"] * 3
 
 
 def test_again_nothing_is_trained_and_a_new_arm_or_seed_alone(compared, trained):
@@ -153,6 +180,7 @@ def test_a_crash_changes_nothing_in_the_end(compared, tmp_path):
         ({"a": Arm({}, [*RATES, {"method": {"name": "snapshot"}}])}, {}, "arm a: schedule.cycles: cycle_ends"),
         ({"a": Arm({"method": {"name": "cs_kd", "wieght": 1.0}}, RATES)}, {}, "arm a: method.wieght is not an option of method 'cs_kd'"),
         ({"a": Arm({"teachers": ("arm:b",)}, RATES)}, {}, "arm a: arm:b is not an earlier arm; earlier arms: none"),
+        ({"a": Arm({}, [{}, {"teachers": ("arm:b",)}])}, {}, "arm a: arm:b is not an earlier arm; earlier arms: none"),
         (ARMS, {"seeds": 1}, "seeds is 1; a comparison takes two or more"),
         (ARMS, {"data__validation_examples": 0}, "data.validation_examples is 0; choosing among tries takes a validation set"),
     ],
@@ -171,6 +199,7 @@ def test_bad_arms_are_refused_before_anything_is_trained(arms, fields, message, 
         ("{'a': 1 / 0}", "arms.py: ZeroDivisionError in .*arms.py:2: division by zero"),
         ("{'a': {}}", "arm a must be a pair"),
         ("{'study': ({}, [{}])}", "'study' cannot be an arm's folder"),
+        ("{'a': ({}, 3)}", "arm a must be a pair"),
         ("{'a/b': ({}, [{}])}", "'a/b' cannot be an arm's folder"),
         ("{'a': ({}, [{}]), 'b': ({}, [])}", r"must have the same number of tries, at least one; they have {'a': 1, 'b': 0}"),
     ],
@@ -221,10 +250,15 @@ def test_on_the_command_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_networks_to_start_from_are_looked_for_before_anything_is_trained(tmp_path):
+def test_networks_of_others_are_looked_for_before_anything_is_trained(tmp_path):
     arms = {"random": compare.Arm({}, [{}]), "loaded": compare.Arm({"initial": f"{tmp_path}/none/seed_{{seed}}"}, [{}])}
     with pytest.raises(UserError, match="^arm loaded: initial: .*/none/seed_1/config.json does not exist"):
         compare.compare(tiny(), arms, tmp_path / "study")
+    taught = {"teachers": (f"{tmp_path}/nobody",), "method": {"name": "distillation"}}
+    in_a_stage = {"stages": {"name": "list", "list": {"one": taught | {"teachers": ("arm:random",)}}}}
+    for changes, message in ((taught, "teachers: .*/nobody/config.json"), (in_a_stage, "stage one: teachers: arm:random/config.json")):
+        with pytest.raises(UserError, match=f"^arm taught: {message} does not exist"):
+            compare.compare(tiny(), arms | {"loaded": compare.Arm({}, [{}]), "taught": compare.Arm(changes, [{}])}, tmp_path / "study")
     assert not (tmp_path / "study").exists()
     with pytest.raises(UserError, match="ValueError in .*: name the workdir of the pre-training after a colon"):
         compare.read_arms(str(ROOT / "configs" / "comparison_transfer_bccd.py"))

@@ -26,8 +26,8 @@ PATH = ("small_cnn", "plain2", "plain2_cifar10")  # a teacher, one assistant, a 
 STUDENT = "stochastic_plain2_cifar10"
 
 
-def make_method(guides=3, **options):
-    setting = methods.Setting(apply=None, cycle_ends=(1,), num_examples=50, num_classes=C, num_teachers=guides)
+def make_method(guides=3, num_classes=C, **options):
+    setting = methods.Setting(apply=None, cycle_ends=(1,), num_examples=50, num_classes=num_classes, num_teachers=guides)
     return methods.create("densely_guided", setting=setting, **options)
 
 
@@ -157,15 +157,17 @@ def test_a_dropped_guide_is_not_asked():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"survival": 1.5}, r"survival is 1.5; it must lie in \[0, 1\]"),
-        ({"survival": -0.1}, r"survival is -0.1; it must lie in \[0, 1\]"),
+        ({"survival": 1.5}, r"survival is 1.5; it must lie in \(0, 1\]"),
+        ({"survival": 0.0}, r"survival is 0.0; it must lie in \(0, 1\]"),
+        ({"survival": -0.1, "teacher_may_drop": False}, r"survival is -0.1; it must lie in \[0, 1\]"),
         ({"weight_teacher": 2.0}, "weight_teacher is 2.0"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"form": "both"}, "form is 'both'; known: paper, code"),
-        ({"drop": 4}, r"drop is 4; it must lie in \[0, 3\]"),
+        ({"drop": 3}, r"drop is 3; it must lie in \[0, 2\]"),
         ({"drop": 3, "teacher_may_drop": False}, r"drop is 3; it must lie in \[0, 2\]"),
         ({"drop": 1, "survival": 0.5}, "drop is 1 and survival 0.5; choose one"),
         ({"guide_logits": "disk"}, "guide_logits is 'disk'; known: forward, table"),
+        ({"standardize": True, "num_classes": 2}, "standardize is True, which takes three"),
         ({"guides": 0}, "num_teachers is 0; densely_guided takes one guide or more"),
     ],
 )
@@ -225,8 +227,8 @@ def test_the_number_of_assistants_is_a_field():
         ({"path": ("plain4", "plain2", "plain4")}, "stages.path names plain4 more than once"),
         ({"assistants": 2}, "stages.assistants is 2; stages.path has 1"),
         ({"compare": ("dkd",)}, "stages.compare is 'dkd'; known: supervised, kd, takd, dgkd, stochastic"),
-        ({"survival": 1.5}, r"stages.survival is 1.5; it must lie in \[0, 1\]"),
-        ({"drop": 3, "survival": 1.0}, r"stages.drop is 3; it must lie in \[0, 2\]"),
+        ({"survival": 1.5}, r"stages.survival is 1.5; it must lie in \(0, 1\]"),
+        ({"drop": 2, "survival": 1.0}, r"stages.drop is 2; it must lie in \[0, 1\]"),
         ({"temperature": 0.0}, "stages.temperature is 0.0"),
         ({"guide_logits": "disk"}, "stages.guide_logits is 'disk'; known: forward, table"),
     ],

@@ -142,6 +142,12 @@ def test_one_weight_a_student():
         stages.expand(config)
 
 
+@pytest.mark.parametrize(("inherit", "second"), [(False, "hf:ENCODER"), (True, "stage:generation_0")])
+def test_what_a_student_starts_from(inherit, second):
+    family = stages.expand(family_config(initial="hf:ENCODER", stages__inherit=inherit))
+    assert [family[f"generation_{m}"].initial for m in (0, 1)] == ["hf:ENCODER", second]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -23,7 +23,7 @@ from distill_jax.methods.ps_kd import PastPrediction
 from distill_jax.models.maps import with_maps
 
 B, C = 16, 7
-SETTING = methods.Setting(apply=None, cycle_ends=(4,), num_examples=50, num_classes=C, num_teachers=1, epochs=4, batch_size=B)
+SETTING = methods.Setting(apply=None, cycle_ends=(2, 4), num_examples=50, num_classes=C, num_teachers=1, epochs=4, batch_size=B)
 SEVERAL = "dlb+ps_kd+ema_teacher"  # one compilation for three methods
 ONE_NETWORK = ("cs_kd", "dlb", "ema_teacher", "ps_kd", "tf_kd")
 
@@ -371,6 +371,13 @@ def test_two_orders_are_refused():
         make("cs_kd+dlb")
 
 
+def test_a_table_of_another_view_is_refused():
+    """PS-KD and DLB store the logits of the step."""
+    with pytest.raises(ValueError, match="^name joins methods of which some store the logits of the step"):
+        make("long_short_term+ps_kd", long_short_term={"generation_epochs": 2, "view": "clean"})
+    assert make("snapshot+long_short_term", long_short_term={"view": "clean", "weight_long": 0.0}).observes == "clean"
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -385,6 +392,11 @@ def test_two_orders_are_refused():
 def test_bad_options_are_named(name, options, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         make(name, **options)
+
+
+def test_an_epoch_of_one_batch_has_no_previous_one():
+    with pytest.raises(ValueError, match="^batch_size is 16, but there are 31 examples; dlb takes two batches an epoch or more$"):
+        methods.dlb(16, C, num_examples=31)
 
 
 def test_an_odd_batch_is_refused():

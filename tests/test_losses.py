@@ -188,6 +188,13 @@ def test_standardized_logits_have_mean_0_and_deviation_1(batch):
     np.testing.assert_allclose(np.std(z, axis=1, ddof=1), 1, rtol=1e-5)
 
 
+def test_two_standardized_logits_have_no_gradient(batch):
+    """Which is why methods refuse them."""
+    student, teacher, labels = (x[:, :2] if x.ndim > 1 else x % 2 for x in batch)
+    gradient = jax.jit(jax.grad(lambda z: losses.from_teacher("kl", standardize=True)(teacher, z, labels)))(student)
+    assert np.abs(gradient).max() < 1e-6
+
+
 @pytest.mark.parametrize("loss", ["kl", "dkd", "dist"])
 def test_a_standardized_loss_ignores_scale_and_shift_of_both(batch, loss):
     student, teacher, labels = batch
@@ -287,7 +294,9 @@ def test_a_warm_up_scales_the_teachers_term_alone(batch):
         ({"loss_weights": (1.0,)}, r"loss_weights is \(1.0,\); kl takes 0 numbers"),
         ({"weight_teacher": -2.0}, "weight_teacher is -2.0; it must be at least 0"),
         ({"weight_ce": 1.5}, r"weight_ce is 1.5; it must lie in \[0, 1\]"),
+        ({"standardize": True, "num_classes": 2}, "standardize is True, which takes three classes or more"),
         ({"warmup_epochs": -1}, "warmup_epochs is -1"),
+        ({"warmup_epochs": 20, "epochs": 10}, r"warmup_epochs is 20; it must lie in \[0, 10\]"),
     ],
 )
 def test_bad_options_of_distillation_are_named(options, message):

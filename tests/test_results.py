@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import AWKWARD, refused, write, write_run
 
-from distill_jax import archive, collect, report, results
+from distill_jax import archive, collect, report, results, stages
 from distill_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -72,6 +72,14 @@ def test_summary_of_seeds(tmp_path):
 def test_a_result_on_validation_data_is_found():
     assert results.percents({"validation_accuracy": 0.5, "validation_accuracy_std": 0.01}, "test_accuracy") == ["50.00 ± 1.00"]
     assert results.percents({"best_validation_accuracy": 0.5}, "best_test_accuracy", "test_ece") == ["50.00", "-"]
+
+
+@pytest.mark.parametrize("family", ["generations", "list"])
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_a_familys_table_names_the_split(family, split):
+    summary = {"stage": "generation_0", "model": "a", "method": "b", "evaluated_on": split, "metric": "miou", f"{split}_miou": 0.5}
+    header, _, row = (line.strip("| ").split(" | ") for line in stages.FAMILIES[family].table([summary]).splitlines())
+    assert row[header.index(f"{split} miou, %")] == "50.00"
 
 
 # Studies

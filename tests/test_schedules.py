@@ -170,6 +170,7 @@ def test_unknown_optimizer():
     [
         ({"warmup_epochs": 11.0}, "^warmup_epochs is 11.0; it must lie in 0..epochs = 10$"),
         ({"name": "linear"}, "^name is 'linear'; known: cosine, poly, step$"),
+        ({"name": "step", "amplitudes": (1.0,)}, r"^amplitudes is \(1.0,\), which is for cosine and poly; the schedule is step$"),
         ({"amplitudes": (1.0, 1.0)}, "^amplitudes has 2 entries; it must have 1, one per cycle$"),
     ],
 )

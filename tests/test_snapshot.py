@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from clu import metrics
-from helpers import bits, run_epoch, start, step
+from helpers import bits, run, run_epoch, start, step
 
 from distill_jax import methods, models
 from distill_jax.data import augment
@@ -58,6 +58,19 @@ def test_no_gradient_reaches_the_teacher(exp):
     updates, _ = optimizer.update(jax.jit(jax.grad(loss_by_hand))(before.params), opt_state, before.params)
     expected = optax.apply_updates(before.params, updates)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.params, expected)
+
+
+def test_a_teacher_that_follows_predicts_anew_at_each_evaluation(exp, tmp_path):
+    """Otherwise a snapshot, which stays for a cycle, would predict in epoch 3 alone."""
+    epochs = []
+
+    def predict(state):
+        epochs.append(int(state.step) // 5)
+        return exp.predict_teacher(state)
+
+    following = exp.method._replace(follow=lambda teacher, network: teacher)
+    run(exp._replace(predict_teacher=predict, method=following), 0, tmp_path)
+    assert epochs == [3, 4]
 
 
 def test_two_compiled_steps_serve_both_cycles(finished, exp):

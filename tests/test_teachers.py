@@ -27,7 +27,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 import distill_jax
-from distill_jax import checkpoints, files, stages, study, workdir
+from distill_jax import checkpoints, files, stages, study, trained, workdir
 from distill_jax.errors import UserError
 from distill_jax.start import load_given
 from distill_jax.state import empty_metrics
@@ -129,6 +129,14 @@ def test_a_student_may_inherit_its_weights(finished_family, tmp_path):
     with pytest.raises(UserError, match="^initial: .*generation_0 holds a different network from resnet8, which this run trains"):
         study.train(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_teacher_of_several_seeds_is_read_once(finished_family, tmp_path, monkeypatch):
+    read, find = [], trained.find
+    monkeypatch.setattr(trained, "find", lambda folder: read.append(folder) or find(folder))
+    folder = finished_family[0] / "generation_0"
+    study.prepare(student_config(folder, seeds=3), tmp_path)
+    assert read == [folder]
 
 
 def test_a_finished_student_is_evaluated_without_its_teacher(finished_family, tmp_path):

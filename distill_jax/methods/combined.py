@@ -17,11 +17,14 @@ def combine(members: Sequence[Method]) -> Method:
       A Method whose teacher is the tuple of the members' teachers.
 
     Raises:
-      ValueError: several members have an order of the samples.
+      ValueError: several members have an order of the samples, or they observe different logits.
     """
     orders = [member.order for member in members if member.order]
     if len(orders) > 1:
         raise ValueError("name joins methods that each need an order of the samples of their own; keep one")
+    observed = {member.observes for member in members if member.observe} or {"step"}
+    if len(observed) > 1:
+        raise ValueError('name joins methods of which some store the logits of the step and others those of view="clean"; choose one')
 
     def init(network):
         return tuple(member.init(network) for member in members)
@@ -49,14 +52,13 @@ def combine(members: Sequence[Method]) -> Method:
         pairs = zip(members, teachers, strict=True)
         return tuple(member.follow(teacher, network) if member.follow else teacher for member, teacher in pairs)
 
-    observers = [member for member in members if member.observe]
     return Method(
         signal,
         loss,
         init,
         end_epoch,
-        observe=observe if observers else None,
-        observes="clean" if any(member.observes == "clean" for member in observers) else "step",
+        observe=observe if any(member.observe for member in members) else None,
+        observes=observed.pop(),
         by_sample=tuple(member.by_sample for member in members),
         follow=follow if any(member.follow for member in members) else None,
         order=orders[0] if orders else None,
@@ -67,9 +69,9 @@ def combine(members: Sequence[Method]) -> Method:
 
 
 def warmed_up(method: Method, epochs: int) -> Method:
-    """A method without an `end_epoch` of its own whose teacher's term grows linearly, reaching its weight in the epoch `epochs`.
+    """The method, with a teacher's term that grows linearly, reaching its weight in the epoch `epochs`.
 
-    Its teacher is a pair: the method's own, and the factor of the current epoch.
+    For a method whose own teacher never changes. The new teacher is a pair: the method's own, and the factor of the current epoch.
     """
 
     def factor_of(epoch):

@@ -32,6 +32,7 @@ class Guidance(NamedTuple):
 
 def densely_guided(
     num_teachers: int,
+    num_classes: int = 0,
     form: str = "paper",
     weight_teacher: float = 1.0,
     temperature: float = 5.0,
@@ -49,14 +50,17 @@ def densely_guided(
 
     Args:
       num_teachers: number of guides, n + 1.
+      num_classes: C, if known, to check standardize.
       form: "paper" or "code": which of the losses above to use. (n + 1) counts all guides of the run, including dropped ones, as in the
         formula.
       weight_teacher: lambda, in [0, 1]; the code's default is 1, which ignores the labels.
       temperature: T > 0, softens guides and student; 5 is the code's default.
-      survival: p, in [0, 1]: the probability that a guide teaches a minibatch; the paper's best is 0.75. 1 drops no guide this way.
-      drop: number of guides to drop from each minibatch, instead of `survival`; the code's default is 1. 0 for none.
+      survival: p, in (0, 1]: the probability that a guide teaches a minibatch; the paper's best is 0.75. 1 drops no guide this way. It
+        may be 0 if the teacher always teaches.
+      drop: number of guides to drop from each minibatch, instead of `survival`, at most n; the code's default is 1. 0 for none.
       teacher_may_drop: whether guide 0 may be dropped. True as in the abstract and the code; in the paper's formula it always teaches.
       loss: this, loss_weights and standardize choose another loss in the place of T^2 * KL, for every guide: see `losses.from_teacher`.
+        Form "code" divides it by C as well.
 
     Returns:
       A Method that uses `Batch.teachers`; it has no teacher of its own. If all guides are dropped, only the weighted cross-entropy remains:
@@ -69,11 +73,11 @@ def densely_guided(
         raise ValueError(f"num_teachers is {num_teachers}; densely_guided takes one guide or more")
     check_choice("form", form, ("paper", "code"))
     check_range("weight_teacher", weight_teacher, 0, 1)
-    check_range("survival", survival, 0, 1)
-    check_range("drop", drop, 0, num_teachers if teacher_may_drop else num_teachers - 1)
+    check_range("survival", survival, 0, 1, open_low=teacher_may_drop)
+    check_range("drop", drop, 0, num_teachers - 1)
     if drop and survival < 1:
         raise ValueError(f"drop is {drop} and survival {survival}; choose one: drop=0 or survival=1")
-    from_guide = losses.from_teacher(loss, temperature, loss_weights, standardize)
+    from_guide = losses.from_teacher(loss, temperature, loss_weights, standardize, num_classes)
     is_stochastic = bool(drop) or survival < 1
 
     def signal(teacher, batch, key):

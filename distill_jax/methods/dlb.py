@@ -34,12 +34,13 @@ class Repeated(struct.PyTreeNode):
     is_repeated_H: jax.Array  # bool
 
 
-def dlb(batch_size: int, num_classes: int, temperature: float = 3.0, weight: float = 1.0) -> Method:
+def dlb(batch_size: int, num_classes: int, num_examples: int = 0, temperature: float = 3.0, weight: float = 1.0) -> Method:
     """Self-distillation from the last mini-batch.
 
     Args:
       batch_size: B; even.
       num_classes: C.
+      num_examples: size of the training set, if known, to check batch_size.
       temperature: T > 0, softens both; 3 in the paper.
       weight: a >= 0; 1 in the paper.
 
@@ -50,6 +51,8 @@ def dlb(batch_size: int, num_classes: int, temperature: float = 3.0, weight: flo
       ValueError: an argument is out of range.
     """
     check_even(batch_size, "dlb")
+    if 0 < num_examples < 2 * batch_size:
+        raise ValueError(f"batch_size is {batch_size}, but there are {num_examples} examples; dlb takes two batches an epoch or more")
     check_range("temperature", temperature, 0.01, 100)
     check_range("weight", weight, 0)
     half = batch_size // 2

@@ -11,6 +11,7 @@ teacher's signal. eta = 1 gives born-again networks (Furlanello et al., arXiv 18
 of Hinton et al. (arXiv 1503.02531).
 """
 
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -64,6 +65,8 @@ def patriarch(num_classes: int, regularizer: str = "top_score_difference", eta: 
 
 def distillation(
     num_teachers: int = 1,
+    num_classes: int = 0,
+    epochs: int = 0,
     weight_ce: float = 0.6,
     temperature: float = 1.0,
     loss: str = "kl",
@@ -76,6 +79,8 @@ def distillation(
 
     Args:
       num_teachers: 1.
+      num_classes: C, if known, to check standardize.
+      epochs: length of the run, if known, to check warmup_epochs.
       weight_ce: lambda; in [0, 1] unless weight_teacher is given.
       temperature: T > 0, softens both; 1 in the generations paper; 4 is usual for a large teacher and a small student.
       loss: this, loss_weights and standardize choose another loss in the place of T^2 * KL: see `losses.from_teacher`.
@@ -93,9 +98,9 @@ def distillation(
     is_free = weight_teacher != -1
     check_range("weight_ce", weight_ce, 0, *([] if is_free else [1]))
     check_range("weight_teacher", weight_teacher if is_free else 0, 0)
-    check_range("warmup_epochs", warmup_epochs, 0)
+    check_range("warmup_epochs", warmup_epochs, 0, epochs or math.inf)
     weight = weight_teacher if is_free else 1 - weight_ce
-    from_teacher = losses.from_teacher(loss, temperature, loss_weights, standardize)
+    from_teacher = losses.from_teacher(loss, temperature, loss_weights, standardize, num_classes)
 
     def signal(teacher, batch, key):
         del teacher, key

@@ -23,8 +23,6 @@ from distill_jax.fields import check_choice, check_range
 from distill_jax.methods.base import Losses, Method
 
 ROW_MULTIPLE = 1024  # tables are padded to a multiple of this, to split evenly over, and move between, any usual number of devices
-
-
 UPDATE = {"mode": "promise_in_bounds", "unique_indices": True}  # options of a scatter by ids
 
 

@@ -14,6 +14,9 @@ def supervised(label_smoothing: float = 0.0) -> Method:
       label_smoothing: e in [0, 1): (1 - e) * CE + e * cross-entropy with the uniform distribution (Szegedy et al., arXiv 1512.00567).
         To add it to another method: method.name="supervised+snapshot".
 
+    Returns:
+      A Method without a teacher.
+
     Raises:
       ValueError: label_smoothing is out of range.
     """

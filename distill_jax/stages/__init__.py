@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from distill_jax import fields, workdir
 from distill_jax.errors import UserError
-from distill_jax.results import main_result, markdown, percents
+from distill_jax.results import main_result, markdown, percents, title
 from distill_jax.stages import densely_guided, generations
 
 STAGE = "stage:"
@@ -39,8 +39,7 @@ def plain_table(summaries: list[dict[str, Any]]) -> str:
     rows = [
         [stage["stage"], stage["model"], stage["method"], *percents(stage, "train_accuracy", main_result(stage))] for stage in summaries
     ]
-    result = main_result(summaries[0]).replace("_", " ")
-    return markdown(["stage", "network", "method", "train accuracy, %", f"{result}, %"], rows)
+    return markdown(["stage", "network", "method", "train accuracy, %", title(summaries[0])], rows)
 
 
 def needed_by(run: Any) -> list[str]:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from distill_jax import methods
 from distill_jax.fields import check_range
-from distill_jax.results import main_result, markdown, number, percents
+from distill_jax.results import main_result, markdown, number, percents, title
 
 
 def stages(
@@ -34,7 +34,8 @@ def stages(
       k: number of classes in the top-score difference.
       weight_ce: weight of the cross-entropy in the students' losses: one for all, or one per student.
       temperature: of teacher and student.
-      inherit: start each student from its teacher's weights instead of new ones.
+      inherit: start each student from its teacher's weights. Otherwise it starts as generation 0 does: from new weights, or from
+        config.initial.
       loss: between teacher and student; this, loss_weights and standardize are as in `methods.distillation`.
 
     Raises:
@@ -57,8 +58,7 @@ def stages(
             "seed": config.seed + 1000 * m,
             "method": {"name": "distillation"} | student,
             "teachers": (teacher,),
-            "initial": teacher if inherit else "",
-        }
+        } | ({"initial": teacher} if inherit else {})
     return runs
 
 
@@ -66,7 +66,7 @@ def table(summaries: list[dict[str, Any]]) -> str:
     """A Markdown table with one row per generation."""
     header = [
         "generation",
-        f"{main_result(summaries[0]).replace('_', ' ')}, %",
+        title(summaries[0]),
         "NLL, nats",
         "ECE, %",
         "top score",
