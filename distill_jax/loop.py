@@ -56,7 +56,7 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0
 
             epoch_metrics = empty_metrics(data.mesh, exp.task.train_metrics)
             teacher = exp.method.end_epoch(state.teacher, state.network, epoch)
-            if teacher is not state.teacher or exp.observe:
+            if teacher is not state.teacher or exp.observe or exp.method.follow:
                 state, teacher_predictions = state.replace(teacher=teacher), None
             if cycle_ended:
                 checkpoints.save_weights(workdir.snapshot_path(folder, epoch), state.network)

@@ -23,11 +23,12 @@ from helpers import (
     step,
     student_config,
 )
+from ml_collections import ConfigDict
 from scipy.special import softmax
 from scipy.stats import entropy
 
 import distill_jax
-from distill_jax import checkpoints, files, stages, study, workdir
+from distill_jax import checkpoints, evaluate, files, stages, study, workdir
 from distill_jax.errors import UserError
 from distill_jax.start import load_given
 from distill_jax.state import empty_metrics
@@ -129,6 +130,15 @@ def test_a_student_may_inherit_its_weights(finished_family, tmp_path):
     with pytest.raises(UserError, match="^initial: .*generation_0 holds a different network from resnet8, which this run trains"):
         study.train(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_an_averaged_teacher_starts_from_the_initial_weights_and_is_judged_as_it_is_now(finished, tmp_path):
+    exp = build(make_config(initial=str(finished[0]), epochs=2, schedule__cycles=1, method=ConfigDict({"name": "ema_teacher"})))
+    state = start_in(exp, tmp_path / "start")
+    assert bits(state.teacher.network) == bits(state.network)
+    run(exp, 0, tmp_path / "run")
+    teacher = exp.predict_teacher(start_in(exp, tmp_path / "run"))
+    assert files.read_jsonl(tmp_path / "run" / "metrics.jsonl")[-1]["teacher_entropy"] == evaluate.mean_entropy(teacher)
 
 
 def test_a_finished_student_is_evaluated_without_its_teacher(finished_family, tmp_path):
