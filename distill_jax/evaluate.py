@@ -82,7 +82,7 @@ def agreement(logits_NxC: np.ndarray, teacher_logits_NxC: np.ndarray) -> float:
 
 def ensemble(members: Sequence[np.ndarray]) -> np.ndarray:
     """Log of the members' mean probabilities, [N, C], from each member's logits, [N, C]."""
-    return np.log(np.mean([np.exp(log_softmax(logits)) for logits in members], axis=0))
+    return np.logaddexp.reduce([log_softmax(logits) for logits in members]) - np.log(len(members))
 
 
 def log_softmax(logits_NxC: np.ndarray) -> np.ndarray:

@@ -128,10 +128,9 @@ def metrics(found: Found, dataset: Dataset, teacher: Any) -> dict[str, float]:
 def write(folder: pathlib.Path, dataset: Dataset, found: Found, teacher: Any) -> None:
     """Writes average_precision.json: the classes, and VOC's average precision of each in both forms; null for a class without boxes."""
     del teacher
-    content, arguments = {"classes": list(dataset.classes)}, (flat(found), truths(dataset), dataset.num_classes)
-    for name, eleven_point in (("ap50", False), ("ap50_11point", True)):
-        ap_C = ap.voc_average_precision(*arguments, eleven_point=eleven_point)
-        content[name] = [None if np.isnan(value) else float(value) for value in ap_C]
+    forms = ap.voc_average_precision(flat(found), truths(dataset), dataset.num_classes)
+    ap50, ap50_11point = ([None if np.isnan(value) else float(value) for value in ap_C] for ap_C in forms)
+    content = {"classes": list(dataset.classes), "ap50": ap50, "ap50_11point": ap50_11point}
     workdir.write_json(folder / "average_precision.json", content)
 
 
