@@ -1,5 +1,6 @@
 """Segmentation: its losses and metric against independent computations, DeepLab's structure, and whole runs."""
 
+import functools
 import pathlib
 import re
 
@@ -320,6 +321,14 @@ def test_frozen_norms_keep_their_statistics():
     variables = norm.init(jax.random.key(0), jnp.ones((4, 2, 2, 3)))
     _, updated = norm.apply(variables, 5 * jnp.ones((4, 2, 2, 3)), mutable=["batch_stats"])
     assert bits(updated["batch_stats"]) == bits(variables["batch_stats"]) and "batch_stats" in shapes
+
+
+def test_group_norm_leaves_the_pooled_map_its_values():
+    network = models.create("deeplab_resnet18", 3, width=32, channels=32, output_stride=32, norm="group")
+    images = jnp.array(np.random.default_rng(0).standard_normal((2, 32, 32, 3)), jnp.float32)
+    catch = functools.partial(network.init_with_output, capture_intermediates=lambda module, _: module.name == "aspp_pooling_norm")
+    _, variables = jax.jit(catch)(jax.random.key(0), images)
+    assert np.std(variables["intermediates"]["aspp_pooling_norm"]["__call__"][0]) > 0.1
 
 
 def test_frozen_norms_need_loaded_statistics(data_name, tmp_path):
