@@ -56,25 +56,25 @@ class Network:
     def predict(self, inputs: Any, batch_size: int = 256) -> Any:
         """Class probabilities, float32 [N, C]; those of each pixel, [N, H, W, C], for segmentation; for detection, the boxes found.
 
-        Boxes are a `fcos.Found` of B images: arrays box_BxNx4 (left, top, right, bottom, in pixels of the images), label_BxN and score_BxN
-        (in 0..1), by falling score; rows that are not needed have score 0.
+        Boxes are an `anchor_free.Found` of B images: arrays box_BxNx4 (left, top, right, bottom, in pixels of the images), label_BxN and
+        score_BxN (in 0..1), by falling score; rows that are not needed have score 0.
 
         Args:
           inputs: uint8 images [N, H, W, C] of any size, RGB or grey; or a list of sentences, or of pairs of sentences.
-          batch_size: samples per step.
+          batch_size: samples per step; fewer if there are fewer inputs.
 
         Raises:
           UserError: the inputs are not of the kind that the network takes.
         """
         if self.spec.task == "detection":
-            found = self.map(boxes, self._rows(inputs), batch_size)
+            found = self.map(boxes, self._rows(inputs), at_most(batch_size, len(inputs)))
             return detection.of_one_size(found, *np.shape(inputs)[1:3], self.spec.image_size)
         return np.asarray(jax.nn.softmax(self.logits(inputs, batch_size)))  # over the last axis
 
     def features(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
         """The inputs of the layer "head", float32 [N, F]. Arguments and errors as for `predict`; for classification only."""
         check_classifies(self.summary.get("workdir", "this network"), self.spec)
-        return self.map(penultimate, self._rows(inputs), batch_size)
+        return self.map(penultimate, self._rows(inputs), at_most(batch_size, len(inputs)))
 
     def apply(self, inputs: Any) -> jax.Array:
         """Applies the module in inference mode: inputs, as returned by `spec.to_inputs`, -> logits [B, C]."""
@@ -86,7 +86,7 @@ class Network:
             raise UserError("a network for detection has no logits of images; `predict` returns the boxes")
         rows = self._rows(inputs)
         function = pixelwise(*np.shape(inputs)[1:3]) if self.spec.task == "segmentation" else forward
-        return self.map(function, rows, batch_size)
+        return self.map(function, rows, at_most(batch_size, len(inputs)))
 
     def map(self, function: Callable[..., Any], rows: dict[str, Any], batch_size: int) -> Any:
         """Applies function(module, variables, inputs), jitted, to a whole split, batch by batch; returns a pytree of arrays [N, ...]."""
@@ -135,6 +135,11 @@ def load(path: str | os.PathLike, dtype: str = "float32", mesh: Mesh | None = No
     specs.check_head(os.fspath(path), run.spec)
     mesh = mesh or sharding.make_mesh()
     return Network(run.spec, run.spec.module(dtype), load_variables(run, mesh), run.summary | {"workdir": str(run.folder)}, mesh)
+
+
+def at_most(batch_size: int, count: int) -> int:
+    """The batch size for `count` samples: a power of two if they are few, so that few sizes are compiled."""
+    return min(batch_size, 1 << (count - 1).bit_length())
 
 
 def find(folder: pathlib.Path | str) -> Run:
@@ -242,7 +247,7 @@ def pixelwise(height: int, width: int) -> Callable[..., jax.Array]:
 
 
 def boxes(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> Any:
-    """The boxes found on a batch of canvases, in pixels of the canvas; see `fcos.Found`."""
+    """The boxes found on a batch of canvases, in pixels of the canvas; see `anchor_free.Found`."""
     return detection.on_canvas(forward(module, variables, inputs), {"image": inputs})
 
 
