@@ -131,7 +131,7 @@ def check_claim(folder: pathlib.Path, config: ConfigDict) -> None:
     differing = differences(theirs.to_dict(), config)
     if differing:
         raise UserError(f"workdir {folder} belongs to another config: {'; '.join(differing)}. Choose another with --workdir.")
-    if config.seeds == 1 and workdir.is_moving(folder, folder / f"seed_{theirs.seed}"):
+    if config.seeds == 1 and workdir.is_moving(folder / f"seed_{theirs.seed}"):
         raise UserError(f"workdir {folder}: adding seeds was interrupted; repeat that command, with the same --config.seeds")
 
 
