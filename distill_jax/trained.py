@@ -8,18 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from distill_jax import checkpoints, configuration, pretrained, sharding, specs, workdir
-from distill_jax.data import affine, batches, tokenization
+from distill_jax.data import batches, tokenization
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 from distill_jax.stages import STAGE
-from distill_jax.tasks import detection
-from distill_jax.tasks.segmentation import at_own_size
+from distill_jax.tasks import detection, segmentation
 
 
 class Run(NamedTuple):
@@ -84,9 +82,8 @@ class Network:
         """Logits of the classes, float32 [N, C] or [N, H, W, C]; arguments and errors as for `predict`; not for detection."""
         if self.spec.task == "detection":
             raise UserError("a network for detection has no logits of images; `predict` returns the boxes")
-        rows = self._rows(inputs)
-        function = pixelwise(*np.shape(inputs)[1:3]) if self.spec.task == "segmentation" else forward
-        return self.map(function, rows, at_most(batch_size, len(inputs)))
+        found = self.map(forward, self._rows(inputs), at_most(batch_size, len(inputs)))
+        return segmentation.of_one_size(found, *np.shape(inputs)[1:3]) if self.spec.task == "segmentation" else found
 
     def map(self, function: Callable[..., Any], rows: dict[str, Any], batch_size: int) -> Any:
         """Applies function(module, variables, inputs), jitted, to a whole split, batch by batch; returns a pytree of arrays [N, ...]."""
@@ -108,7 +105,7 @@ class Network:
             raise UserError("this network takes images: give uint8 [N, H, W, C], in one call for each image size") from error
         if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
             raise UserError(f"this network takes images: give uint8 [N, H, W, C], no axis empty, not {images.dtype} {list(images.shape)}")
-        return {"image": self.spec.cropped(images)}
+        return {"image": self.spec.as_evaluated(images)}
 
     def _check_kind(self, rows: dict[str, Any]) -> None:
         kind, where = "tokens" if self.spec.vocabulary_size else "image", self.summary.get("workdir", "this network")
@@ -232,18 +229,6 @@ def penultimate(module: nn.Module, variables: dict[str, Any], inputs: jax.Array)
 def forward(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> jax.Array:
     """Logits, float32 [B, C], in inference mode."""
     return module.apply(variables, inputs, train=False)
-
-
-@functools.lru_cache(maxsize=64)
-def pixelwise(height: int, width: int) -> Callable[..., jax.Array]:
-    """A function for `Network.map`: the logits of letterboxed images at their own size, float32 [B, height, width, C]."""
-
-    def of_pixels(module, variables, inputs):
-        canvas, size = forward(module, variables, inputs), jnp.array([height, width])
-        target = jnp.array(affine.letterbox(width, height, canvas.shape[1]).target[::-1])
-        return jax.vmap(lambda logits: at_own_size(logits, size, target, (height, width)))(canvas)
-
-    return of_pixels
 
 
 def boxes(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> Any:

@@ -560,7 +560,7 @@ def test_a_resnet_starts_from_torchvision(resnet18, tmp_path):
 def test_a_resnets_images_are_cropped_as_in_its_evaluation(resnet18):
     """Torchvision resizes the shorter side to 256 and takes the central 224 pixels."""
     images = np.random.default_rng(0).integers(0, 256, (1, 256, 320, 3), np.uint8)
-    np.testing.assert_array_equal(pretrained.spec_of(f"torchvision:{resnet18}").cropped(images), images[:, 16:240, 48:272])
+    np.testing.assert_array_equal(pretrained.spec_of(f"torchvision:{resnet18}").as_evaluated(images), images[:, 16:240, 48:272])
 
 
 @pytest.mark.parametrize(

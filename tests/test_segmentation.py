@@ -16,7 +16,7 @@ from sklearn.metrics import jaccard_score
 
 import distill_jax
 from configs import camvid_segmentation, voc_segmentation, voc_segmentation_full
-from distill_jax import compare, found, initial, losses, methods, models, predict, specs, start, study, transfer
+from distill_jax import compare, found, initial, losses, methods, models, predict, specs, start, study, trained, transfer
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
 from distill_jax.models import deeplab
@@ -119,6 +119,7 @@ def test_the_confusion_of_a_set(exp, finished):
 def test_a_run_learns_and_its_miou_is_scikit_learns(exp, finished):
     folder, summary = finished
     network, truth, predicted = distill_jax.load(folder), [], []
+    trained._compiled.cache_clear()
     for row in range(10):
         scene = exp.data.dataset.test["image"].scene(row)
         with Image.open(scene.image) as image, Image.open(scene.mask) as mask:
@@ -127,6 +128,8 @@ def test_a_run_learns_and_its_miou_is_scikit_learns(exp, finished):
         assert probabilities.shape == (1, *classes.shape, 3)
         truth.append(classes[classes != 255])
         predicted.append(probabilities[0].argmax(axis=-1)[classes != 255])
+    compiled = trained._compiled(trained.forward, network.module, network.spec._replace(model=()), network.mesh)
+    assert compiled._cache_size() == 1  # for images of several sizes
     expected = jaccard_score(np.concatenate(truth), np.concatenate(predicted), average="macro")
     assert summary["test_miou"] == pytest.approx(expected, abs=2e-3)  # JPEGs decoded smaller, or not
     assert summary["test_miou"] > 0.5 and summary["task"] == "segmentation" and summary["metric"] == "miou"
