@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from distill_jax.errors import UserError
+from distill_jax.fields import flatten
 from distill_jax.files import read_json
 
 Curve = list[dict[str, Any]]  # the lines of a metrics.jsonl
@@ -131,15 +132,6 @@ def from_cell(cell: str) -> Any:
         return json.loads(cell)
     except ValueError:
         return cell
-
-
-def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"data": {"name": ...}} as {"data.name": ...}; an empty dict stays a value."""
-    flat = {}
-    for name, value in nested.items():
-        is_inner = isinstance(value, dict) and value
-        flat |= flatten(value, f"{prefix}{name}.") if is_inner else {f"{prefix}{name}": value}
-    return flat
 
 
 def nest(flat: dict[str, Any]) -> dict[str, Any]:

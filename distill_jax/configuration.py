@@ -11,8 +11,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from distill_jax import default_config, workdir
-from distill_jax.checks import OPTIONS, check, check_groups, flatten, naming
+from distill_jax.checks import OPTIONS, check, check_groups, naming
 from distill_jax.errors import UserError
+from distill_jax.fields import flatten
 
 # These may differ when a run is resumed: they do not change what it computes.
 HARMLESS = ("log_every", "data.dir")

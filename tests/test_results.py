@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import AWKWARD, refused, write, write_run
 
-from distill_jax import archive, collect, report, results
+from distill_jax import archive, collect, fields, report, results
 from distill_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -113,13 +113,13 @@ def test_a_study_keeps_every_digit(workdirs, tmp_path):
         folder = workdirs / run.variant
         folder = folder / f"seed_{run.seed}" if run.seed is not None and (folder / f"seed_{run.seed}").exists() else folder
         folder = folder / run.stage
-        assert repr(sorted(archive.flatten(json.loads((folder / "config.json").read_text())).items())) == repr(sorted(run.config.items()))
+        assert repr(sorted(fields.flatten(json.loads((folder / "config.json").read_text())).items())) == repr(sorted(run.config.items()))
         if run[:3] in curves:
             lines = (folder / "metrics.jsonl").read_text().splitlines()
             assert [json.dumps(line) for line in curves[run[:3]]] == lines
             summary = json.loads((folder / "summary.json").read_text())
             assert summary.pop("seed") == run.config["seed"]
-            assert {name: repr(value) for name, value in archive.flatten(summary).items()}.items() <= {
+            assert {name: repr(value) for name, value in fields.flatten(summary).items()}.items() <= {
                 name: repr(value) for name, value in run.results.items()
             }.items()
 
