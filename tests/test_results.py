@@ -1,5 +1,6 @@
 """Statistics over seeds, studies made from workdirs, and the tables of the committed studies."""
 
+import errno
 import gzip
 import json
 import math
@@ -165,6 +166,21 @@ def test_runs_are_added_to_a_study(workdirs, tmp_path):
     collect.main([str(apart), str(workdirs / "families")])
     for name in ("config.json", "runs.csv", "curves.csv.gz"):
         assert (apart / name).read_bytes() == (together / name).read_bytes()
+
+
+def test_a_full_disk_leaves_a_study_as_it_is(workdirs, tmp_path, monkeypatch):
+    study, write_bytes = tmp_path / "study", pathlib.Path.write_bytes
+    collect.collect(study, [workdirs / "plain"])
+    before = {path.name: path.read_bytes() for path in study.iterdir()}
+
+    def full(path, content):
+        if "curves" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    refused(lambda: collect.main([str(study), str(workdirs / "families")]), "study cannot be written: No space left on device")
+    assert {name: (study / name).read_bytes() for name in before} == before
 
 
 def test_a_seeds_folder_alone_is_a_run_of_its_variant(workdirs, tmp_path):
