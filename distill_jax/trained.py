@@ -105,6 +105,7 @@ class Network:
             raise UserError("this network takes images: give uint8 [N, H, W, C], in one call for each image size") from error
         if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
             raise UserError(f"this network takes images: give uint8 [N, H, W, C], no axis empty, not {images.dtype} {list(images.shape)}")
+        self._check_kind({"image": images})
         return {"image": self.spec.as_evaluated(images)}
 
     def _check_kind(self, rows: dict[str, Any]) -> None:
