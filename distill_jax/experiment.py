@@ -80,7 +80,7 @@ class Experiment(NamedTuple):
     teachers: tuple[specs.Spec, ...]  # of the networks that config.teachers names
     init: Callable[[jax.Array], TrainState]  # key -> the first state of a fresh network
     begin: Callable[[Any], TrainState]  # network -> its first state, with the method's first teacher
-    train_step: Callable[..., tuple[TrainState, Any, jax.Array]]  # see step.py
+    train_step: Callable[..., tuple[TrainState, Any, jax.Array | None]]  # see step.py
     observe: Callable[..., Any] | None  # (teacher, ids, logits) -> teacher
     predict: Callable[[Any], Any]  # network -> the task's predictions of the test set, [N, ...], such as logits [N, C]
     predict_teacher: Callable[[TrainState], Any] | None  # state -> the same of its teacher; None if no teacher can predict it
