@@ -4,7 +4,7 @@
 
 At this size the network over-fits, so a method against over-fitting can show its worth. The validation images of the tries are taken out
 of the 50,000 training images before the 5,000 are chosen. Every arm tries the same three weight decays; its method's own options are the
-paper's where we know them, and our choice otherwise. The generations take three times the steps of the others, and tf_kd_self twice as many.
+paper's where we know them, and our choice otherwise. The generations take three times the steps of the others, tf_kd_self twice.
 """
 
 from configs import common

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from distill_jax.errors import UserError
+from distill_jax.fields import flatten
 from distill_jax.files import read_json
 
 Curve = list[dict[str, Any]]  # the lines of a metrics.jsonl
@@ -36,18 +37,29 @@ class Run(NamedTuple):
 
 
 def write_study(study: pathlib.Path, runs: Sequence[Run], curves: dict[tuple, Curve]) -> None:
-    """Writes config.json, runs.csv and curves.csv.gz; numbers keep every digit."""
-    shared = shared_config(runs)
-    study.mkdir(parents=True, exist_ok=True)
-    (study / "config.json").write_text(json.dumps(nest(shared), indent=2) + "\n")
-    rows = []
+    """Writes config.json, runs.csv and curves.csv.gz, all or none; numbers keep every digit.
+
+    Raises:
+      UserError: they cannot be written.
+    """
+    shared, rows = shared_config(runs), []
     for run in runs:
         overrides = {name: value for name, value in run.config.items() if name not in shared}
         rows.append(key_columns(run[:3]) | {"overrides": overrides} | run.results)
-    (study / "runs.csv").write_text(to_csv(rows, (*KEYS, "overrides", *PROVENANCE)))
     lines = [key_columns(key) | line for key, curve in curves.items() for line in curve]
-    packed = gzip.compress(to_csv(lines, KEYS).encode(), mtime=0)  # the same bytes for the same content
-    (study / "curves.csv.gz").write_bytes(packed)
+    contents = {
+        "config.json": (json.dumps(nest(shared), indent=2) + "\n").encode(),
+        "runs.csv": to_csv(rows, (*KEYS, "overrides", *PROVENANCE)).encode(),
+        "curves.csv.gz": gzip.compress(to_csv(lines, KEYS).encode(), mtime=0),  # the same bytes for the same content
+    }
+    try:
+        study.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            (study / f"{name}.tmp").write_bytes(content)
+        for name in contents:
+            (study / f"{name}.tmp").replace(study / name)
+    except OSError as error:
+        raise UserError(f"{study} cannot be written: {error.strerror or error}") from error
 
 
 def shared_config(runs: Sequence[Run]) -> dict[str, Any]:
@@ -131,15 +143,6 @@ def from_cell(cell: str) -> Any:
         return json.loads(cell)
     except ValueError:
         return cell
-
-
-def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"data": {"name": ...}} as {"data.name": ...}; an empty dict stays a value."""
-    flat = {}
-    for name, value in nested.items():
-        is_inner = isinstance(value, dict) and value
-        flat |= flatten(value, f"{prefix}{name}.") if is_inner else {f"{prefix}{name}": value}
-    return flat
 
 
 def nest(flat: dict[str, Any]) -> dict[str, Any]:

@@ -31,9 +31,14 @@ class Truths(NamedTuple):
     difficult: np.ndarray  # bool [G]: neither a hit nor a miss if found, and not missed if not
 
 
-def voc_average_precision(
-    detections: Detections, truths: Truths, num_classes: int, overlap: float = 0.5, eleven_point: bool = False
-) -> np.ndarray:
+class AveragePrecision(NamedTuple):
+    """VOC's average precision of each class in both forms, float [C], in 0..1; NaN for a class that has no boxes but difficult ones."""
+
+    area: np.ndarray  # since 2010: the area under the curve of the best precision at a recall or above
+    eleven_point: np.ndarray  # VOC2007's: the mean of this curve at the recalls 0, 0.1, ..., 1
+
+
+def voc_average_precision(detections: Detections, truths: Truths, num_classes: int, overlap: float = 0.5) -> AveragePrecision:
     """VOC's average precision of each class. Their mean, `np.nanmean`, is the mAP; at overlap 0.5 it is called AP50.
 
     Detections are taken from the highest score down. Each is compared with the box of its image and class that it overlaps most. It is
@@ -44,16 +49,11 @@ def voc_average_precision(
       detections, truths: of the whole set.
       num_classes: C.
       overlap: the smallest intersection over union, in 0..1, of a right detection.
-      eleven_point: VOC2007's form, the mean over the recalls 0, 0.1, ..., 1 of the best precision at that recall or above. False: that of
-        later years, the area under this curve.
-
-    Returns:
-      float [C], in 0..1; NaN for a class that has no boxes but difficult ones.
 
     References:
       Everingham et al., "The PASCAL Visual Object Classes Challenge", IJCV 2010, section 4.2; the devkit's VOCevaldet.m and VOCap.m.
     """
-    return _voc(detections, truths, best_overlaps(detections, truths), num_classes, overlap, eleven_point)
+    return _voc(detections, truths, best_overlaps(detections, truths), num_classes, overlap)
 
 
 def detection_metrics(detections: Detections, truths: Truths, num_classes: int, split: str = "test") -> dict[str, float]:
@@ -65,22 +65,17 @@ def detection_metrics(detections: Detections, truths: Truths, num_classes: int, 
       All 0 if no class has boxes.
     """
     found = best_overlaps(detections, truths)
-
-    def means(eleven_point):
-        """By overlap."""
-        ap_OxC = [_voc(detections, truths, found, num_classes, overlap, eleven_point) for overlap in COCO_OVERLAPS]
-        return {
-            overlap: 0.0 if np.isnan(ap_C).all() else float(np.nanmean(ap_C)) for overlap, ap_C in zip(COCO_OVERLAPS, ap_OxC, strict=True)
-        }
-
-    area, eleven = means(False), means(True)
-    return {
-        f"{split}_ap50": area[0.5],
-        f"{split}_ap50_11point": eleven[0.5],
-        f"{split}_ap75": area[0.75],
-        f"{split}_ap": float(np.mean(list(area.values()))),
-        f"{split}_ap_11point": float(np.mean(list(eleven.values()))),
+    ap_Ox2xC = np.array([_voc(detections, truths, found, num_classes, overlap) for overlap in COCO_OVERLAPS])
+    has_boxes_C = ~np.isnan(ap_Ox2xC[0, 0])
+    area_O, eleven_point_O = ap_Ox2xC[..., has_boxes_C].mean(axis=-1).T if has_boxes_C.any() else np.zeros((2, len(COCO_OVERLAPS)))
+    results = {
+        "ap50": area_O[0],
+        "ap50_11point": eleven_point_O[0],
+        "ap75": area_O[5],
+        "ap": area_O.mean(),
+        "ap_11point": eleven_point_O.mean(),
     }
+    return {f"{split}_{name}": float(value) for name, value in results.items()}
 
 
 def intersection_over_union(one_Nx4: np.ndarray, other_Mx4: np.ndarray) -> np.ndarray:
@@ -99,7 +94,7 @@ def best_overlaps(detections: Detections, truths: Truths) -> tuple[np.ndarray, n
     The overlap is -1 where there is no such box. Of equal overlaps, the first box counts.
     """
     overlap_D, row_D = np.full(len(detections.image), -1.0), np.zeros(len(detections.image), int)
-    rows_of = {image: np.flatnonzero(truths.image == image) for image in np.unique(truths.image)}
+    rows_of = dict(_groups(truths.image))
     for image, own in _groups(detections.image):
         rows = rows_of.get(image)
         if rows is not None:
@@ -116,7 +111,7 @@ def _groups(values_N: np.ndarray) -> list[tuple[Any, np.ndarray]]:
     return list(zip(values, np.split(order, starts[1:]), strict=True)) if len(order) else []
 
 
-def _voc(detections, truths, found, num_classes, overlap, eleven_point) -> np.ndarray:
+def _voc(detections, truths, found, num_classes, overlap) -> AveragePrecision:
     overlap_D, row_D = found
     order = np.argsort(-detections.score, kind="stable")
     hits = overlap_D >= overlap
@@ -124,23 +119,21 @@ def _voc(detections, truths, found, num_classes, overlap, eleven_point) -> np.nd
     right = np.zeros(len(order), bool)
     candidates = order[(hits & ~ignored)[order]]
     right[candidates[np.unique(row_D[candidates], return_index=True)[1]]] = True  # the first of each box
-    ap_C = np.full(num_classes, np.nan)
+    ap_2xC = np.full((2, num_classes), np.nan)
     for label in range(num_classes):
         positives = int((~truths.difficult[truths.label == label]).sum())
         if positives:
-            ap_C[label] = _area(right[order[(~ignored & (detections.label == label))[order]]], positives, eleven_point)
-    return ap_C
+            ap_2xC[:, label] = _both_forms(right[order[(~ignored & (detections.label == label))[order]]], positives)
+    return AveragePrecision(*ap_2xC)
 
 
-def _area(right_D: np.ndarray, positives: int, eleven_point: bool) -> float:
+def _both_forms(right_D: np.ndarray, positives: int) -> tuple[float, float]:
     """Average precision of one class from whether each counted detection is right, by descending score."""
     found_D = np.cumsum(right_D)
     recall_D, precision_D = found_D / positives, found_D / np.arange(1, len(found_D) + 1)
     best_D = np.maximum.accumulate(precision_D[::-1])[::-1]  # at this recall or above
-    if eleven_point:
-        place = np.searchsorted(recall_D, np.arange(11) / 10)
-        return float(np.append(best_D, 0)[place].sum() / 11)
-    return float((np.diff(recall_D, prepend=0) * best_D).sum())
+    at_eleven = np.append(best_D, 0)[np.searchsorted(recall_D, np.arange(11) / 10)]
+    return (np.diff(recall_D, prepend=0) * best_D).sum(), at_eleven.sum() / 11
 
 
 def coco_average_precision(detections: Detections, truths: Truths, num_classes: int, split: str = "test") -> dict[str, float]:

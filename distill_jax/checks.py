@@ -77,7 +77,7 @@ def naming(part: str) -> Iterator[None]:
 def check(config: ConfigDict) -> None:
     """Raises UserError, naming the field, if one is missing, unknown, of the wrong type, or out of range."""
     check_groups(config)
-    known, given = flatten(_without_options(default_config.get_config())), flatten(_without_options(config))
+    known, given = (fields.flatten(_without_options(each)) for each in (default_config.get_config(), config))
     for field in known:
         if field not in given:
             raise UserError(f"--config lacks {field}; start from distill_jax.default_config.get_config()")
@@ -132,15 +132,6 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
     for name in teachers:
         if teachers.count(name) > 1:
             raise ValueError(f"teachers names {name} more than once")
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"data.name": ..., ...}"""
-    flat = {}
-    for name, value in config.items():
-        nested = isinstance(value, ConfigDict | dict)
-        flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
 
 
 def _without_options(config: ConfigDict) -> dict[str, Any]:

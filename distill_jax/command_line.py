@@ -121,7 +121,7 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
     Raises:
       UserError: the config cannot be read, or an override names an unknown field or has a value of the wrong type.
     """
-    from distill_jax import checks, configuration, default_config, fields, pretrained  # here, so that --help does not wait for jax
+    from distill_jax import configuration, default_config, fields, pretrained  # here, so that --help does not wait for jax
     from distill_jax.errors import UserError
     from distill_jax.workdir import check_path
 
@@ -146,7 +146,7 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
         check_path(folder)
         given = configuration.of_workdir(pathlib.Path(members[0]).expanduser() if members else folder)
     config = configuration.with_options(given, values)
-    known = checks.flatten(config)
+    known = fields.flatten(config)
     for field, argument in overrides.items():
         if field not in known:
             raise UserError(f"{argument.partition('=')[0]} is no such field{fields.near(field, known)}")

@@ -11,8 +11,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from distill_jax import default_config, workdir
-from distill_jax.checks import OPTIONS, check, check_groups, flatten, naming
+from distill_jax.checks import OPTIONS, check, check_groups, naming
 from distill_jax.errors import UserError
+from distill_jax.fields import flatten
 
 # These may differ when a run is resumed: they do not change what it computes.
 HARMLESS = ("log_every", "data.dir")
@@ -131,7 +132,7 @@ def check_claim(folder: pathlib.Path, config: ConfigDict) -> None:
     differing = differences(theirs.to_dict(), config)
     if differing:
         raise UserError(f"workdir {folder} belongs to another config: {'; '.join(differing)}. Choose another with --workdir.")
-    if config.seeds == 1 and workdir.is_moving(folder, folder / f"seed_{theirs.seed}"):
+    if config.seeds == 1 and workdir.is_moving(folder / f"seed_{theirs.seed}"):
         raise UserError(f"workdir {folder}: adding seeds was interrupted; repeat that command, with the same --config.seeds")
 
 

@@ -9,9 +9,9 @@ OPACITY = 0.6  # of a mask's colours
 SMALLEST = 480  # pixels, the longer side of a picture: smaller images are enlarged, or no label could be read on them
 
 
-def voc_colours(count: int = 256) -> np.ndarray:
-    """The devkit's palette, uint8 [count, 3]: 0 is black, 1 dark red, ...; 255 light grey. For boxes, class c has colour c + 1."""
-    colours, numbers = np.zeros((count, 3), np.uint8), np.arange(count)
+def voc_colours() -> np.ndarray:
+    """The devkit's palette, uint8 [256, 3]: 0 is black, 1 dark red, ...; 255 light grey. For boxes, class c has colour c + 1."""
+    colours, numbers = np.zeros((256, 3), np.uint8), np.arange(256)
     for place in range(8):
         for channel in range(3):
             colours[:, channel] |= ((numbers >> (3 * place + channel)) & 1).astype(np.uint8) << (7 - place)

@@ -62,18 +62,14 @@ def mean_entropy(logits_NxC: np.ndarray) -> float:
 
 def expected_calibration_error(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = ECE_BINS) -> float:
     """Mean over the samples of |accuracy - mean confidence| in their bin, in 0..1; the bins are (k/bins, (k+1)/bins]."""
-    gap = np.bincount(bins_of(confidence_N, bins), weights=correct_N - confidence_N, minlength=bins)
-    return float(np.abs(gap).sum() / len(confidence_N))
+    _, confidence, correct = reliability(confidence_N, correct_N, bins)
+    return float(np.abs(correct - confidence).sum() / len(confidence_N))
 
 
 def reliability(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int = ECE_BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The bins of `expected_calibration_error`: the samples in each, the sum of their confidences, and how many are correct."""
-    bin_N = bins_of(confidence_N, bins)
+    """The bins of `expected_calibration_error`: in each, the number of samples, the sum of their confidences, and how many are correct."""
+    bin_N = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)
     return tuple(np.bincount(bin_N, weights=weights_N, minlength=bins) for weights_N in (None, confidence_N, correct_N))
-
-
-def bins_of(confidence_N: np.ndarray, bins: int) -> np.ndarray:
-    return np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)
 
 
 def agreement(logits_NxC: np.ndarray, teacher_logits_NxC: np.ndarray) -> float:
@@ -83,7 +79,7 @@ def agreement(logits_NxC: np.ndarray, teacher_logits_NxC: np.ndarray) -> float:
 
 def ensemble(members: Sequence[np.ndarray]) -> np.ndarray:
     """Log of the members' mean probabilities, [N, C], from each member's logits, [N, C]."""
-    return np.log(np.mean([np.exp(log_softmax(logits)) for logits in members], axis=0))
+    return np.logaddexp.reduce([log_softmax(logits) for logits in members]) - np.log(len(members))
 
 
 def log_softmax(logits_NxC: np.ndarray) -> np.ndarray:

@@ -78,8 +78,9 @@ class Experiment(NamedTuple):
     task: Task
     method: methods.Method
     teachers: tuple[specs.Spec, ...]  # of the networks that config.teachers names
-    init: Callable[[jax.Array], TrainState]  # key -> fresh state, with the method's first teacher
-    train_step: Callable[..., tuple[TrainState, Any, jax.Array]]  # see step.py
+    init: Callable[[jax.Array], TrainState]  # key -> the first state of a fresh network
+    begin: Callable[[Any], TrainState]  # network -> its first state, with the method's first teacher
+    train_step: Callable[..., tuple[TrainState, Any, jax.Array | None]]  # see step.py
     observe: Callable[..., Any] | None  # (teacher, ids, logits) -> teacher
     predict: Callable[[Any], Any]  # network -> the task's predictions of the test set, [N, ...], such as logits [N, C]
     predict_teacher: Callable[[TrainState], Any] | None  # state -> the same of its teacher; None if no teacher can predict it
@@ -148,11 +149,11 @@ def build(
     train_step = make_train_step(model, method, optimizer, views, spec.to_inputs, speak, task)
 
     @functools.partial(jax.jit, out_shardings=layout)
-    def fresh_state(network):
+    def begin(network):
         return init_state(network, optimizer).replace(teacher=method.init(network))
 
     def init(key):
-        return fresh_state(programs.init(model, mesh)(key, np.zeros(spec.example.shape, spec.example.dtype)))
+        return begin(programs.init(model, mesh)(key, np.zeros(spec.example.shape, spec.example.dtype)))
 
     guides = [] if table else list(zip(teachers, modules, strict=True))
     return Experiment(
@@ -164,6 +165,7 @@ def build(
         method=method,
         teachers=tuple(teachers),
         init=init,
+        begin=begin,
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(layout, whole, sharding.rows(mesh))),
         observe=method.observe and jax.jit(method.observe, donate_argnums=0, out_shardings=layout.teacher),
         predict=predict_with(data, plan.batch_size, spec, apply),

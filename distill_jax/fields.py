@@ -69,6 +69,15 @@ def check_choice(name: str, value: str, known: Iterable[str]) -> None:
         raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}{did_you_mean(value, known)}")
 
 
+def flatten(groups: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Fields in groups, dicts or ConfigDicts, as {"data.name": ..., ...}; an empty group stays a value."""
+    flat = {}
+    for name, value in groups.items():
+        is_group = hasattr(value, "items") and len(value) > 0
+        flat |= flatten(value, f"{prefix}{name}.") if is_group else {f"{prefix}{name}": value}
+    return flat
+
+
 def near(field: str, known: Collection[str]) -> str:
     """'; ...' with what a field such as "data.nam" may mean: the field of its group with a similar name, or else all of them."""
     inside = [name for name in known if name.startswith(f"{field}.")]

@@ -61,7 +61,7 @@ def writer(network: trained.Network, folder: pathlib.Path, source: pathlib.Path)
 
 def on_canvas(network: trained.Network, images: Sequence[np.ndarray], batch_size: int) -> list[Any]:
     """The network's output for each letterboxed image: the boxes found, or logits [S, S, C]."""
-    canvases = np.concatenate([network.spec.cropped(image[None]) for image in images])
+    canvases = np.concatenate([network.spec.as_evaluated(image[None]) for image in images])
     function = trained.boxes if network.spec.task == "detection" else trained.forward
     found = network.map(function, {"image": canvases}, batch_size)
     return [jax.tree.map(lambda array, row=row: array[row], found) for row in range(len(images))]

@@ -25,6 +25,7 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0
     plan, data = exp.plan, exp.data
     init_key, step_key = jax.random.split(jax.random.key(seed))
     manager = checkpoints.open_manager(folder / "checkpoints")
+    provenance = summary.provenance()  # now: the checkout may change while the run trains
     state, epoch_metrics, step = init_or_restore(exp, folder, init_key, manager)
     log = logs.RunLog(folder, plan, exp.config.log_every, step, steps_after)
     teacher_predictions = None  # of the test set; valid until the teacher changes
@@ -65,7 +66,7 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0
             if cycle_ended or epoch % exp.config.checkpoint_every == 0:
                 checkpoints.save(manager, log.step, saved(state, epoch_metrics))
 
-    return summary.write(exp, seed, folder, state, log.history)
+    return summary.write(exp, seed, folder, state, log.history, provenance)
 
 
 def save_and_leave(manager: Any, step: int, state: TrainState, epoch_metrics: Any, number: int) -> NoReturn:

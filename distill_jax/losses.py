@@ -161,8 +161,8 @@ def relational_distillation(
     """DIST: T^2 * (beta * mean over samples of d(row) + gamma * mean over classes of d(column)), d = 1 - Pearson's correlation.
 
     Rows and columns are those of the softmaxes [B, C]: the student need not match the teacher's probabilities, only their order and
-    relations. Scaling a row or column by a positive number, or shifting it, leaves its term unchanged; with two classes, the rows' terms are
-    constant.
+    relations. Scaling a row or column by a positive number, or shifting it, leaves its term unchanged. With two classes, the rows' terms
+    are constant.
 
     Args:
       teacher_logits_BxC: float32 [..., B, C]; the caller must ensure that it carries no gradient.

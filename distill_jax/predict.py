@@ -71,7 +71,7 @@ def in_batches(samples: Iterable[inputs.Sample], batch_size: int, write: WriteFn
     """Writes the answers for all samples that can be read; says which cannot. Returns their numbers: all, and the unread."""
     done, unread, size, start = 0, 0, 0, time.perf_counter()
     for batch in inputs.in_batches(samples, batch_size):
-        size = size or min(batch_size, 1 << (len(batch) - 1).bit_length())  # one for all batches, so that the network is compiled once
+        size = size or trained.at_most(batch_size, len(batch))  # one for all batches, so that the network is compiled once
         read = [(name, content) for name, content in batch if not isinstance(content, UserError)]
         for _, content in batch:
             if isinstance(content, UserError):

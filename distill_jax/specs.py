@@ -53,16 +53,16 @@ class Spec(NamedTuple):
             scaled = jnp.broadcast_to(scaled, (*scaled.shape[:3], channels))
         return (scaled - np.array(self.input_mean, np.float32)) / np.array(self.input_std, np.float32)
 
-    def cropped(self, images: np.ndarray) -> np.ndarray:
+    def as_evaluated(self, images: np.ndarray) -> np.ndarray:
         """What evaluation sees of raw images, uint8 [N, H, W, C]: of streamed images their central square, or the letterboxed whole."""
         if not self.image_size:
             return images
         height, width = images.shape[1:3]
-        if self.task != "classification":
-            view, colours = affine.letterbox(width, height, self.image_size), np.broadcast_to(images, (*images.shape[:3], 3))
-            return np.stack([affine.move_image(Image.fromarray(image), view) for image in colours])
-        left, top, right, bottom = map(round, streaming.central_box(width, height))
-        return images[:, top:bottom, left:right]
+        colours = map(Image.fromarray, np.broadcast_to(images, (*images.shape[:3], 3)))
+        if self.task == "classification":
+            return np.stack([streaming.resized(image, self.image_size, streaming.central_box(width, height)) for image in colours])
+        view = affine.letterbox(width, height, self.image_size)
+        return np.stack([affine.move_image(image, view) for image in colours])
 
     @property
     def example(self) -> jax.ShapeDtypeStruct:

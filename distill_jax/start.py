@@ -24,10 +24,10 @@ def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manag
         logs.say(f"resuming after step {step} of {exp.plan.steps}")
         restored, epoch_metrics = restore(exp, manager, step)
         return restored.replace(given=given), epoch_metrics, step
-    fresh = exp.init(key).replace(given=given)
+    fresh = exp.init(key)
     if exp.config.initial:
-        fresh = fresh.replace(**initial.load(exp.config.initial, folder, fresh.network, exp.data.mesh))
-    return fresh, state.empty_metrics(exp.data.mesh, exp.task.train_metrics), 0
+        fresh = exp.begin(initial.load(exp.config.initial, folder, fresh.network, exp.data.mesh))
+    return fresh.replace(given=given), state.empty_metrics(exp.data.mesh, exp.task.train_metrics), 0
 
 
 def restore(exp: Experiment, manager: Any, step: int) -> tuple[TrainState, TrainMetrics]:

@@ -23,12 +23,12 @@ def make_train_step(
     to_inputs: Callable[[dict], Any],
     teachers: Sequence[Callable[[Any, dict], jax.Array]] = (),
     task: Task = TASKS["classification"],
-) -> Callable[..., tuple[TrainState, TrainMetrics, jax.Array]]:
+) -> Callable[..., tuple[TrainState, TrainMetrics, jax.Array | None]]:
     """Builds the pure function train_step(state, epoch_metrics, source, batch, key) -> (state, epoch_metrics, logits_BxC).
 
     Jit it with the first argument donated. `batch` has "id" (int32 [B]), which names rows of the arrays in `source`, [N, ...]; or it has
     all data, and `source` is {}. `key` is the run's key; the step's randomness is a function of it and of state.step, so a resumed run
-    repeats it. The returned logits are those that the method observes.
+    repeats it. The returned logits are those that the method observes; None if it observes none.
 
     Args:
       model: flax module from inputs to float32 logits [B, C], or to the outputs of another task.
@@ -62,6 +62,6 @@ def make_train_step(
             logits_BxC = model.apply(state.network, to_inputs(batch), train=False)
         state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
         state = state.replace(teacher=method.follow(state.teacher, state.network)) if method.follow else state
-        return state, epoch_metrics.merge(step_metrics), logits_BxC
+        return state, epoch_metrics.merge(step_metrics), logits_BxC if method.observe else None
 
     return train_step

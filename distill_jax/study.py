@@ -302,7 +302,7 @@ def finish_moving(config: ConfigDict, root: pathlib.Path) -> None:
     """Finishes an interrupted `move_first_seed`, so that all files of the run are in one place."""
     checks.check(config)
     configuration.check_claim(root, config)
-    if workdir.is_moving(root, root / f"seed_{config.seed}") and holds_one_seed(root):
+    if workdir.is_moving(root / f"seed_{config.seed}") and holds_one_seed(root):
         move_first_seed(config, root)
 
 

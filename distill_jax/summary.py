@@ -18,12 +18,14 @@ from distill_jax.state import TrainState
 LIBRARIES = ("distill_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def write(exp: Experiment, seed: int, folder: pathlib.Path, state: TrainState, history: list[dict[str, Any]]) -> dict[str, Any]:
+def write(
+    exp: Experiment, seed: int, folder: pathlib.Path, state: TrainState, history: list[dict[str, Any]], provenance: dict[str, Any]
+) -> dict[str, Any]:
     """Writes summary.json and, if missing, the network's weights; returns the content of summary.json."""
     path = workdir.snapshot_path(folder, exp.plan.epochs)
     if not workdir.exists(path):
         checkpoints.save_weights(path, state.network)
-    summary = summarise(exp, seed, state, history)
+    summary = summarise(exp, seed, state, history) | provenance
     if len(exp.plan.cycle_ends) > 1 and exp.task.ensemble:
         summary |= evaluate_snapshots(exp, folder, state)
     workdir.write_json(folder / "summary.json", summary)
@@ -64,7 +66,6 @@ def summarise(exp: Experiment, seed: int, state: TrainState, history: list[dict[
         "wall_seconds": last["wall_seconds"],
         "params_sha256": checkpoints.sha256(state.params),
         "weights_sha256": checkpoints.sha256(state.network),
-        **provenance(),
     }
 
 

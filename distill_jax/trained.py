@@ -8,18 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from distill_jax import checkpoints, configuration, pretrained, sharding, specs, workdir
-from distill_jax.data import affine, batches, tokenization
+from distill_jax.data import batches, tokenization
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
 from distill_jax.stages import STAGE
-from distill_jax.tasks import detection
-from distill_jax.tasks.segmentation import at_own_size
+from distill_jax.tasks import detection, segmentation
 
 
 class Run(NamedTuple):
@@ -56,25 +54,25 @@ class Network:
     def predict(self, inputs: Any, batch_size: int = 256) -> Any:
         """Class probabilities, float32 [N, C]; those of each pixel, [N, H, W, C], for segmentation; for detection, the boxes found.
 
-        Boxes are a `fcos.Found` of B images: arrays box_BxNx4 (left, top, right, bottom, in pixels of the images), label_BxN and score_BxN
-        (in 0..1), by descending score; unused rows have score 0.
+        Boxes are an `anchor_free.Found` of B images: arrays box_BxNx4 (left, top, right, bottom, in pixels of the images), label_BxN and
+        score_BxN (in 0..1), by descending score; unused rows have score 0.
 
         Args:
           inputs: uint8 images [N, H, W, C] of any size, RGB or grey; or a list of sentences, or of pairs of sentences.
-          batch_size: samples per step.
+          batch_size: samples per step; fewer if there are fewer inputs.
 
         Raises:
           UserError: the inputs are not of the kind that the network takes.
         """
         if self.spec.task == "detection":
-            found = self.map(boxes, self._rows(inputs), batch_size)
+            found = self.map(boxes, self._rows(inputs), at_most(batch_size, len(inputs)))
             return detection.of_one_size(found, *np.shape(inputs)[1:3], self.spec.image_size)
         return np.asarray(jax.nn.softmax(self.logits(inputs, batch_size)))  # over the last axis
 
     def features(self, inputs: Any, batch_size: int = 256) -> np.ndarray:
         """The inputs of the layer "head", float32 [N, F]. Arguments and errors as for `predict`; for classification only."""
         check_classifies(self.summary.get("workdir", "this network"), self.spec)
-        return self.map(penultimate, self._rows(inputs), batch_size)
+        return self.map(penultimate, self._rows(inputs), at_most(batch_size, len(inputs)))
 
     def apply(self, inputs: Any) -> jax.Array:
         """Applies the module in inference mode: inputs, as returned by `spec.to_inputs`, -> logits [B, C]."""
@@ -84,9 +82,8 @@ class Network:
         """Logits of the classes, float32 [N, C] or [N, H, W, C]; arguments and errors as for `predict`; not for detection."""
         if self.spec.task == "detection":
             raise UserError("a network for detection has no logits of images; `predict` returns the boxes")
-        rows = self._rows(inputs)
-        function = pixelwise(*np.shape(inputs)[1:3]) if self.spec.task == "segmentation" else forward
-        return self.map(function, rows, batch_size)
+        found = self.map(forward, self._rows(inputs), at_most(batch_size, len(inputs)))
+        return segmentation.of_one_size(found, *np.shape(inputs)[1:3]) if self.spec.task == "segmentation" else found
 
     def map(self, function: Callable[..., Any], rows: dict[str, Any], batch_size: int) -> Any:
         """Applies function(module, variables, inputs), jitted, to a whole split, batch by batch; returns a pytree of arrays [N, ...]."""
@@ -108,7 +105,8 @@ class Network:
             raise UserError("this network takes images: give uint8 [N, H, W, C], in one call for each image size") from error
         if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
             raise UserError(f"this network takes images: give uint8 [N, H, W, C], no axis empty, not {images.dtype} {list(images.shape)}")
-        return {"image": self.spec.cropped(images)}
+        self._check_kind({"image": images})
+        return {"image": self.spec.as_evaluated(images)}
 
     def _check_kind(self, rows: dict[str, Any]) -> None:
         kind, where = "tokens" if self.spec.vocabulary_size else "image", self.summary.get("workdir", "this network")
@@ -135,6 +133,11 @@ def load(path: str | os.PathLike, dtype: str = "float32", mesh: Mesh | None = No
     specs.check_head(os.fspath(path), run.spec)
     mesh = mesh or sharding.make_mesh()
     return Network(run.spec, run.spec.module(dtype), load_variables(run, mesh), run.summary | {"workdir": str(run.folder)}, mesh)
+
+
+def at_most(batch_size: int, count: int) -> int:
+    """The batch size for `count` samples: a power of two if they are few, so that few sizes are compiled."""
+    return min(batch_size, 1 << (count - 1).bit_length())
 
 
 def find(folder: pathlib.Path | str) -> Run:
@@ -229,20 +232,8 @@ def forward(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> 
     return module.apply(variables, inputs, train=False)
 
 
-@functools.lru_cache(maxsize=64)
-def pixelwise(height: int, width: int) -> Callable[..., jax.Array]:
-    """A function for `Network.map`: the logits of letterboxed images at their own size, float32 [B, height, width, C]."""
-
-    def of_pixels(module, variables, inputs):
-        canvas, size = forward(module, variables, inputs), jnp.array([height, width])
-        target = jnp.array(affine.letterbox(width, height, canvas.shape[1]).target[::-1])
-        return jax.vmap(lambda logits: at_own_size(logits, size, target, (height, width)))(canvas)
-
-    return of_pixels
-
-
 def boxes(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> Any:
-    """The boxes found on a batch of canvases, in pixels of the canvas; see `fcos.Found`."""
+    """The boxes found on a batch of canvases, in pixels of the canvas; see `anchor_free.Found`."""
     return detection.on_canvas(forward(module, variables, inputs), {"image": inputs})
 
 

@@ -142,8 +142,8 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def is_moving(folder: pathlib.Path, target: pathlib.Path) -> bool:
-    """Whether `move_into` has begun here and the caller has not yet completed it."""
+def is_moving(target: pathlib.Path) -> bool:
+    """Whether `move_into` has begun and the caller has not yet completed it."""
     return exists(target) or exists(_unfinished(target))
 
 

@@ -18,20 +18,19 @@ def found(rows, scores, truths=TRUTHS):
     return Detections(truths.image[rows], truths.label[rows], truths.box[rows], np.asarray(scores, float))
 
 
-def one_class(right, positives, **options):
-    """Detections of one class, an image each, of which some are right; `positives` true boxes in all."""
+def one_class(right, positives):
+    """Both forms, for detections of one class, an image each, of which some are right; `positives` true boxes in all."""
     truths = Truths(np.arange(positives), np.zeros(positives, int), np.tile([0.0, 0, 10, 10], (positives, 1)), np.zeros(positives, bool))
     images = np.where(right, np.cumsum(right) - 1, 1000)
     count = len(right)
     detections = Detections(images, np.zeros(count, int), np.tile([0.0, 0, 10, 10], (count, 1)), -np.arange(count, dtype=float))
-    return voc_average_precision(detections, truths, 1, **options)[0]
+    return [ap_C[0] for ap_C in voc_average_precision(detections, truths, 1)]
 
 
-@pytest.mark.parametrize("eleven_point", [False, True])
-def test_perfect_and_empty_detectors(eleven_point):
-    perfect = voc_average_precision(found([0, 1, 2, 3], [0.1, 0.9, 0.5, 0.5]), TRUTHS, 2, eleven_point=eleven_point)
-    np.testing.assert_array_equal(perfect, [1, 1])
-    np.testing.assert_array_equal(voc_average_precision(found([], []), TRUTHS, 2, eleven_point=eleven_point), [0, 0])
+def test_perfect_and_empty_detectors():
+    perfect = voc_average_precision(found([0, 1, 2, 3], [0.1, 0.9, 0.5, 0.5]), TRUTHS, 2)
+    np.testing.assert_array_equal(perfect, np.ones((2, 2)))
+    np.testing.assert_array_equal(voc_average_precision(found([], []), TRUTHS, 2), np.zeros((2, 2)))
 
 
 def test_half_wrong_detector():
@@ -39,27 +38,25 @@ def test_half_wrong_detector():
     right = np.array([1, 0] * 5, bool)
     hits = np.arange(1, 6)
     by_hand = (1 / 10 * hits / (2 * hits - 1)).sum()  # the precision falls from hit to hit, so the curve is its own envelope
-    assert one_class(right, 10) == pytest.approx(by_hand, abs=1e-15)
     # recalls 0 and 0.1 are reached with precision 1, then 2/3, 3/5, 4/7, 5/9; recalls of 0.6 and above are never reached
-    assert one_class(right, 10, eleven_point=True) == pytest.approx((1 + 1 + 2 / 3 + 3 / 5 + 4 / 7 + 5 / 9) / 11, abs=1e-15)
+    assert one_class(right, 10) == pytest.approx([by_hand, (1 + 1 + 2 / 3 + 3 / 5 + 4 / 7 + 5 / 9) / 11], abs=1e-15)
 
 
 def test_the_envelope_takes_the_best_precision_at_a_higher_recall():
     # wrong, right, right: precisions 0, 1/2, 2/3 -> envelope 2/3 throughout, up to recall 1
-    assert one_class(np.array([0, 1, 1], bool), 2) == pytest.approx(2 / 3)
-    assert one_class(np.array([0, 1, 1], bool), 2, eleven_point=True) == pytest.approx(2 / 3)
+    assert one_class(np.array([0, 1, 1], bool), 2) == pytest.approx([2 / 3, 2 / 3])
 
 
 def test_a_box_is_found_once_and_the_better_score_finds_it():
     truths = Truths(*(column[:1] for column in TRUTHS))
     twice = Detections(np.zeros(2, int), np.zeros(2, int), np.array([[0, 0, 10, 9], [0, 0, 10, 10]], float), np.array([0.9, 0.8]))
-    assert voc_average_precision(twice, truths, 1)[0] == 1  # the second, although closer, is wrong, but comes after recall 1
-    assert voc_average_precision(twice, truths, 1, overlap=0.95)[0] == 0.5  # the first is not close enough: precision 1/2
+    assert voc_average_precision(twice, truths, 1).area[0] == 1  # the second, although closer, is wrong, but comes after recall 1
+    assert voc_average_precision(twice, truths, 1, overlap=0.95).area[0] == 0.5  # the first is not close enough: precision 1/2
 
 
 def test_difficult_boxes_count_for_nothing():
     truths = TRUTHS._replace(difficult=np.array([False, True, True, True]))
-    ap = voc_average_precision(found([2, 0, 1], [0.9, 0.8, 0.7]), truths, 2)
+    ap = voc_average_precision(found([2, 0, 1], [0.9, 0.8, 0.7]), truths, 2).area
     assert ap[0] == 1  # finding the difficult one first is no mistake
     assert np.isnan(ap[1])  # only difficult boxes: no average precision
     metrics = average_precision.detection_metrics(found([0], [1]), truths, 2)
@@ -69,7 +66,7 @@ def test_difficult_boxes_count_for_nothing():
 def test_overlap_at_the_threshold_counts():
     truths = Truths(*(column[:1] for column in TRUTHS))
     half = Detections(np.zeros(1, int), np.zeros(1, int), np.array([[0, 0, 10, 5]], float), np.ones(1))
-    assert voc_average_precision(half, truths, 1, overlap=0.5)[0] == 1
+    assert voc_average_precision(half, truths, 1, overlap=0.5).area[0] == 1
     higher = half._replace(box=np.array([[0, 0, 10, 5.6]], float))  # right at overlaps 0.5 and 0.55, of ten
     metrics = average_precision.detection_metrics(higher, truths, 1)
     assert metrics["test_ap"] == pytest.approx(0.2) and metrics["test_ap_11point"] == pytest.approx(0.2)
@@ -84,10 +81,10 @@ def test_images_classes_and_order_do_not_mix():
     """Detections in the wrong image, or of the wrong class, are wrong; the order of the rows is of no matter."""
     right = found([0, 1, 2, 3], [0.9, 0.8, 0.7, 0.6])
     swapped = right._replace(image=np.array([1, 2, 0, 0]))
-    assert voc_average_precision(right._replace(label=1 - right.label), TRUTHS, 2).max() == 0
-    assert voc_average_precision(swapped, TRUTHS, 2)[1] == 0
+    assert voc_average_precision(right._replace(label=1 - right.label), TRUTHS, 2).area.max() == 0
+    assert voc_average_precision(swapped, TRUTHS, 2).area[1] == 0
     shuffled = Detections(*(column[[2, 0, 3, 1]] for column in right))
-    np.testing.assert_array_equal(voc_average_precision(shuffled, TRUTHS, 2), [1, 1])
+    np.testing.assert_array_equal(voc_average_precision(shuffled, TRUTHS, 2).area, [1, 1])
 
 
 def devkit(detections, truths, num_classes, overlap, eleven_point):
@@ -149,7 +146,7 @@ def random_set(seed, images=12, num_classes=3):
 def test_equals_the_devkits_procedure(overlap, eleven_point):
     for seed in range(5):
         detections, truths = random_set(seed)
-        ours = voc_average_precision(detections, truths, 4, overlap, eleven_point)
+        ours = voc_average_precision(detections, truths, 4, overlap)[eleven_point]
         theirs = devkit(detections, truths, 4, overlap, eleven_point)
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
         assert np.isnan(ours[3]) and 0 < ours[0] < 0.95

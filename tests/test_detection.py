@@ -16,17 +16,18 @@ from scenes_helpers import write_voc
 
 import distill_jax
 from configs import bccd_detection, voc_detection, voc_detection_full
-from distill_jax import export, fcos, initial, predict, specs, trained
+from distill_jax import export, initial, predict, specs, trained
 from distill_jax.data import affine
 from distill_jax.data.batches import training_batches
 from distill_jax.errors import UserError
-from distill_jax.fcos import Found
 from distill_jax.files import read_json
 from distill_jax.models.fcos import Outputs
 from distill_jax.state import empty_metrics
+from distill_jax.tasks import anchor_free
 from distill_jax.tasks import detection as task
+from distill_jax.tasks.anchor_free import Found
 
-ASSIGN, AT_OWN_SIZE = jax.jit(fcos.assign), jax.jit(task.at_own_size)
+ASSIGN, AT_OWN_SIZE = jax.jit(anchor_free.assign), jax.jit(task.at_own_size)
 
 
 def boxes_config(name, **fields):
@@ -65,7 +66,7 @@ def perfect_outputs(at, scene, view, num_classes):
 def found_by_perfect_outputs(exp, row):
     images = exp.data.dataset.test["image"]
     scene, batch = images.scene(row), {name: jnp.asarray(value)[None] for name, value in images.load(row, None).items()}
-    at = fcos.places(images.size, images.size)
+    at = anchor_free.places(images.size, images.size)
     outputs = perfect_outputs(at, scene, affine.letterbox(*scene.size, images.size), exp.spec.num_classes)
     return scene, jax.tree.map(np.asarray, AT_OWN_SIZE(jax.tree.map(lambda x: x[None], outputs), batch))
 

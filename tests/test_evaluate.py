@@ -23,6 +23,10 @@ def test_metrics_agree_with_scikit_learn(predictions):
     assert metrics["test_nll"] == pytest.approx(log_loss(labels, softmax(logits.astype(float), axis=1), labels=classes))
 
 
+def test_an_ensemble_whose_members_rule_a_class_out():
+    np.testing.assert_allclose(evaluate.ensemble([np.array([[0.0, 2000.0]])] * 2), [[-2000, 0]])
+
+
 @pytest.mark.parametrize("classes", [2, 12])
 def test_matthews_correlation_agrees_with_scikit_learn(predictions, classes):
     logits, labels = predictions[0][:, :classes], predictions[1] % classes

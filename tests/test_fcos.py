@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill_jax import fcos
 from distill_jax.models.fcos import Detector, Outputs
+from distill_jax.tasks import anchor_free
 
-ASSIGN, DETECT = jax.jit(fcos.assign), jax.jit(fcos.detect, static_argnums=(2, 3))
-NONE = fcos.NO_OBJECT
+ASSIGN, DETECT = jax.jit(anchor_free.assign), jax.jit(anchor_free.detect, static_argnums=(2, 3))
+NONE = anchor_free.NO_OBJECT
 CANVAS = 64, 96  # height, width: 8x12, 4x6, 2x3, 1x2 and 1x1 places
 SIZES = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
 COUNT = sum(rows * columns for rows, columns in SIZES)
@@ -20,12 +20,12 @@ LABELS = np.array([[2, 0], [1, NONE]])
 
 @pytest.fixture(scope="module")
 def at():
-    return fcos.places(*CANVAS)
+    return anchor_free.places(*CANVAS)
 
 
 @jax.jit
 def batch_loss(outputs, at, box_BxMx4, label_BxM):
-    return fcos.loss(outputs, at, jax.vmap(fcos.assign, in_axes=(None, 0, 0))(at, box_BxMx4, label_BxM))
+    return anchor_free.loss(outputs, at, jax.vmap(anchor_free.assign, in_axes=(None, 0, 0))(at, box_BxMx4, label_BxM))
 
 
 def random_outputs(seed=0, num_classes=3):
@@ -35,7 +35,7 @@ def random_outputs(seed=0, num_classes=3):
 
 
 def test_places_by_hand():
-    at = fcos.places(16, 24)
+    at = anchor_free.places(16, 24)
     by_hand = [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12], [8, 8], [24, 8], [16, 16], [32, 32], [64, 64]]
     np.testing.assert_array_equal(at.point_Lx2, by_hand)
     np.testing.assert_array_equal(at.stride_L, [8] * 6 + [16] * 2 + [32, 64, 128])
@@ -53,7 +53,7 @@ def maps_of(canvas):
 @pytest.mark.parametrize("canvas", [CANVAS, (72, 130), (33, 640)])
 def test_there_is_an_output_for_each_place(canvas):
     outputs, variables = jax.eval_shape(DETECTOR.init_with_output, jax.random.key(0), maps_of(canvas))
-    count = len(fcos.places(*canvas).stride_L)
+    count = len(anchor_free.places(*canvas).stride_L)
     assert [x.shape for x in outputs] == [(1, count, 2), (1, count, 4), (1, count)]
     assert variables["params"]["scales"].shape == (5,)
 
@@ -95,7 +95,7 @@ def test_targets_by_hand(at):
 
 
 def test_objects_of_any_size_find_their_level():
-    at = fcos.places(1024, 1024)
+    at = anchor_free.places(1024, 1024)
     for level, side in enumerate((100, 200, 400, 800)):
         box = np.array([[512 - side / 2, 512 - side / 2, 512 + side / 2, 512 + side / 2]], np.float32)
         strides = at.stride_L[ASSIGN(at, box, np.zeros(1, int)).label_L == 0]
@@ -156,8 +156,8 @@ def test_the_loss_is_divided_by_the_positives_of_the_whole_batch(at):
 
 def test_accuracy_by_hand():
     logits = jnp.array([[[2.0, 1], [2, 1], [-1, -2], [3, 4], [5, 5]]])
-    assert fcos.accuracy(logits, jnp.array([[0, 1, 0, 1, NONE]])) == 2 / 4  # right; wrong; below 1/2; right; no object
-    assert fcos.accuracy(logits, jnp.full((1, 5), NONE)) == 0
+    assert anchor_free.accuracy(logits, jnp.array([[0, 1, 0, 1, NONE]])) == 2 / 4  # right; wrong; below 1/2; right; no object
+    assert anchor_free.accuracy(logits, jnp.full((1, 5), NONE)) == 0
 
 
 def test_images_without_objects(at):
@@ -192,7 +192,7 @@ def test_perfect_outputs_are_found(at):
     assert batch_loss(outputs, at, BOXES, LABELS).boxes == pytest.approx(0, abs=1e-6)
     found = DETECT(outputs, at, *CANVAS)
     sure = found.score_BxN > 0.1
-    assert found.score_BxN.shape == (2, fcos.MOST) and (jnp.diff(found.score_BxN) <= 0).all()
+    assert found.score_BxN.shape == (2, anchor_free.MOST) and (jnp.diff(found.score_BxN) <= 0).all()
     assert sure.sum(axis=1).tolist() == [2, 1]
     order = found.label_BxN[0, :2].argsort(descending=True)
     np.testing.assert_array_equal(found.label_BxN[0, :2][order], LABELS[0])

@@ -141,6 +141,12 @@ def test_images_of_any_size_are_cropped_as_in_evaluation(photographs, capsys, mo
     assert [answer[1] for answer in answers] == [network.classes[label] for label in logits.argmax(axis=1)]
 
 
+@pytest.mark.parametrize("fields", [{}, {"image_size": 16}])
+def test_transparent_images_are_refused(fields):
+    with pytest.raises(UserError, match="takes images of 3 channels; these have 4"):
+        random_network(**fields).logits(np.zeros((1, 20, 20, 4), np.uint8))
+
+
 def test_whole_images(tmp_path):
     """Resized as by Network.predict, up to rounding; averaged as by data.downsample; grey for a network of grey images."""
     rng = np.random.default_rng(0)

@@ -42,6 +42,16 @@ def tokenizer(special=("[PAD]", "[UNK]", "[CLS]", "[SEP]"), segment=1):
     return words
 
 
+def test_a_pretrained_tokenizer_of_whole_words_is_not_a_fitted_one():
+    words = tokenization.fit([("the old cat",)], 10, 8)
+    assert tokenization.is_fitted(words.to_str())
+    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    theirs = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    assert not tokenization.is_fitted(theirs.to_str())
+    words.add_special_tokens(["[PAD]"])
+    assert not tokenization.is_fitted(words.to_str())
+
+
 def random_network(module, inputs, seed=0):
     """Normal random values, positive variances."""
     random, shapes = np.random.default_rng(seed), jax.eval_shape(module.init, jax.random.key(0), inputs)
@@ -550,7 +560,7 @@ def test_a_resnet_starts_from_torchvision(resnet18, tmp_path):
 def test_a_resnets_images_are_cropped_as_in_its_evaluation(resnet18):
     """Torchvision resizes the shorter side to 256 and takes the central 224 pixels."""
     images = np.random.default_rng(0).integers(0, 256, (1, 256, 320, 3), np.uint8)
-    np.testing.assert_array_equal(pretrained.spec_of(f"torchvision:{resnet18}").cropped(images), images[:, 16:240, 48:272])
+    np.testing.assert_array_equal(pretrained.spec_of(f"torchvision:{resnet18}").as_evaluated(images), images[:, 16:240, 48:272])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Statistics over seeds, studies made from workdirs, and the tables of the committed studies."""
 
+import errno
 import gzip
 import json
 import math
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import AWKWARD, refused, write, write_run
 
-from distill_jax import archive, collect, report, results, stages
+from distill_jax import archive, collect, fields, report, results, stages
 from distill_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -121,13 +122,13 @@ def test_a_study_keeps_every_digit(workdirs, tmp_path):
         folder = workdirs / run.variant
         folder = folder / f"seed_{run.seed}" if run.seed is not None and (folder / f"seed_{run.seed}").exists() else folder
         folder = folder / run.stage
-        assert repr(sorted(archive.flatten(json.loads((folder / "config.json").read_text())).items())) == repr(sorted(run.config.items()))
+        assert repr(sorted(fields.flatten(json.loads((folder / "config.json").read_text())).items())) == repr(sorted(run.config.items()))
         if run[:3] in curves:
             lines = (folder / "metrics.jsonl").read_text().splitlines()
             assert [json.dumps(line) for line in curves[run[:3]]] == lines
             summary = json.loads((folder / "summary.json").read_text())
             assert summary.pop("seed") == run.config["seed"]
-            assert {name: repr(value) for name, value in archive.flatten(summary).items()}.items() <= {
+            assert {name: repr(value) for name, value in fields.flatten(summary).items()}.items() <= {
                 name: repr(value) for name, value in run.results.items()
             }.items()
 
@@ -173,6 +174,21 @@ def test_runs_are_added_to_a_study(workdirs, tmp_path):
     collect.main([str(apart), str(workdirs / "families")])
     for name in ("config.json", "runs.csv", "curves.csv.gz"):
         assert (apart / name).read_bytes() == (together / name).read_bytes()
+
+
+def test_a_full_disk_leaves_a_study_as_it_is(workdirs, tmp_path, monkeypatch):
+    study, write_bytes = tmp_path / "study", pathlib.Path.write_bytes
+    collect.collect(study, [workdirs / "plain"])
+    before = {path.name: path.read_bytes() for path in study.iterdir()}
+
+    def full(path, content):
+        if "curves" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    refused(lambda: collect.main([str(study), str(workdirs / "families")]), "study cannot be written: No space left on device")
+    assert {name: (study / name).read_bytes() for name in before} == before
 
 
 def test_a_seeds_folder_alone_is_a_run_of_its_variant(workdirs, tmp_path):

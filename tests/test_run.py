@@ -182,6 +182,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert not (tmp_path / "summary.json").exists()
 
 
+def test_the_commit_of_a_run_is_that_which_it_began_with(exp, tmp_path, monkeypatch):
+    found = {"commit": "first"}
+    monkeypatch.setattr("distill_jax.summary.provenance", lambda: dict(found))
+    assert run(act_at(exp, 3, lambda: found.update(commit="second")), 0, tmp_path)["commit"] == "first"
+
+
 def test_parameters_that_are_not_finite_are_not_saved(exp, tmp_path):
     def poisoned(state, *args):
         state, *rest = exp.train_step(state, *args)

@@ -1,5 +1,7 @@
 """Scenes: the joint affine map, the readers of masks and boxes, and what they refuse."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from helpers import loading_fails, png, prepare_tfds
@@ -8,7 +10,7 @@ from PIL import Image
 from scenes_helpers import BORDER, CLASSES, write_masks, write_voc, write_xml
 
 from distill_jax import default_config
-from distill_jax.data import affine, batches, load_config, scenes, voc
+from distill_jax.data import affine, batches, load_config, scenes, tensorflow_sets, voc
 from distill_jax.data.dataset import count, fingerprint
 from distill_jax.errors import UserError
 
@@ -307,6 +309,15 @@ def test_tfds(tiny_pets, tmp_path):
     scene = boxes.train["image"].scene(0)
     np.testing.assert_allclose(scene.boxes, [[6, 5, 12, 10]], rtol=1e-6)
     assert boxes.num_classes == 3 and scene.difficult.tolist() == [False] and boxes.train["image"].most_boxes == 1
+
+
+def test_other_masks_of_tfds_are_refused(monkeypatch):
+    """Only the classes of oxford_iiit_pet's masks are known; its species tell it apart."""
+    form, features = SimpleNamespace(value="array_record"), dict.fromkeys(("image", "segmentation_mask"))
+    info = SimpleNamespace(file_format=form, features=features, splits={})
+    monkeypatch.setattr(tensorflow_sets, "builder_of", lambda *_: SimpleNamespace(is_prepared=lambda: True, info=info))
+    with pytest.raises(UserError, match="segmentation needs the features image, and segmentation_mask and species; it has image, segm"):
+        read("tfds:cells")
 
 
 def test_unknown_image_sets(tmp_path):

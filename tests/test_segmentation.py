@@ -1,5 +1,6 @@
 """Segmentation: its losses and metric against independent computations, DeepLab's structure, and whole runs."""
 
+import functools
 import pathlib
 import re
 
@@ -15,7 +16,7 @@ from sklearn.metrics import jaccard_score
 
 import distill_jax
 from configs import camvid_segmentation, voc_segmentation, voc_segmentation_full
-from distill_jax import compare, found, initial, losses, methods, models, predict, specs, start, study, transfer
+from distill_jax import compare, found, initial, losses, methods, models, predict, specs, start, study, trained, transfer
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
 from distill_jax.models import deeplab
@@ -118,6 +119,7 @@ def test_the_confusion_of_a_set(exp, finished):
 def test_a_run_learns_and_its_miou_is_scikit_learns(exp, finished):
     folder, summary = finished
     network, truth, predicted = distill_jax.load(folder), [], []
+    trained._compiled.cache_clear()
     for row in range(10):
         scene = exp.data.dataset.test["image"].scene(row)
         with Image.open(scene.image) as image, Image.open(scene.mask) as mask:
@@ -126,6 +128,8 @@ def test_a_run_learns_and_its_miou_is_scikit_learns(exp, finished):
         assert probabilities.shape == (1, *classes.shape, 3)
         truth.append(classes[classes != 255])
         predicted.append(probabilities[0].argmax(axis=-1)[classes != 255])
+    compiled = trained._compiled(trained.forward, network.module, network.spec._replace(model=()), network.mesh)
+    assert compiled._cache_size() == 1  # for images of several sizes
     expected = jaccard_score(np.concatenate(truth), np.concatenate(predicted), average="macro")
     assert summary["test_miou"] == pytest.approx(expected, abs=2e-3)  # JPEGs decoded smaller, or not
     assert summary["test_miou"] > 0.5 and summary["task"] == "segmentation" and summary["metric"] == "miou"
@@ -320,6 +324,14 @@ def test_frozen_norms_keep_their_statistics():
     variables = norm.init(jax.random.key(0), jnp.ones((4, 2, 2, 3)))
     _, updated = norm.apply(variables, 5 * jnp.ones((4, 2, 2, 3)), mutable=["batch_stats"])
     assert bits(updated["batch_stats"]) == bits(variables["batch_stats"]) and "batch_stats" in shapes
+
+
+def test_group_norm_leaves_the_pooled_map_its_values():
+    network = models.create("deeplab_resnet18", 3, width=32, channels=32, output_stride=32, norm="group")
+    images = jnp.array(np.random.default_rng(0).standard_normal((2, 32, 32, 3)), jnp.float32)
+    catch = functools.partial(network.init_with_output, capture_intermediates=lambda module, _: module.name == "aspp_pooling_norm")
+    _, variables = jax.jit(catch)(jax.random.key(0), images)
+    assert np.std(variables["intermediates"]["aspp_pooling_norm"]["__call__"][0]) > 0.1
 
 
 def test_frozen_norms_need_loaded_statistics(data_name, tmp_path):

@@ -23,11 +23,12 @@ from helpers import (
     step,
     student_config,
 )
+from ml_collections import ConfigDict
 from scipy.special import softmax
 from scipy.stats import entropy
 
 import distill_jax
-from distill_jax import checkpoints, files, stages, study, trained, workdir
+from distill_jax import checkpoints, evaluate, files, stages, study, trained, workdir
 from distill_jax.errors import UserError
 from distill_jax.start import load_given
 from distill_jax.state import empty_metrics
@@ -79,8 +80,10 @@ def test_each_teacher_sees_its_own_normalisation(finished_colours, tmp_path):
     assert max(abs(a - b) for a, b in zip(exp.teachers[0].input_mean, exp.spec.input_mean, strict=True)) > 0.2
     ids, source = np.arange(20), exp.data.train
     state, epoch_metrics = start_in(exp, tmp_path), empty_metrics(exp.data.mesh)
-    state, epoch_metrics, logits = exp.train_step(state, epoch_metrics, source, batch_of(exp, ids), jax.random.key(1))
     rows = {"image": exp.data.dataset.train["image"][ids]}
+    logits, _ = exp.spec.module().apply(state.network, exp.spec.to_inputs(rows), train=True, mutable=["batch_stats"])
+    state, epoch_metrics, observed = exp.train_step(state, epoch_metrics, source, batch_of(exp, ids), jax.random.key(1))
+    assert observed is None, "no output of a step that nobody reads"
     network = distill_jax.load(teacher)
     said = network.logits(rows["image"])
     assert epoch_metrics.compute()["loss_teacher"] == pytest.approx(_distillation(said, logits), rel=1e-4)
@@ -137,6 +140,15 @@ def test_a_teacher_of_several_seeds_is_read_once(finished_family, tmp_path, monk
     folder = finished_family[0] / "generation_0"
     study.prepare(student_config(folder, seeds=3), tmp_path)
     assert read == [folder]
+
+
+def test_an_averaged_teacher_starts_from_the_initial_weights_and_is_judged_as_it_is_now(finished, tmp_path):
+    exp = build(make_config(initial=str(finished[0]), epochs=2, schedule__cycles=1, method=ConfigDict({"name": "ema_teacher"})))
+    state = start_in(exp, tmp_path / "start")
+    assert bits(state.teacher.network) == bits(state.network)
+    run(exp, 0, tmp_path / "run")
+    teacher = exp.predict_teacher(start_in(exp, tmp_path / "run"))
+    assert files.read_jsonl(tmp_path / "run" / "metrics.jsonl")[-1]["teacher_entropy"] == evaluate.mean_entropy(teacher)
 
 
 def test_a_finished_student_is_evaluated_without_its_teacher(finished_family, tmp_path):

@@ -41,6 +41,13 @@ def test_it_predicts_as_its_run_was_evaluated(finished, exp):
     assert network.classes == tuple("0123456789")
 
 
+def test_few_images_are_not_padded_to_a_whole_batch(finished, exp, monkeypatch):
+    sizes, in_order = [], trained.batches.in_order
+    monkeypatch.setattr(trained.batches, "in_order", lambda rows, count, size: sizes.append(size) or in_order(rows, count, size))
+    distill_jax.load(finished[0]).predict(exp.data.dataset.test["image"][:3])
+    assert sizes == [max(4, jax.device_count())]
+
+
 def test_features_are_the_inputs_of_the_head(finished, exp):
     network, images = distill_jax.load(str(finished[0])), exp.data.dataset.test["image"][:50]
     features, head = network.features(images), network.variables["params"]["head"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, Crash, act_at, build, crash, make_config, run
 
-from distill_jax import archive, checks, command_line, configuration, default_config, report, study, trained, transfer, workdir
+from distill_jax import archive, command_line, configuration, default_config, fields, report, study, trained, transfer, workdir
 from distill_jax.data import sources
 from distill_jax.errors import UserError
 
@@ -403,7 +403,7 @@ def test_configs_of_all_ages_are_read(tmp_path, name):
         (tmp_path / "config.json").write_text(json.dumps(archive.nest(row.config)))
         config = configuration.of_workdir(tmp_path)
         configuration.check_claim(tmp_path, config)
-        assert checks.flatten(config)["data.name"] == row.config["data.name"]
+        assert fields.flatten(config)["data.name"] == row.config["data.name"]
 
 
 def test_a_str_does_for_a_folder(finished):

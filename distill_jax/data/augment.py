@@ -28,7 +28,8 @@ def random_flip(images_BxHxWxC: jax.Array, key: jax.Array) -> jax.Array:
 def channel_statistics(images_NxHxWxC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel over a data set of uint8 images, scaled to [0, 1]: two float32 [C]."""
     values = np.arange(256) / 255
-    counts_Cx256 = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images_NxHxWxC, -1, 0)])
+    parts = np.array_split(images_NxHxWxC, -(-len(images_NxHxWxC) // 1024))  # bincount takes eight bytes a pixel
+    counts_Cx256 = sum(np.stack([np.bincount(each.ravel(), minlength=256) for each in np.moveaxis(part, -1, 0)]) for part in parts)
     weights_Cx256 = counts_Cx256 / counts_Cx256.sum(axis=1, keepdims=True)
     mean_C = weights_Cx256 @ values
     variance_C = weights_Cx256 @ values**2 - mean_C**2

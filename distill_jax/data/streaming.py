@@ -157,8 +157,12 @@ def read_crop(record: Record, size: int, rng: np.random.Generator | None, advice
         scale = 2 * size / min(right - left, bottom - top)  # a JPEG may be decoded smaller, at twice the resolution needed
         image.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
         x, y = image.size[0] / width, image.size[1] / height
-        box = (left * x, top * y, right * x, bottom * y)
-        return np.asarray(image_files.to_rgb(record.name, image).resize((size, size), Image.Resampling.BILINEAR, box))
+        return resized(image_files.to_rgb(record.name, image), size, (left * x, top * y, right * x, bottom * y))
+
+
+def resized(image: Image.Image, size: int, box: tuple[float, float, float, float]) -> np.ndarray:
+    """The part of an image in a box, (left, top, right, bottom), resampled (bilinear, antialiased): uint8 [size, size, 3]."""
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))
 
 
 def random_box(width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:

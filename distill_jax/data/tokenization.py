@@ -71,7 +71,9 @@ def adopted(tokenizer: str, max_length: int) -> str:
 
 def is_fitted(tokenizer: str) -> bool:
     """Whether `fit` made a tokenizer for a data set; otherwise it belongs to a pre-trained network."""
-    return json.loads(tokenizer)["model"]["type"] == "WordLevel"
+    content = json.loads(tokenizer)
+    model, own = content["model"], dict(zip(SPECIAL, range(3), strict=True))
+    return model["type"] == "WordLevel" and not content["added_tokens"] and own.items() <= model["vocab"].items()
 
 
 def same_words(one: str, other: str) -> bool:

@@ -3,6 +3,7 @@
 Left out (our choice): the multi-grid of dilations in the last stage, and the auxiliary head that some implementations train beside it.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from distill_jax.models.layers import Conv, normalization
+from distill_jax.models.layers import GROUP, Conv, batch_norm
 from distill_jax.models.resnet_imagenet import Trunk
 
 
@@ -26,7 +27,8 @@ class DeepLabV3(nn.Module):
       dropout: before the classifier (0.1 in mmsegmentation).
       version: as in `ImageNetResNet`.
       width: as in `ImageNetResNet`.
-      norm: of the trunk, see `layers.normalization`. The head has BatchNorm where the trunk's is frozen.
+      norm: of the trunk, see `layers.normalization`. The head has BatchNorm where the trunk's is frozen. With "group", its groups have 8
+        channels whatever `channels`, a multiple of 8: the pooled map has one place, so a group of one channel would be a constant.
       dtype: computation dtype; parameters, BatchNorm statistics and logits stay float32.
     """
 
@@ -45,7 +47,8 @@ class DeepLabV3(nn.Module):
     def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> jax.Array:
         """Returns logits, float32 [B, H, W, C]: those of the trunk's resolution, enlarged (bilinear)."""
         trunk = Trunk(self.depth, self.version, self.width, self.output_stride, self.norm, self.dtype, name="trunk")
-        head_norm = normalization("group" if self.norm == "group" else "batch", train, self.dtype)
+        group_norm = functools.partial(nn.GroupNorm, None, group_size=GROUP, epsilon=1e-5, dtype=self.dtype)
+        head_norm = group_norm if self.norm == "group" else batch_norm(train, self.dtype)
 
         def layer(x, size, name, dilation=1):
             spatial = {"padding": dilation * (size // 2), "kernel_dilation": dilation}

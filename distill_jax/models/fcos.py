@@ -2,7 +2,7 @@
 
 A feature pyramid (FPN; Lin et al., CVPR 2017, arXiv 1612.03144) over a trunk's maps C3, C4, C5, and two towers of convolutions with
 GroupNorm, shared by its five levels. Every place of every level gives the logits of the classes, its distances to the four sides of a box,
-and how central it is in that box. What these mean, and the loss: distill_jax/fcos.py.
+and how central it is in that box. What these mean, and the loss: distill_jax/tasks/anchor_free.py.
 """
 
 import math
@@ -13,11 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from distill_jax.models.layers import Conv
+from distill_jax.models.layers import GROUP, Conv
 from distill_jax.models.resnet_imagenet import Trunk
 
 STRIDES = (8, 16, 32, 64, 128)  # pixels, of the levels P3 to P7
-GROUP = 8  # channels of a group of GroupNorm: 32 groups of 256 channels, as in the paper
 RARE = 0.01  # probability of each class at the start, so that the many places without an object do not swamp the first steps
 FURTHEST = 8.0  # largest logarithm of a distance in strides; a distance must stay finite, whatever a step does
 

@@ -19,6 +19,7 @@ def batch_norm(train: bool, dtype: Any) -> Callable[..., nn.Module]:
 
 
 NORMS = ("batch", "frozen", "group")
+GROUP = 8  # channels of a group of GroupNorm in a head: 32 groups of the usual 256 channels
 
 
 def normalization(kind: str, train: bool, dtype: Any) -> Callable[..., nn.Module]:

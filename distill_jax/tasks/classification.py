@@ -1,6 +1,5 @@
 """One label for each image or sentence."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,10 +32,6 @@ def ensemble(members: Sequence[np.ndarray], dataset: Dataset) -> dict[str, Any]:
     return {**together, f"members_{split}_accuracy": accuracies}
 
 
-def write(folder: pathlib.Path, dataset: Dataset, logits_NxC: np.ndarray, teacher_logits_NxC: Any) -> None:
-    predictions.write(folder, dataset, logits_NxC, teacher_logits_NxC)
-
-
 TASK = Task(
     metric="accuracy",
     outputs=lambda num_classes, input_shape: jax.ShapeDtypeStruct((1, num_classes), jnp.float32),
@@ -44,6 +39,6 @@ TASK = Task(
     predict=lambda logits_BxC, batch: logits_BxC,
     evaluate=metrics,
     measure=lambda losses, logits_BxC, labels_B: of_losses(losses, logits_BxC, labels_B) | {"logits": logits_BxC, "labels": labels_B},
-    write=write,
+    write=predictions.write,
     ensemble=ensemble,
 )

@@ -1,7 +1,7 @@
-"""Boxes around objects, by FCOS (models/fcos.py, fcos.py).
+"""Boxes around objects, by FCOS: models/fcos.py, anchor_free.py.
 
-Labels are the boxes on the canvas and their classes, padded with `fcos.NO_OBJECT`. Difficult objects are learnt like any other, as in
-detectron2; the metrics ignore them. The metric is VOC's AP50, of boxes at the images' own size.
+Labels are the boxes on the canvas and their classes, padded with `anchor_free.NO_OBJECT`. Difficult objects are learnt like any other, as
+in detectron2; the metrics ignore them. The metric is VOC's AP50, of boxes at the images' own size.
 """
 
 import importlib.util
@@ -16,12 +16,13 @@ from flax import struct
 from ml_collections import ConfigDict
 
 from distill_jax import average_precision as ap
-from distill_jax import drawing, fcos, workdir
+from distill_jax import drawing, workdir
 from distill_jax.data import Dataset, affine
 from distill_jax.errors import UserError
-from distill_jax.fcos import Found
 from distill_jax.methods.base import Method
 from distill_jax.models.fcos import Outputs
+from distill_jax.tasks import anchor_free
+from distill_jax.tasks.anchor_free import FCOSLoss, Found
 from distill_jax.tasks.base import Task
 
 SHOWN = 0.5  # smallest score of a box in a picture
@@ -30,17 +31,8 @@ SHOWN = 0.5  # smallest score of a box in a picture
 class Wanted(NamedTuple):
     """What the network must output for a batch of canvases."""
 
-    at: fcos.Places
-    targets: fcos.Targets
-
-
-class DetectionLosses(NamedTuple):
-    """A batch's loss and its parts; see `fcos.loss`."""
-
-    loss: jax.Array
-    classes: jax.Array
-    boxes: jax.Array
-    centerness: jax.Array
+    at: anchor_free.Places
+    targets: anchor_free.Targets
 
 
 @struct.dataclass
@@ -55,30 +47,29 @@ class DetectionMetrics(clu_metrics.Collection):
 
 
 def outputs(num_classes: int, input_shape: tuple[int, ...]) -> Outputs:
-    count = len(fcos.places(*input_shape[:2]).stride_L)
+    count = len(anchor_free.places(*input_shape[:2]).stride_L)
     return Outputs(*(jax.ShapeDtypeStruct((1, count, *last), jnp.float32) for last in ((num_classes,), (4,), ())))
 
 
 def labels(batch: dict[str, jax.Array]) -> Wanted:
-    at = fcos.places(*batch["image"].shape[1:3])
-    return Wanted(at, jax.vmap(fcos.assign, in_axes=(None, 0, 0))(at, batch["boxes"], batch["label"]))
+    at = anchor_free.places(*batch["image"].shape[1:3])
+    return Wanted(at, jax.vmap(anchor_free.assign, in_axes=(None, 0, 0))(at, batch["boxes"], batch["label"]))
 
 
-def loss(method: Method, found: Outputs, wanted: Wanted, signal: Any, *maps: Any) -> DetectionLosses:
+def loss(method: Method, found: Outputs, wanted: Wanted, signal: Any, *maps: Any) -> FCOSLoss:
     del method, signal, maps  # `check` admits labels alone
-    parts = fcos.loss(found, *wanted)
-    return DetectionLosses(sum(parts), *parts)
+    return anchor_free.loss(found, *wanted)
 
 
-def measure(losses: DetectionLosses, found: Outputs, wanted: Wanted) -> dict[str, jax.Array]:
-    parts = {f"loss_{name}": value for name, value in losses._asdict().items() if name != "loss"}
-    return parts | {"loss": losses.loss, "accuracy": fcos.accuracy(found.logits_BxLxC, wanted.targets.label_L)}
+def measure(losses: FCOSLoss, found: Outputs, wanted: Wanted) -> dict[str, jax.Array]:
+    parts = {f"loss_{name}": value for name, value in losses._asdict().items()}
+    return parts | {"loss": losses.loss, "accuracy": anchor_free.accuracy(found.logits_BxLxC, wanted.targets.label_L)}
 
 
 def on_canvas(found: Outputs, batch: dict[str, jax.Array]) -> Found:
     """The boxes on the canvas, in its pixels."""
     height, width = batch["image"].shape[1:3]
-    return fcos.detect(found, fcos.places(height, width), height, width)
+    return anchor_free.detect(found, anchor_free.places(height, width), height, width)
 
 
 def at_own_size(found: Outputs, batch: dict[str, jax.Array]) -> Found:
@@ -128,10 +119,9 @@ def metrics(found: Found, dataset: Dataset, teacher: Any) -> dict[str, float]:
 def write(folder: pathlib.Path, dataset: Dataset, found: Found, teacher: Any) -> None:
     """Writes average_precision.json: the classes, and VOC's average precision of each in both forms; null for a class without boxes."""
     del teacher
-    content, arguments = {"classes": list(dataset.classes)}, (flat(found), truths(dataset), dataset.num_classes)
-    for name, eleven_point in (("ap50", False), ("ap50_11point", True)):
-        ap_C = ap.voc_average_precision(*arguments, eleven_point=eleven_point)
-        content[name] = [None if np.isnan(value) else float(value) for value in ap_C]
+    forms = ap.voc_average_precision(flat(found), truths(dataset), dataset.num_classes)
+    ap50, ap50_11point = ([None if np.isnan(value) else float(value) for value in ap_C] for ap_C in forms)
+    content = {"classes": list(dataset.classes), "ap50": ap50, "ap50_11point": ap50_11point}
     workdir.write_json(folder / "average_precision.json", content)
 
 

@@ -4,6 +4,7 @@ The metric is the mean intersection over union (mIoU) of the whole set, at the i
 (bilinear) at the pixels of the image, and the arg-max is counted in one confusion matrix.
 """
 
+import functools
 import pathlib
 from typing import Any
 
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from distill_jax import drawing, losses, workdir
-from distill_jax.data import Dataset
+from distill_jax.data import Dataset, affine
 from distill_jax.data.scenes import VOID
 from distill_jax.errors import UserError
 from distill_jax.methods.base import Losses, Method
@@ -43,6 +44,7 @@ def measure(parts: Losses, logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array) -
     return of_losses(parts, logits_BxHxWxC, labels_BxHxW) | {"accuracy": losses.mean(correct, labels_BxHxW)}
 
 
+@functools.partial(jax.jit, static_argnames="shape")
 def at_own_size(logits_SxSxC: jax.Array, size: jax.Array, target: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """Resamples (bilinear) a letterboxed image's logits at its own pixels.
 
@@ -64,6 +66,12 @@ def at_own_size(logits_SxSxC: jax.Array, size: jax.Array, target: jax.Array, sha
         take = [jnp.take(logits_SxSxC, index, axis=axis) for index in (low, high)]
         logits_SxSxC = take[0] * (1 - weight) + take[1] * weight
     return logits_SxSxC
+
+
+def of_one_size(logits_NxSxSxC: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The logits of letterboxed images of one size at their own pixels, [N, height, width, C]."""
+    target = affine.letterbox(width, height, logits_NxSxSxC.shape[1]).target[::-1]
+    return np.stack([at_own_size(logits, (height, width), target, (height, width)) for logits in logits_NxSxSxC])
 
 
 def confusion(logits_BxSxSxC: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:

@@ -1,7 +1,7 @@
-"""What the outputs of FCOS mean: which place must find which box, the loss, and the boxes that are found (Tian et al., ICCV 2019).
+"""What the outputs of FCOS (models/fcos.py) mean: which place must find which box, the loss, and the boxes that are found.
 
-The places (the paper's locations) of a level are the centres of its cells. Boxes are (left, top, right, bottom) in pixels of the canvas,
-the network's input.
+Tian et al., ICCV 2019, arXiv 1904.01355. The places (the paper's locations) of a level are the centres of its cells. Boxes are (left, top,
+right, bottom) in pixels of the canvas, the network's input.
 """
 
 from typing import NamedTuple
@@ -41,11 +41,15 @@ class Targets(NamedTuple):
 
 
 class FCOSLoss(NamedTuple):
-    """Parts of the loss of a batch; scalars. The loss is their sum."""
+    """Parts of the loss of a batch; scalars."""
 
     classes: jax.Array
     boxes: jax.Array
     centerness: jax.Array
+
+    @property
+    def loss(self) -> jax.Array:
+        return sum(self)
 
 
 class Found(NamedTuple):
