@@ -62,7 +62,7 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
     """
     comparison = Comparison(config, arms, root.expanduser())
     check(comparison, only)
-    for name in [name for name in arms if not only or name in only]:
+    for name in wanted(arms, only):
         if len(arms[name].tries) > 1:
             for attempt in range(len(arms[name].tries)):
                 train(tuning_config(comparison, name, attempt), folder_of_try(comparison, name, attempt))
@@ -71,6 +71,11 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
         logs.say(write_tables(comparison))
         study_folder = shlex.quote(str(comparison.root / "study"))
         logs.say(f"{study_folder} has this table; plots: python -m distill_jax.report {study_folder} --html {study_folder}/report.html")
+
+
+def wanted(arms: dict[str, Arm], only: Sequence[str]) -> list[str]:
+    """The arms to train, each after those that teach it."""
+    return [name for name in arms if not only or name in only]
 
 
 def train(config: ConfigDict, folder: pathlib.Path) -> None:
@@ -160,7 +165,7 @@ def read_arms(path: str) -> dict[str, Arm]:
 
 
 def check(comparison: Comparison, only: Sequence[str]) -> None:
-    """Raises UserError if an arm is unknown or one of its runs cannot be trained."""
+    """Raises UserError if an arm in `only` is unknown, or a run that is wanted cannot be trained."""
     arms, loaded = comparison.arms, {}
     for name in only:
         if name not in arms:
@@ -170,11 +175,11 @@ def check(comparison: Comparison, only: Sequence[str]) -> None:
         raise UserError(f"seeds is {comparison.config.seeds}; a comparison takes two or more")
     if len(next(iter(arms.values())).tries) > 1 and not comparison.config.data.validation_examples:
         raise UserError("data.validation_examples is 0; choosing among tries takes a validation set")
-    for name, arm in arms.items():
+    for name in wanted(arms, only):
         with study.naming_stage(name, "arm"):
             check_teachers(comparison, name, only)
             is_finished = bool(summary_of(comparison, name))
-            for attempt in range(len(arm.tries)):
+            for attempt in range(len(arms[name].tries)):
                 config = final_config(comparison, name, attempt)
                 check_runs(config, loaded)
                 if not is_finished:
@@ -182,14 +187,13 @@ def check(comparison: Comparison, only: Sequence[str]) -> None:
 
 
 def check_teachers(comparison: Comparison, name: str, only: Sequence[str]) -> None:
-    """Raises UserError unless the arms that teach an arm are earlier ones and, if the arm is to be trained, will be finished by then."""
+    """Raises UserError unless the arms that teach an arm are earlier ones and will be finished by then."""
     arms = comparison.arms
     earlier = list(arms)[: list(arms).index(name)]
     for teacher in teaching_arms(arms[name]):
         if teacher not in earlier:
             raise UserError(f"{ARM}{teacher} is not an earlier arm; earlier arms: {', '.join(earlier) or 'none'}")
-        will_be_finished = name not in only or teacher in only
-        if not (will_be_finished or (folder_of_teacher(comparison, ARM + teacher, "final") / "summary.json").exists()):
+        if teacher not in wanted(arms, only) and not (folder_of_teacher(comparison, ARM + teacher, "final") / "summary.json").exists():
             raise UserError(f"{ARM}{teacher} is not finished; add {teacher} to --arms")
 
 

@@ -10,7 +10,7 @@ import pytest
 from helpers import ROOT, Crash, act_at, crash, make_config
 
 from configs import comparison_cifar100, comparison_digits, comparison_teachers_cifar100, comparison_text
-from distill_jax import checks, command_line, compare, loop, report, stages, study
+from distill_jax import checks, command_line, compare, loop, methods, report, stages, study
 from distill_jax.compare import Arm, Comparison
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
@@ -190,6 +190,19 @@ def test_bad_arms_are_refused_before_anything_is_trained(arms, fields, message, 
         compare.compare(tiny(**fields), arms, tmp_path)
     assert str(raised.value).startswith(message) and "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_arm_that_is_not_wanted_is_not_checked(tmp_path):
+    arms = {"a": Arm({}, RATES), "bad": Arm({"epochs": -1}, RATES)}
+    compare.check(Comparison(tiny(), arms, tmp_path), ["a"])
+
+
+@pytest.mark.parametrize("name", ["generations_strict", "generations_tolerant"])
+def test_generations_of_sentences_may_have_two_classes(name):
+    arms = compare.read_arms(comparison_text.__file__)
+    config = compare.changed(Comparison(comparison_text.get_config(), arms, ROOT), name, 0, {}, "final")
+    options = stages.expand(config)["generation_0"].method.to_dict()
+    methods.patriarch(2, **{option: value for option, value in options.items() if option != "name"})
 
 
 @pytest.mark.parametrize(
