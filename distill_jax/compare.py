@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from distill_jax import checks, collect, command_line, configuration, experiment, fields, given, logs, report, stages, study, workdir
-from distill_jax.archive import flatten, write_study
+from distill_jax.archive import write_study
 from distill_jax.errors import UserError
 from distill_jax.tasks import TASKS
 
@@ -277,18 +277,24 @@ def results_table(comparison: Comparison, done: Mapping[str, dict[str, Any]]) ->
 
 
 def tries_table(comparison: Comparison, done: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Declares the table of the tries."""
+    """Declares the table of the tries: a row per arm, a column per try."""
+    tries = [[settings_of(attempt) for attempt in comparison.arms[name].tries] for name in done]
+    titles = [texts[0] if len(set(texts)) == 1 else f"try {number}" for number, texts in enumerate(zip(*tries, strict=True))]
     rows = {}
-    for name in done:
-        for attempt, changes in enumerate(comparison.arms[name].tries):
-            settings = ", ".join(f"{field}={value}" for field, value in flatten(changes).items())
-            title = f"{name}: {settings}{' (chosen)' if attempt == best_try(comparison, name) else ''}"
-            rows[title] = last_stage(f"{name}/try_{attempt}", workdir.load_summary(folder_of_try(comparison, name, attempt)))
+    for name, texts in zip(done, tries, strict=True):
+        folders = [folder_of_try(comparison, name, number) for number in range(len(texts))]
+        paths = [last_stage(f"{name}/{folder.name}", workdir.load_summary(folder)) for folder in folders]
+        rows[f"{name}: {texts[best_try(comparison, name)]}"] = " ".join(paths)
+    result = f"validation_{metric(comparison)}"
     return {
-        "corner": "try",
+        "corner": f"arm: its best try by validation {metric(comparison)}, %",
         "rows": rows,
-        "columns": {"train accuracy, %": "train_accuracy", f"validation {metric(comparison)}, %": f"validation_{metric(comparison)}"},
+        "columns": {title: f"{result} of {{{number}}}" for number, title in enumerate(titles)},
     }
+
+
+def settings_of(changes: dict[str, Any]) -> str:
+    return ", ".join(f"{field}={value}" for field, value in fields.flatten(changes).items()) or "as it is"
 
 
 def last_stage(path: str, summary: dict[str, Any]) -> str:
