@@ -336,7 +336,7 @@ def test_group_norm_leaves_the_pooled_map_its_values():
 
 def test_frozen_norms_need_loaded_statistics(data_name, tmp_path):
     config = pixels_config(data_name, model=ConfigDict({"name": "deeplab_resnet18", "width": 8, "channels": 8, "norm": "frozen"}))
-    with pytest.raises(UserError, match="^model.norm is 'frozen', which keeps the statistics of the network in `initial`; set that"):
+    with pytest.raises(UserError, match="^model.norm is 'frozen', which keeps the statistics of the network in `initial`; set initial"):
         study.prepare(config, tmp_path)
 
 
