@@ -10,9 +10,10 @@ The file has get_config(), which all arms share, and get_arms(), which describes
         return {"cosine": ({}, tries), "sd": ({"schedule": {"cycles": 2}, "method": {"name": "snapshot"}}, tries)}
 
 An arm is a pair: its changes to the config, and its tries, each a further change; a change of method.name, model.name or stages.name drops
-the options of the old one. Every try is trained with the config's seed and evaluated on data.validation_examples; the best at its last
-epoch is trained with the whole training set on the seeds after that one. An arm may be a family of stages, whose last stage counts.
-teachers=("arm:NAME",) stands for the network of an earlier arm: during tuning that of its best try, afterwards that of its first seed.
+the options of the old one. Every try is trained with the config's seed and evaluated on data.validation_examples; one that diverges is
+out, and the best at its last epoch is trained with the whole training set on the seeds after that one. An arm may be a family of stages,
+whose last stage counts. teachers=("arm:NAME",) stands for the network of an earlier arm: during tuning that of its best try, afterwards
+that of its first seed.
 
 Each run is an ordinary one in WORKDIR/<arm>/try_<n> or WORKDIR/<arm>/final. Repeat the command to resume. Finished runs are not repeated,
 so a new arm, or more seeds, train only those. If a try added later turns out best, you are asked to remove the arm's final runs first.
@@ -31,7 +32,7 @@ from ml_collections import ConfigDict
 
 from distill_jax import checks, collect, command_line, configuration, experiment, fields, given, logs, report, stages, study, workdir
 from distill_jax.archive import write_study
-from distill_jax.errors import UserError
+from distill_jax.errors import Diverged, UserError
 from distill_jax.tasks import TASKS
 
 ARM = "arm:"
@@ -57,15 +58,14 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
     """Tunes and trains the arms, or those named in `only`, and writes the tables of all finished ones.
 
     Raises:
-      UserError: bad input, or a loss that is not finite.
+      UserError: bad input; or the loss is not finite, in a final run or in all tries of an arm.
       Interrupted: by SIGTERM or SIGINT, after saving.
     """
     comparison = Comparison(config, arms, root.expanduser())
     check(comparison, only)
     for name in wanted(arms, only):
         if len(arms[name].tries) > 1:
-            for attempt in range(len(arms[name].tries)):
-                train(tuning_config(comparison, name, attempt), folder_of_try(comparison, name, attempt))
+            tune(comparison, name)
             check_final(comparison, name)
         train(final_config(comparison, name, best_try(comparison, name)), comparison.root / name / "final")
         logs.say(write_tables(comparison))
@@ -76,6 +76,24 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
 def wanted(arms: dict[str, Arm], only: Sequence[str]) -> list[str]:
     """The arms to train, each after those that teach it."""
     return [name for name in arms if not only or name in only]
+
+
+def tune(comparison: Comparison, name: str) -> None:
+    """Trains the tries of an arm. One that diverges is out; diverged.json in its folder says so when the command is repeated.
+
+    Raises:
+      UserError: all of them diverge.
+    """
+    tries = [folder_of_try(comparison, name, attempt) for attempt in range(len(comparison.arms[name].tries))]
+    for attempt, folder in enumerate(tries):
+        if not workdir.exists(folder / "diverged.json"):
+            try:
+                train(tuning_config(comparison, name, attempt), folder)
+            except Diverged as error:
+                logs.say(f"{folder}: {error}")
+                workdir.write_json(folder / "diverged.json", {"error": str(error)})
+    if not any(workdir.exists(folder / "summary.json") for folder in tries):
+        raise UserError(f"arm {name}: all its tries diverged; remove {comparison.root / name} and lower their optimizer.learning_rate")
 
 
 def train(config: ConfigDict, folder: pathlib.Path) -> None:
@@ -126,12 +144,16 @@ def folder_of_try(comparison: Comparison, name: str, attempt: int) -> pathlib.Pa
 
 
 def best_try(comparison: Comparison, name: str) -> int:
-    """The try with the best validation result after its last epoch; 0 while a try is unfinished or if there is only one."""
-    folders = [folder_of_try(comparison, name, attempt) for attempt in range(len(comparison.arms[name].tries))]
-    if len(folders) == 1 or not all((folder / "summary.json").exists() for folder in folders):
-        return 0
-    results = [workdir.load_summary(folder)[f"validation_{metric(comparison)}"] for folder in folders]
+    """Of the finished tries, that with the best validation result after its last epoch; 0 if there is none."""
+    summaries = [summary_of_try(comparison, name, attempt) for attempt in range(len(comparison.arms[name].tries))]
+    results = [summary.get(f"validation_{metric(comparison)}", -1.0) for summary in summaries]
     return results.index(max(results))
+
+
+def summary_of_try(comparison: Comparison, name: str, attempt: int) -> dict[str, Any]:
+    """The summary of a try; {} if it is unfinished or diverged."""
+    folder = folder_of_try(comparison, name, attempt)
+    return workdir.load_summary(folder) if (folder / "summary.json").exists() else {}
 
 
 def metric(comparison: Comparison) -> str:
@@ -238,7 +260,9 @@ def write_tables(comparison: Comparison) -> str:
     chosen = {name: arm._replace(tries=[arm.tries[best_try(comparison, name)]]) for name, arm in comparison.arms.items()}
     for name in done:
         total = cost(comparison, chosen, name)
-        for run, curve, _ in collect.read_workdirs(comparison.root / name):
+        attempts = [number for number in range(len(comparison.arms[name].tries)) if summary_of_try(comparison, name, number)]
+        folders = [*(folder_of_try(comparison, name, number) for number in attempts), comparison.root / name / "final"]
+        for run, curve, _ in (each for folder in folders for each in collect.read_workdirs(folder)):
             variant = name if run.variant == "final" else f"{name}/{run.variant}"
             results = run.results | (total if variant == name and not run.stage and run.seed is not None else {})
             runs.append(run._replace(variant=variant, results=results))
@@ -282,14 +306,14 @@ def tries_table(comparison: Comparison, done: Mapping[str, dict[str, Any]]) -> d
     titles = [texts[0] if len(set(texts)) == 1 else f"try {number}" for number, texts in enumerate(zip(*tries, strict=True))]
     rows = {}
     for name, texts in zip(done, tries, strict=True):
-        folders = [folder_of_try(comparison, name, number) for number in range(len(texts))]
-        paths = [last_stage(f"{name}/{folder.name}", workdir.load_summary(folder)) for folder in folders]
+        paths = [last_stage(f"{name}/try_{number}", summary_of_try(comparison, name, number)) for number in range(len(texts))]
         rows[f"{name}: {texts[best_try(comparison, name)]}"] = " ".join(paths)
+    finished = [number for number in range(len(titles)) if any(summary_of_try(comparison, name, number) for name in done)]
     result = f"validation_{metric(comparison)}"
     return {
         "corner": f"arm: its best try by validation {metric(comparison)}, %",
         "rows": rows,
-        "columns": {title: f"{result} of {{{number}}}" for number, title in enumerate(titles)},
+        "columns": {titles[number]: f"{result} of {{{number}}}" for number in finished},
     }
 
 

@@ -5,6 +5,10 @@ class UserError(Exception):
     """An error in the config, the data or the command line. The message names the field or file and says what to do."""
 
 
+class Diverged(UserError):
+    """The loss or a parameter is not finite."""
+
+
 class Interrupted(Exception):
     """A signal stopped the run after it saved its state; repeating the command resumes it.
 

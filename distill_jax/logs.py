@@ -13,7 +13,7 @@ import jax
 from tensorboard.summary import Writer
 
 from distill_jax import files, pictures, processes, terminal, workdir
-from distill_jax.errors import UserError
+from distill_jax.errors import Diverged, UserError
 
 DIVERGED = (
     "the checkpoints are from before that. Training diverged: try a lower optimizer.learning_rate, or check the weights and "
@@ -96,11 +96,11 @@ class RunLog:
         """The line for a step: means since the start of the epoch. Waits for the device.
 
         Raises:
-          UserError: the loss is not finite.
+          Diverged: the loss is not finite.
         """
         means = {name: float(value) for name, value in jax.device_get(epoch_metrics).compute().items()}
         if not math.isfinite(means["loss"]):
-            raise UserError(f"the loss is not finite; this began in steps {self._finite_until + 1} to {step}; {DIVERGED}")
+            raise Diverged(f"the loss is not finite; this began in steps {self._finite_until + 1} to {step}; {DIVERGED}")
         self._finite_until = step
         clock_step, clock_seconds = self._clock
         now = time.perf_counter()

@@ -10,7 +10,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from distill_jax import logs, sharding
-from distill_jax.errors import UserError
+from distill_jax.errors import Diverged
 from distill_jax.methods.base import Method, Network, Teacher
 from distill_jax.tasks import TrainMetrics
 
@@ -54,9 +54,9 @@ def empty_metrics(mesh: Mesh, kind: type[Collection] = TrainMetrics) -> Collecti
 
 
 def check_finite(params: Any, step: int) -> None:
-    """Raises UserError if a parameter is not finite: an epoch's last step may break the parameters without showing in its loss."""
+    """Raises Diverged if a parameter is not finite: an epoch's last step may break the parameters without showing in its loss."""
     if not _all_finite(params):
-        raise UserError(f"a parameter is not finite after step {step}; {logs.DIVERGED}")
+        raise Diverged(f"a parameter is not finite after step {step}; {logs.DIVERGED}")
 
 
 @jax.jit

@@ -159,6 +159,18 @@ def test_final_runs_of_another_try_are_not_taken_for_those_of_the_best(compared,
     assert not trained
 
 
+def test_a_try_that_diverges_is_out(tmp_path, trained):
+    arms = {"cosine": Arm({}, [RATES[0], {"optimizer": {"learning_rate": 1e6, "weight_decay": 1e6}}])}
+    for _ in range(2):
+        compare.compare(tiny(), arms, tmp_path)
+    assert [folder.name for folder in trained] == ["try_0", "try_1", "seed_1", "seed_2"], "none is repeated"
+    assert "the loss is not finite" in read_json(tmp_path / "cosine" / "try_1" / "diverged.json")["error"]
+    (_, results), (_, tries) = report.study_tables(tmp_path / "study")
+    assert "| cosine | 2 |" in results and "weight_decay" not in tries
+    with pytest.raises(UserError, match="^arm bad: all its tries diverged; remove .*bad and lower their optimizer.learning_rate$"):
+        compare.compare(tiny(), {"bad": Arm({}, arms["cosine"].tries[1:] * 2)}, tmp_path)
+
+
 def test_a_crash_changes_nothing_in_the_end(compared, tmp_path):
     run, seen = study.run, []
 

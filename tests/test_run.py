@@ -17,7 +17,7 @@ from helpers import ROOT, STEPS, TINY, Crash, act_at, build, crash, damage, make
 from ml_collections import ConfigDict
 
 from distill_jax import checkpoints, experiment, study, trained, workdir
-from distill_jax.errors import Interrupted, UserError
+from distill_jax.errors import Diverged, Interrupted, UserError
 
 
 def test_a_run_leaves_what_others_build_on(finished):
@@ -177,7 +177,7 @@ def test_weights_of_another_epoch_are_noticed(finished, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     exp = build(make_config(optimizer__learning_rate=1e30))
-    with pytest.raises(UserError, match=r"loss is not finite; this began in steps \d to \d; .* try a lower optimizer.learning_rate"):
+    with pytest.raises(Diverged, match=r"loss is not finite; this began in steps \d to \d; .* try a lower optimizer.learning_rate"):
         run(exp, 0, tmp_path)
     assert not (tmp_path / "summary.json").exists()
 
@@ -195,7 +195,7 @@ def test_parameters_that_are_not_finite_are_not_saved(exp, tmp_path):
             state = state.replace(params=jax.tree.map(lambda leaf: leaf * np.nan, state.params))
         return state, *rest
 
-    with pytest.raises(UserError, match="parameter is not finite after step 10"):
+    with pytest.raises(Diverged, match="parameter is not finite after step 10"):
         run(exp._replace(train_step=poisoned), 0, tmp_path)
     manager = checkpoints.open_manager(tmp_path / "checkpoints")
     assert checkpoints.latest_step(manager) == 5
