@@ -25,33 +25,26 @@ import json
 import pathlib
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from distill_jax import checks, collect, command_line, configuration, experiment, fields, given, logs, report, stages, study, workdir
-from distill_jax.archive import write_study
+from distill_jax import checks, command_line, configuration, experiment, fields, given, logs, stages, study, workdir
+from distill_jax.comparison import (
+    ARM,
+    Arm,
+    Comparison,
+    best_try,
+    final_config,
+    folder_of_teacher,
+    folder_of_try,
+    summary_of,
+    teaching_arms,
+    tuning_config,
+    wanted,
+)  # fmt: skip
+from distill_jax.comparison_tables import write_tables
 from distill_jax.errors import Diverged, UserError
-from distill_jax.tasks import TASKS
-
-ARM = "arm:"
-FURTHER = {"accuracy": {"test NLL, nats": "test_nll", "ECE, %": "test_ece"}, "ap50": {"test AP, %": "test_ap"}}  # columns, by metric
-
-
-class Arm(NamedTuple):
-    """One row of the comparison."""
-
-    changes: dict[str, Any]  # to the config
-    tries: Sequence[dict[str, Any]]  # further changes to choose from
-
-
-class Comparison(NamedTuple):
-    """What is compared, and where."""
-
-    config: ConfigDict  # of the tries; `seeds` is the number of final seeds
-    arms: dict[str, Arm]  # the baseline first
-    root: pathlib.Path
 
 
 def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: Sequence[str] = ()) -> None:
@@ -73,11 +66,6 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
         logs.say(f"{study_folder} has this table; plots: python -m distill_jax.report {study_folder} --html {study_folder}/report.html")
 
 
-def wanted(arms: dict[str, Arm], only: Sequence[str]) -> list[str]:
-    """The arms to train, each after those that teach it."""
-    return [name for name in arms if not only or name in only]
-
-
 def tune(comparison: Comparison, name: str) -> None:
     """Trains the tries of an arm. One that diverges is out; diverged.json in its folder says so when the command is repeated.
 
@@ -92,73 +80,13 @@ def tune(comparison: Comparison, name: str) -> None:
             except Diverged as error:
                 logs.say(f"{folder}: {error}")
                 workdir.write_json(folder / "diverged.json", {"error": str(error)})
-    if not any(workdir.exists(folder / "summary.json") for folder in tries):
+    if all(workdir.exists(folder / "diverged.json") for folder in tries):
         raise UserError(f"arm {name}: all its tries diverged; remove {comparison.root / name} and lower their optimizer.learning_rate")
 
 
 def train(config: ConfigDict, folder: pathlib.Path) -> None:
     logs.say(f"== {folder}")
     study.train(config, folder)
-
-
-# What is trained
-
-
-def tuning_config(comparison: Comparison, name: str, attempt: int) -> ConfigDict:
-    """The config of one try of an arm."""
-    return changed(comparison, name, attempt, {"seeds": 1}, "tuning")
-
-
-def final_config(comparison: Comparison, name: str, attempt: int) -> ConfigDict:
-    """The config of an arm's final runs: a try on the whole training set, with seeds that no try has seen."""
-    return changed(comparison, name, attempt, {"seed": comparison.config.seed + 1, "data": {"validation_examples": 0}}, "final")
-
-
-def changed(comparison: Comparison, name: str, attempt: int, last: dict[str, Any], phase: str) -> ConfigDict:
-    arm, config = comparison.arms[name], comparison.config.to_dict()
-    for changes in (arm.changes, arm.tries[attempt], last):
-        config = stages.merged(without_old_options(config, changes), changes)
-    config = ConfigDict(config)
-    config.teachers = tuple(str(folder_of_teacher(comparison, teacher, phase)) for teacher in stages.as_tuple(config.get("teachers")))
-    return config
-
-
-def without_old_options(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The config without the options of a method, network or family whose name the changes replace; the same as on the command line."""
-    named = {part: changes[part]["name"] for part in checks.OPTIONS if isinstance(changes.get(part), dict) and "name" in changes[part]}
-    return config | {part: {"name": name} for part, name in named.items() if name != config[part].get("name")}
-
-
-def folder_of_teacher(comparison: Comparison, teacher: str, phase: str) -> pathlib.Path:
-    """The workdir that an entry of `teachers` stands for. No teacher of a try has seen the validation set."""
-    name = teacher.removeprefix(ARM)
-    if name == teacher:
-        return pathlib.Path(teacher)
-    if phase == "tuning":
-        return folder_of_try(comparison, name, best_try(comparison, name))
-    return comparison.root / name / "final" / f"seed_{comparison.config.seed + 1}"
-
-
-def folder_of_try(comparison: Comparison, name: str, attempt: int) -> pathlib.Path:
-    return comparison.root / name / f"try_{attempt}"
-
-
-def best_try(comparison: Comparison, name: str) -> int:
-    """Of the finished tries, that with the best validation result after its last epoch; 0 if there is none."""
-    summaries = [summary_of_try(comparison, name, attempt) for attempt in range(len(comparison.arms[name].tries))]
-    results = [summary.get(f"validation_{metric(comparison)}", -1.0) for summary in summaries]
-    return results.index(max(results))
-
-
-def summary_of_try(comparison: Comparison, name: str, attempt: int) -> dict[str, Any]:
-    """The summary of a try; {} if it is unfinished or diverged."""
-    folder = folder_of_try(comparison, name, attempt)
-    return workdir.load_summary(folder) if (folder / "summary.json").exists() else {}
-
-
-def metric(comparison: Comparison) -> str:
-    """The result that counts, after the split's name."""
-    return TASKS[comparison.config.data.task].metric
 
 
 # What is checked before anything is trained
@@ -250,102 +178,7 @@ def check_final(comparison: Comparison, name: str) -> None:
         raise UserError(f"arm {name}: its final runs are not of its best try, try_{best}; remove {folder} to train them again") from error
 
 
-# What is written
-
-
-def write_tables(comparison: Comparison) -> str:
-    """Writes WORKDIR/study from the arms that have all final seeds; returns the table of their results."""
-    runs, curves = [], {}
-    done = {name: summary for name in comparison.arms if (summary := summary_of(comparison, name))}
-    chosen = {name: arm._replace(tries=[arm.tries[best_try(comparison, name)]]) for name, arm in comparison.arms.items()}
-    for name in done:
-        total = cost(comparison, chosen, name)
-        attempts = [number for number in range(len(comparison.arms[name].tries)) if summary_of_try(comparison, name, number)]
-        folders = [*(folder_of_try(comparison, name, number) for number in attempts), comparison.root / name / "final"]
-        for run, curve, _ in (each for folder in folders for each in collect.read_workdirs(folder)):
-            variant = name if run.variant == "final" else f"{name}/{run.variant}"
-            results = run.results | (total if variant == name and not run.stage and run.seed is not None else {})
-            runs.append(run._replace(variant=variant, results=results))
-            curves[runs[-1][:3]] = curve
-    folder = comparison.root / "study"
-    write_study(folder, runs, curves)
-    are_tuned = len(comparison.arms[next(iter(done))].tries) > 1
-    declared = [results_table(comparison, done)] + ([tries_table(comparison, done)] if are_tuned else [])
-    tables = [report.table(runs, each) for each in declared]
-    texts = [f"<!-- table\n{json.dumps(each, indent=1)}\n-->\n{table}\n<!-- end -->" for each, table in zip(declared, tables, strict=True)]
-    workdir.write_text(folder / "README.md", "\n\n".join(["# A comparison of methods", *texts]) + "\n")
-    return tables[0]
-
-
-def summary_of(comparison: Comparison, name: str) -> dict[str, Any]:
-    """The summary of an arm's final runs; {} if a seed is missing."""
-    folder = comparison.root / name / "final"
-    summary = workdir.load_summary(folder) if (folder / "summary.json").exists() else {}
-    return summary if len(summary.get("seeds", ())) == comparison.config.seeds else {}
-
-
-def results_table(comparison: Comparison, done: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Declares the table of the final runs; see report.py. Its rows name the runs with the metrics, then those with the cost."""
-    baseline, name = next(iter(comparison.arms)), metric(comparison)
-    difference = {f"difference to {baseline}": f"test_{name} minus {baseline}"} if baseline in done and len(done) > 1 else {}
-    columns = {"seeds": "seeds", "train accuracy, %": "train_accuracy", f"test {name}, %": f"test_{name}", **difference}
-    columns |= FURTHER.get(name, {})
-    if name == "accuracy" and next(iter(done.values())).get("num_classes") == 2:
-        columns |= {"Matthews correlation": "test_matthews"}
-    columns |= {"steps": "total_steps of {1}", "forward passes": "total_forward_passes of {1}"}
-    return {
-        "corner": "arm",
-        "rows": {name: f"{last_stage(name, summary['runs'][0])} {name}" for name, summary in done.items()},
-        "columns": columns,
-    }
-
-
-def tries_table(comparison: Comparison, done: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Declares the table of the tries: a row per arm, a column per try."""
-    tries = [[settings_of(attempt) for attempt in comparison.arms[name].tries] for name in done]
-    titles = [texts[0] if len(set(texts)) == 1 else f"try {number}" for number, texts in enumerate(zip(*tries, strict=True))]
-    rows = {}
-    for name, texts in zip(done, tries, strict=True):
-        paths = [last_stage(f"{name}/try_{number}", summary_of_try(comparison, name, number)) for number in range(len(texts))]
-        rows[f"{name}: {texts[best_try(comparison, name)]}"] = " ".join(paths)
-    finished = [number for number in range(len(titles)) if any(summary_of_try(comparison, name, number) for name in done)]
-    result = f"validation_{metric(comparison)}"
-    return {
-        "corner": f"arm: its best try by validation {metric(comparison)}, %",
-        "rows": rows,
-        "columns": {titles[number]: f"{result} of {{{number}}}" for number in finished},
-    }
-
-
-def settings_of(changes: dict[str, Any]) -> str:
-    return ", ".join(f"{field}={value}" for field, value in fields.flatten(changes).items()) or "as it is"
-
-
-def last_stage(path: str, summary: dict[str, Any]) -> str:
-    """The path of the run whose metrics count."""
-    return f"{path}/{summary['stages'][-1]['stage']}" if "stages" in summary else path
-
-
-def cost(comparison: Comparison, chosen: dict[str, Arm], name: str) -> dict[str, int]:
-    """What an arm's result takes: the steps, and the samples passed forward through any network in training, of one run of each of its
-    stages, of the arms that teach it, and of those that teach them. `chosen` are the arms, each with its best try alone."""
-    total = {"total_steps": 0, "total_forward_passes": 0}
-    for needed in with_teachers(chosen, name):
-        run = workdir.load_summary(comparison.root / needed / "final")["runs"][0]
-        for stage in run.get("stages", [run]):
-            total = {part: count + stage[part.removeprefix("total_")] for part, count in total.items()}
-    return total
-
-
-def with_teachers(arms: dict[str, Arm], name: str) -> set[str]:
-    """An arm and all arms that its result depends on."""
-    return {name}.union(*(with_teachers(arms, teacher) for teacher in teaching_arms(arms[name])))
-
-
-def teaching_arms(arm: Arm) -> list[str]:
-    """The arms that teach an arm in any of its tries."""
-    teachers = [teacher for attempt in arm.tries for teacher in stages.as_tuple((arm.changes | attempt).get("teachers"))]
-    return [teacher.removeprefix(ARM) for teacher in dict.fromkeys(teachers) if str(teacher).startswith(ARM)]
+# The command line
 
 
 def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:

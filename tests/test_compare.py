@@ -10,8 +10,8 @@ import pytest
 from helpers import ROOT, Crash, act_at, crash, make_config
 
 from configs import comparison_cifar100, comparison_digits, comparison_teachers_cifar100, comparison_text
-from distill_jax import checks, command_line, compare, loop, methods, report, stages, study
-from distill_jax.compare import Arm, Comparison
+from distill_jax import checks, command_line, compare, comparison, comparison_tables, loop, methods, report, stages, study
+from distill_jax.comparison import Arm, Comparison
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
 from examples import my_comparison
@@ -61,7 +61,7 @@ def test_tries_see_validation_and_finals_the_test_set(compared):
 
 
 def test_a_taught_try_has_a_teacher_that_has_not_seen_the_validation_set(compared):
-    best = compare.best_try(Comparison(tiny(), ARMS, compared), "cosine")
+    best = comparison.best_try(Comparison(tiny(), ARMS, compared), "cosine")
     teacher_of_tries = read_json(compared / "born_again" / "try_0" / "config.json")["teachers"]
     teacher_of_finals = read_json(compared / "born_again" / "final" / "config.json")["teachers"]
     assert teacher_of_tries == [str(compared / "cosine" / f"try_{best}")]
@@ -100,17 +100,17 @@ def test_the_table_has_paired_differences_and_the_whole_cost(compared):
 )
 def test_what_else_the_table_shows_depends_on_the_task(task, classes, further):
     done = {"cosine": {"num_classes": classes, "runs": [{}]}}
-    columns = list(compare.results_table(Comparison(tiny(data__task=task), ARMS, ROOT), done)["columns"])
+    columns = list(comparison_tables.results_table(Comparison(tiny(data__task=task), ARMS, ROOT), done)["columns"])
     assert columns[3:] == [*further, "steps", "forward passes"]
 
 
 def test_an_arm_that_teaches_twice_is_paid_once():
     """DGKD's teacher also taught its assistant."""
     arms = {name: Arm(*arm) for name, arm in comparison_teachers_cifar100.get_arms().items()}
-    assert compare.with_teachers(arms, "dgkd") == {"dgkd", "assistant", "teacher"}
-    assert compare.with_teachers(arms, "takd") == {"takd", "assistant", "teacher"}
+    assert comparison.with_teachers(arms, "dgkd") == {"dgkd", "assistant", "teacher"}
+    assert comparison.with_teachers(arms, "takd") == {"takd", "assistant", "teacher"}
     arms["takd"] = Arm({}, [{"teachers": ("arm:assistant",)}])
-    assert compare.with_teachers(arms, "takd") == {"takd", "assistant", "teacher"}, "named in the try"
+    assert comparison.with_teachers(arms, "takd") == {"takd", "assistant", "teacher"}, "named in the try"
 
 
 def test_another_method_has_its_own_defaults(tmp_path):
@@ -120,7 +120,7 @@ def test_another_method_has_its_own_defaults(tmp_path):
         "dlb": Arm({"method": {"name": "dlb"}}, [{}, {"method": {"weight": 2.0}}]),
         "sd": Arm({"method": {"symmetric": True}}, [{}, {}]),
     }
-    made = [compare.tuning_config(Comparison(config, arms, tmp_path), *each).method for each in (("dlb", 0), ("dlb", 1), ("sd", 0))]
+    made = [comparison.tuning_config(Comparison(config, arms, tmp_path), *each).method for each in (("dlb", 0), ("dlb", 1), ("sd", 0))]
     assert [method.to_dict() for method in made] == [
         {"name": "dlb"},
         {"name": "dlb", "weight": 2.0},
@@ -133,7 +133,7 @@ def test_an_arm_comes_after_its_teacher(tmp_path, monkeypatch):
         compare.compare(tiny(), ARMS, tmp_path, ["born_again"])
     order = []
     monkeypatch.setattr(compare, "train", lambda config, folder: order.append(folder.parent.name))
-    monkeypatch.setattr(compare, "write_tables", lambda comparison: "")
+    monkeypatch.setattr(compare, "write_tables", lambda _: "")
     compare.compare(tiny(), ARMS, tmp_path, ["born_again", "cosine"])
     assert order == ["cosine"] * 3 + ["born_again"] * 3
 
@@ -151,7 +151,7 @@ def test_again_nothing_is_trained_and_a_new_arm_or_seed_alone(compared, trained)
 
 
 def test_final_runs_of_another_try_are_not_taken_for_those_of_the_best(compared, trained, monkeypatch):
-    other = 1 - compare.best_try(Comparison(tiny(), ARMS, compared), "cosine")
+    other = 1 - comparison.best_try(Comparison(tiny(), ARMS, compared), "cosine")
     monkeypatch.setattr(compare, "best_try", lambda *_: other)
     message = f"^arm cosine: its final runs are not of its best try, try_{other}; remove {compared}/cosine/final to train them again$"
     with pytest.raises(UserError, match=message):
@@ -215,7 +215,7 @@ def test_an_arm_that_is_not_wanted_is_not_checked(tmp_path):
 @pytest.mark.parametrize("name", ["generations_strict", "generations_tolerant"])
 def test_generations_of_sentences_may_have_two_classes(name):
     arms = compare.read_arms(comparison_text.__file__)
-    config = compare.changed(Comparison(comparison_text.get_config(), arms, ROOT), name, 0, {}, "final")
+    config = comparison.changed(Comparison(comparison_text.get_config(), arms, ROOT), name, 0, {}, "final")
     options = stages.expand(config)["generation_0"].method.to_dict()
     methods.patriarch(2, **{option: value for option, value in options.items() if option != "name"})
 
@@ -243,7 +243,7 @@ def test_the_configs_arms_fit_their_config(source, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))  # has the method of my_comparison
     arms = compare.read_arms(source.__file__)
     for name in arms:
-        config = compare.changed(Comparison(source.get_config(), arms, ROOT), name, 0, {"seeds": 1}, "tuning")
+        config = comparison.changed(Comparison(source.get_config(), arms, ROOT), name, 0, {"seeds": 1}, "tuning")
         checks.check(config)
         assert stages.expand(config)
 
@@ -279,14 +279,14 @@ def test_on_the_command_line(tmp_path):
 
 
 def test_networks_of_others_are_looked_for_before_anything_is_trained(tmp_path):
-    arms = {"random": compare.Arm({}, [{}]), "loaded": compare.Arm({"initial": f"{tmp_path}/none/seed_{{seed}}"}, [{}])}
+    arms = {"random": Arm({}, [{}]), "loaded": Arm({"initial": f"{tmp_path}/none/seed_{{seed}}"}, [{}])}
     with pytest.raises(UserError, match="^arm loaded: initial: .*/none/seed_1/config.json does not exist"):
         compare.compare(tiny(), arms, tmp_path / "study")
     taught = {"teachers": (f"{tmp_path}/nobody",), "method": {"name": "distillation"}}
     in_a_stage = {"stages": {"name": "list", "list": {"one": taught | {"teachers": ("arm:random",)}}}}
     for changes, message in ((taught, "teachers: .*/nobody/config.json"), (in_a_stage, "stage one: teachers: arm:random/config.json")):
         with pytest.raises(UserError, match=f"^arm taught: {message} does not exist"):
-            compare.compare(tiny(), arms | {"loaded": compare.Arm({}, [{}]), "taught": compare.Arm(changes, [{}])}, tmp_path / "study")
+            compare.compare(tiny(), arms | {"loaded": Arm({}, [{}]), "taught": Arm(changes, [{}])}, tmp_path / "study")
     assert not (tmp_path / "study").exists()
     with pytest.raises(UserError, match="ValueError in .*: name the workdir of the pre-training after a colon"):
         compare.read_arms(str(ROOT / "configs" / "comparison_transfer_bccd.py"))

@@ -17,6 +17,7 @@ from sklearn.metrics import jaccard_score
 import distill_jax
 from configs import camvid_segmentation, voc_segmentation, voc_segmentation_full
 from distill_jax import compare, found, initial, losses, methods, models, predict, specs, start, study, trained, transfer
+from distill_jax.comparison import Arm
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
 from distill_jax.models import deeplab
@@ -360,7 +361,7 @@ def test_the_configs_networks(config):
 
 def test_a_comparison_counts_miou(data_name, tmp_path):
     config = pixels_config(data_name, epochs=2, schedule__cycles=1, seeds=2)
-    arms = {"cosine": compare.Arm({}, [{}]), "sd": compare.Arm({"schedule": {"cycles": 2}, "method": {"name": "snapshot"}}, [{}])}
+    arms = {"cosine": Arm({}, [{}]), "sd": Arm({"schedule": {"cycles": 2}, "method": {"name": "snapshot"}}, [{}])}
     compare.compare(config, arms, tmp_path)
     header, _, first, _ = re.findall(r"^\|.*\|$", (tmp_path / "study" / "README.md").read_text(), re.MULTILINE)
     assert "test miou, %" in header and "NLL" not in header
