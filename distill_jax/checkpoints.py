@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import pathlib
 import re
 import sys
@@ -67,8 +68,9 @@ def told_if_not_saved(path: pathlib.Path) -> Iterator[None]:
                 raise
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
-        reason = re.findall(r": ([^:]*) \[os_error_code", said) or [said]
-        raise UserError(f"{path} cannot be saved: {reason[-1]}. Repeat the command to continue from the previous checkpoint") from error
+        code = re.search(r"os_error_code='(\d+)'", said)  # among TensorStore's other details, in any order
+        reason = os.strerror(int(code[1])) if code else said
+        raise UserError(f"{path} cannot be saved: {reason}. Repeat the command to continue from the previous checkpoint") from error
     sys.stderr.write(noise.getvalue())
 
 

@@ -312,6 +312,14 @@ def test_bad_fields_are_named(fields, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_reason_of_a_failed_save_is_the_systems(tmp_path):
+    with pytest.raises(UserError, match="/5 cannot be saved: No space left on device. Repeat the command"):
+        with checkpoints.told_if_not_saved(tmp_path / "5"):
+            raise ValueError(
+                "Error writing: file 4: No space left on device [spec='{\"driver\": \"zarr\"}'] [os_error_code='28'] [source='a:3']"
+            )
+
+
 def test_a_full_disk_costs_only_the_steps_since_the_last_checkpoint(finished, tmp_path):
     limit = ["bash", "-c", 'ulimit -f 20 && exec "$@"', "bash"]  # KiB per file: simulates a full disk
     command = [*limit, sys.executable, str(ROOT / "run.py"), f"--workdir={tmp_path}", *TINY]
