@@ -25,11 +25,12 @@ import json
 import pathlib
 import re
 import shlex
+from collections import ChainMap
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from distill_jax import checks, command_line, configuration, experiment, fields, given, logs, stages, study, workdir
+from distill_jax import checks, command_line, configuration, experiment, fields, given, logs, specs, stages, study, workdir
 from distill_jax.comparison import (
     ARM,
     Arm,
@@ -116,7 +117,7 @@ def read_arms(path: str) -> dict[str, Arm]:
 
 def check(comparison: Comparison, only: Sequence[str]) -> None:
     """Raises UserError if an arm in `only` is unknown, or a run that is wanted cannot be trained."""
-    arms, loaded = comparison.arms, {}
+    arms, loaded, known = comparison.arms, {}, {}
     for name in only:
         if name not in arms:
             raise UserError(f"--arms: there is no arm {name!r}; there are {', '.join(arms)}{fields.did_you_mean(name, arms)}")
@@ -133,7 +134,7 @@ def check(comparison: Comparison, only: Sequence[str]) -> None:
                 config = final_config(comparison, name, attempt)
                 check_runs(config, loaded)
                 if not is_finished:
-                    check_networks(config, comparison.root)
+                    check_networks(config, comparison.root, known)
 
 
 def check_teachers(comparison: Comparison, name: str, only: Sequence[str]) -> None:
@@ -159,14 +160,16 @@ def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
             experiment.make_method(job.config, data, plan, apply=None)
 
 
-def check_networks(config: ConfigDict, root: pathlib.Path) -> None:
-    """Raises UserError unless the given networks are there, but for those that earlier stages, or as teachers earlier arms, will train."""
+def check_networks(config: ConfigDict, root: pathlib.Path, known: dict[str, specs.Spec]) -> None:
+    """Raises UserError unless the given networks are there, but for those that earlier stages, or as teachers earlier arms, will train.
+
+    Those that are there are added to `known`, and read once.
+    """
     for job in study.make_jobs(config, pathlib.Path("final")):
-        initial = "" if job.config.initial.startswith(stages.STAGE) else job.config.initial
-        teachers = [name for name in job.config.teachers if not (name.startswith(stages.STAGE) or pathlib.Path(name).is_relative_to(root))]
-        networks = ConfigDict(job.config.to_dict() | {"initial": initial, "teachers": tuple(teachers)})
+        later = [name for name in (job.config.initial, *job.config.teachers) if name.startswith(stages.STAGE)]
+        later += [name for name in job.config.teachers if pathlib.Path(name).is_relative_to(root)]
         with study.naming_stage(job.stage):
-            given.read(networks, pathlib.Path(), {}, needs_initial=True, needs_teachers=True)
+            given.read(job.config, pathlib.Path(), ChainMap(known, dict.fromkeys(later)), needs_initial=True, needs_teachers=True)
 
 
 def check_final(comparison: Comparison, name: str) -> None:

@@ -80,8 +80,7 @@ def best_try(comparison: Comparison, name: str) -> int:
 
 def summary_of_try(comparison: Comparison, name: str, attempt: int) -> dict[str, Any]:
     """The summary of a try; {} if it is unfinished or diverged."""
-    folder = folder_of_try(comparison, name, attempt)
-    return workdir.load_summary(folder) if (folder / "summary.json").exists() else {}
+    return finished(folder_of_try(comparison, name, attempt))
 
 
 def metric(comparison: Comparison) -> str:
@@ -91,9 +90,13 @@ def metric(comparison: Comparison) -> str:
 
 def summary_of(comparison: Comparison, name: str) -> dict[str, Any]:
     """The summary of an arm's final runs; {} if a seed is missing."""
-    folder = comparison.root / name / "final"
-    summary = workdir.load_summary(folder) if (folder / "summary.json").exists() else {}
+    summary = finished(comparison.root / name / "final")
     return summary if len(summary.get("seeds", ())) == comparison.config.seeds else {}
+
+
+def finished(folder: pathlib.Path) -> dict[str, Any]:
+    """The summary of a finished run; {} if it is not."""
+    return workdir.load_summary(folder) if (folder / "summary.json").exists() else {}
 
 
 def with_teachers(arms: dict[str, Arm], name: str) -> set[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from distill_jax import collect, fields, report, workdir
 from distill_jax.archive import write_study
-from distill_jax.comparison import Arm, Comparison, best_try, folder_of_try, metric, summary_of, summary_of_try, with_teachers
+from distill_jax.comparison import Comparison, best_try, folder_of_try, metric, summary_of, summary_of_try, with_teachers
 
 FURTHER = {"accuracy": {"test NLL, nats": "test_nll", "ECE, %": "test_ece"}, "ap50": {"test AP, %": "test_ap"}}  # columns, by metric
 
@@ -17,7 +17,7 @@ def write_tables(comparison: Comparison) -> str:
     done = {name: summary for name in comparison.arms if (summary := summary_of(comparison, name))}
     chosen = {name: arm._replace(tries=[arm.tries[best_try(comparison, name)]]) for name, arm in comparison.arms.items()}
     for name in done:
-        total = cost(comparison, chosen, name)
+        total = cost(comparison._replace(arms=chosen), name)
         attempts = [number for number in range(len(comparison.arms[name].tries)) if summary_of_try(comparison, name, number)]
         folders = [*(folder_of_try(comparison, name, number) for number in attempts), comparison.root / name / "final"]
         for run, curve, _ in (each for folder in folders for each in collect.read_workdirs(folder)):
@@ -59,12 +59,12 @@ def tries_table(comparison: Comparison, done: Mapping[str, dict[str, Any]]) -> d
     for name, texts in zip(done, tries, strict=True):
         paths = [last_stage(f"{name}/try_{number}", summary_of_try(comparison, name, number)) for number in range(len(texts))]
         rows[f"{name}: {texts[best_try(comparison, name)]}"] = " ".join(paths)
-    finished = [number for number in range(len(titles)) if any(summary_of_try(comparison, name, number) for name in done)]
+    shown = [number for number in range(len(titles)) if any(summary_of_try(comparison, name, number) for name in done)]
     result = f"validation_{metric(comparison)}"
     return {
         "corner": f"arm: its best try by validation {metric(comparison)}, %",
         "rows": rows,
-        "columns": {titles[number]: f"{result} of {{{number}}}" for number in finished},
+        "columns": {titles[number]: f"{result} of {{{number}}}" for number in shown},
     }
 
 
@@ -77,11 +77,11 @@ def last_stage(path: str, summary: dict[str, Any]) -> str:
     return f"{path}/{summary['stages'][-1]['stage']}" if "stages" in summary else path
 
 
-def cost(comparison: Comparison, chosen: dict[str, Arm], name: str) -> dict[str, int]:
+def cost(comparison: Comparison, name: str) -> dict[str, int]:
     """What an arm's result takes: the steps, and the samples passed forward through any network in training, of one run of each of its
-    stages, of the arms that teach it, and of those that teach them. `chosen` are the arms, each with its best try alone."""
+    stages, of the arms that teach it, and of those that teach them. Each arm must have its best try alone."""
     total = {"total_steps": 0, "total_forward_passes": 0}
-    for needed in with_teachers(chosen, name):
+    for needed in with_teachers(comparison.arms, name):
         run = workdir.load_summary(comparison.root / needed / "final")["runs"][0]
         for stage in run.get("stages", [run]):
             total = {part: count + stage[part.removeprefix("total_")] for part, count in total.items()}

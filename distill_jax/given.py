@@ -2,7 +2,7 @@
 
 import contextlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ class Given(NamedTuple):
     teachers: dict[str, Spec]  # by their entries in config.teachers
 
 
-def read(config: ConfigDict, folder: pathlib.Path, known: dict[str, Spec], needs_initial: bool, needs_teachers: bool) -> Given:
+def read(config: ConfigDict, folder: pathlib.Path, known: MutableMapping[str, Spec], needs_initial: bool, needs_teachers: bool) -> Given:
     """Reads the specs, as they are without the run's data: see `fitted`.
 
     Args:
