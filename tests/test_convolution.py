@@ -1,4 +1,4 @@
-"""The CPU's filter gradients agree with XLA's own, on one device and on two."""
+"""The CPU's own ways to compute a convolution agree with XLA's, on one device and on two."""
 
 import functools
 import subprocess
@@ -46,6 +46,25 @@ def test_gradients(no_minimum, window, strides, padding):
     run = jax.jit(gradients, static_argnames=("conv", "strides", "padding"))
     padding = padding if isinstance(padding, str) else tuple(padding)
     assert_same(run(convolution.conv, x, kernel, strides, padding), run(lax.conv_general_dilated, x, kernel, strides, padding), 1e-5)
+
+
+@pytest.mark.parametrize("padding", ["SAME", ((1, 1), (1, 1)), ((0, 2), (1, 0))])
+@pytest.mark.parametrize(
+    "size, window, strides", [((2, 2), (3, 3), (1, 1)), ((4, 4), (3, 3), (2, 2)), ((1, 5), (2, 3), (1, 2)), ((3, 2), (4, 2), (2, 1))]
+)
+def test_windows_larger_than_the_image_are_one_dot(size, window, strides, padding):
+    x, kernel = random(4, *size, 3), random(*window, 3, 5)
+    run = jax.jit(gradients, static_argnames=("conv", "strides", "padding"))
+    assert "stablehlo.convolution" not in run.lower(convolution.conv, x, kernel, strides, padding).as_text()
+    assert_same(run(convolution.conv, x, kernel, strides, padding), run(lax.conv_general_dilated, x, kernel, strides, padding), 1e-5)
+
+
+def test_the_last_stage_at_64_pixels_is_dots():
+    model = models.create("resnet18", 10, width=8)
+    images = jnp.zeros((2, 64, 64, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    text = jax.jit(model.apply).lower(variables, images).as_text()
+    assert text.count("stablehlo.convolution") == 20 - 4  # all but the 3x3 convolutions to 2x2 places
 
 
 def test_bfloat16_is_unchanged():

@@ -1,6 +1,8 @@
-"""A convolution whose filter gradient is faster on CPUs; what accelerators get is `lax.conv_general_dilated`."""
+"""A convolution that is faster on CPUs; what accelerators get is `lax.conv_general_dilated`."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,20 +13,34 @@ MIN_PIXELS, MAX_WINDOW = 256, 3  # of the outputs of a convolution, and of its k
 
 
 def conv(x: jax.Array, kernel: jax.Array, strides: tuple, padding: Any, **options) -> jax.Array:
-    """`lax.conv_general_dilated` as flax calls it. On a CPU, filter gradients of plain 2-D convolutions are computed image by image.
+    """`lax.conv_general_dilated` as flax calls it, with two faster ways for plain 2-D convolutions on a CPU; see benchmarks/README.md.
 
-    XLA computes them on a CPU from transposed copies of the whole batch, which also recompute BatchNorm, ReLU and earlier shortcuts. A loop
-    can only read stored activations and stays in the cache: see "A step on a CPU" in benchmarks/README.md. Other backends,
-    bfloat16 and options such as groups and dilation get `lax.conv_general_dilated` unchanged.
+    Filter gradients in float32 are computed image by image. XLA computes them from transposed copies of the whole batch, which also
+    recompute BatchNorm, ReLU and earlier shortcuts; a loop can only read stored activations and stays in the cache. Where the inputs or
+    outputs have fewer pixels than the window, such as 2x2 under 3x3, the convolution is one dot. XLA swaps image and kernel there, and has
+    no fast code for the result. Other backends, and options such as groups and dilation, get `lax.conv_general_dilated` unchanged.
     """
-    is_plain = x.ndim == 4 and x.dtype == kernel.dtype == jnp.float32
-    is_plain &= options.get("feature_group_count", 1) == 1 and options.get("precision") is None
+    is_plain = x.ndim == 4 and x.dtype == kernel.dtype and options.get("feature_group_count", 1) == 1 and options.get("precision") is None
     is_dilated = any(step != 1 for name in ("lhs_dilation", "rhs_dilation") for step in options.get(name) or ())
     if jax.default_backend() != "cpu" or not is_plain or is_dilated:
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    return _conv(x, kernel, tuple(strides), tuple(map(tuple, padding)))
+    padding = tuple(map(tuple, padding))
+    size = [(n + sum(pad) - w) // stride + 1 for n, pad, w, stride in zip(x.shape[1:3], padding, kernel.shape[:2], strides, strict=True)]
+    if min(math.prod(size), x.shape[1] * x.shape[2]) < kernel.shape[0] * kernel.shape[1]:
+        return _one_dot(x, kernel, strides, padding, size)
+    convolution = _conv if x.dtype == jnp.float32 else _plain_conv
+    return convolution(x, kernel, tuple(strides), padding)
+
+
+def _one_dot(x: jax.Array, kernel: jax.Array, strides: tuple, padding: tuple, size: Sequence[int]) -> jax.Array:
+    """Lays out the window of each of `size` outputs as a row (im2col)."""
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows, columns = ((n - 1) * stride + 1 for n, stride in zip(size, strides, strict=True))
+    shifts = itertools.product(range(kernel.shape[0]), range(kernel.shape[1]))
+    windows = [padded[:, i : i + rows : strides[0], j : j + columns : strides[1]] for i, j in shifts]
+    return jnp.concatenate(windows, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def _plain_conv(x: jax.Array, kernel: jax.Array, strides: tuple, padding: tuple) -> jax.Array:
