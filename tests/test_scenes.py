@@ -1,5 +1,6 @@
 """Scenes: the joint affine map, the readers of masks and boxes, and what they refuse."""
 
+import pathlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -123,6 +124,14 @@ def test_a_devkit(tmp_path):
         f"voc:{tmp_path}", **{"voc": ConfigDict({"train": ("VOC2012/train", "val"), "test": ("val",), "masks": "SegmentationClass"})}
     )
     assert count(both.train) == 10
+
+
+@pytest.mark.parametrize("layout", ["masks", "voc"])
+def test_a_set_is_the_same_wherever_it_lies(layout, masks, tmp_path, monkeypatch):
+    name = masks if layout == "masks" else write_voc(tmp_path / "VOC2012")
+    folder = pathlib.Path(name.partition(":")[2])
+    monkeypatch.chdir(folder.parent)
+    assert fingerprint(read(f"{layout}:{folder.name}")) == fingerprint(read(f"{layout}:{folder}"))
 
 
 def test_the_xml_files_may_name_other_classes(tmp_path):

@@ -183,8 +183,8 @@ def identity(column: StreamedScenes) -> bytes:
         return column.rows.tobytes()
     chosen = [column.scenes[row] for row in column.rows]
     names = [scene.name for scene in chosen]
-    root = os.path.commonpath(names) if all(map(os.path.isabs, names)) else ""
-    parts = [(os.path.relpath(name, root) if root else name).encode(errors="surrogateescape") for name in names]
+    root = os.path.commonpath(names)
+    parts = [os.path.relpath(name, root).encode(errors="surrogateescape") for name in names]
     for scene in chosen:
         parts += [np.ascontiguousarray(array).tobytes() for array in (scene.boxes, scene.labels, scene.difficult) if array is not None]
     return b"\n".join(parts)
