@@ -300,3 +300,11 @@ def torch_resnet(torch, depth, num_classes):
         return model.fc(x.mean(dim=(2, 3)))
 
     return model.eval(), forward
+
+
+def random_network(module, inputs, seed=0):
+    """Normal random values, positive variances."""
+    random, shapes = np.random.default_rng(seed), jax.eval_shape(module.init, jax.random.key(0), inputs)
+    network = jax.tree.map(lambda leaf: 0.3 * random.standard_normal(leaf.shape, np.float32), dict(shapes))
+    network = jax.tree_util.tree_map_with_path(lambda path, leaf: abs(leaf) + 0.5 if path[-1].key in ("var", "scale") else leaf, network)
+    return {"params": network["params"], "batch_stats": network.get("batch_stats", {})}
