@@ -3,14 +3,14 @@ r"""Methods with one network side by side in fine-tuning a pre-trained encoder o
     python -m distill_jax.compare configs/comparison_finetune.py:trec --workdir=runs/finetune_trec --config.data.dir=DIR \
         --config.initial=hf:ENCODER
 
-TASK after the colon is trec, rte, mrpc or cola; DIR and ENCODER are as in finetune_<TASK>.py. Every arm tries the same three learning rates
+TASK after the colon is trec, rte, mrpc or cola; DIR and ENCODER are as in finetune_<TASK>.py. Every arm tries the same four learning rates
 on 500 further examples, and has the same number of steps. `cycles` is `snapshot` without its teacher; the three arms of Long Short-Term
 Sample Distillation have one of its signals or both, in three mini-generations.
 """
 
 import importlib
 
-RATES = [{"optimizer": {"learning_rate": rate}} for rate in (3e-5, 1e-4, 3e-4)]
+RATES = [{"optimizer": {"learning_rate": rate}} for rate in (3e-5, 1e-4, 3e-4, 1e-3)]
 
 
 def get_config(task="trec"):
