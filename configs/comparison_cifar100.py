@@ -1,23 +1,24 @@
-"""Methods with one network side by side on CIFAR-100, at a size for a CPU: 5,000 balanced images at 16x16, ResNet-20, 40 epochs.
+"""Methods with one network side by side on CIFAR-100, at a size for a CPU: 5,000 balanced images at 16x16, ResNet-20, 80 epochs.
 
     python -m distill_jax.compare configs/comparison_cifar100.py --workdir=runs/comparison --config.data.dir=DIR
 
-At this size the network over-fits, so a method against over-fitting can show its worth. The validation images of the tries are taken out
-of the 50,000 training images before the 5,000 are chosen. Every arm tries the same three weight decays; its method's own options are the
-paper's where we know them, and our choice otherwise. The generations take three times the steps of the others, tf_kd_self twice.
+Here the network over-fits, so a method against over-fitting can show its worth: one cosine ends at 77 % of the training images and 32 % of
+the validation images. With 40 epochs it does not, at 51 % of the training images. The validation images of the tries are taken out of the
+50,000 training images before the 5,000 are chosen. Every arm tries the same three weight decays; its method's own options are the paper's
+where we know them, and our choice otherwise. The generations take three times the steps of the others, tf_kd_self twice.
 """
 
 from configs import common
 from configs.lstsd_cifar100 import lstsd_fields
 from configs.tolerant_cifar100 import generations
 
-DECAYS = [{"optimizer": {"weight_decay": decay}} for decay in (5e-4, 1e-3, 2e-3)]
+DECAYS = [{"optimizer": {"weight_decay": decay}} for decay in (1e-3, 2e-3, 4e-3)]
 
 
 def get_config():
     config = common.get_config()
     config.seeds = 5
-    config.epochs = 40
+    config.epochs = 80
     config.eval_every = 20
     config.batch_size = 64
     config.data.train_examples = 5_000
