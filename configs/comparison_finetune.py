@@ -7,7 +7,7 @@ TASK after the colon is trec, rte, mrpc or cola; DIR and ENCODER are as in finet
 on 500 further examples, and has the same number of steps. `cycles` is `snapshot` without its teacher; the three arms of Long Short-Term
 Sample Distillation have one of its signals or both, in three mini-generations.
 
-With MiniLM, the runs of a task take 21 GB of disk. The folders `checkpoints` of finished runs may be deleted.
+With MiniLM, the runs of a task take 21 GB of disk. The folders `checkpoints` of finished tries may be deleted.
 """
 
 import importlib
