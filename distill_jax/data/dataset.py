@@ -12,7 +12,7 @@ import numpy as np
 
 from distill_jax.data import scenes
 from distill_jax.data.scenes import StreamedScenes
-from distill_jax.data.streaming import StreamedImages
+from distill_jax.data.streaming import StreamedImages, below_common_folder
 from distill_jax.errors import UserError
 
 
@@ -129,8 +129,7 @@ def _sha256(rows: dict[str, Any], schema: int) -> str:
         elif isinstance(column, StreamedImages):
             files = list(getattr(column.records, "files", ()))
             if files and schema > 1:
-                root = os.path.commonpath(files)
-                files = [os.path.relpath(file, root) for file in files]
+                files = below_common_folder(files)
             digest.update(key.encode() + column.rows.tobytes() + "\n".join(files).encode(errors="surrogateescape"))
         elif isinstance(column, StreamedScenes):
             digest.update(key.encode() + scenes.identity(column))

@@ -6,7 +6,6 @@ letterboxed, and compares at the image's own size.
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from PIL import Image
 
 from distill_jax import logs
 from distill_jax.data import affine, images
-from distill_jax.data.streaming import ADVICE, Streamed
+from distill_jax.data.streaming import ADVICE, Streamed, below_common_folder
 from distill_jax.errors import UserError
 
 VOID = 255  # in batches: a pixel without a label
@@ -182,9 +181,8 @@ def identity(column: StreamedScenes) -> bytes:
     if not isinstance(column.scenes, list):  # of TFDS: reading all of them takes long, and their names say nothing
         return column.rows.tobytes()
     chosen = [column.scenes[row] for row in column.rows]
-    names = [scene.name for scene in chosen]
-    root = os.path.commonpath(names)
-    parts = [os.path.relpath(name, root).encode(errors="surrogateescape") for name in names]
+    names = below_common_folder([scene.name for scene in chosen])
+    parts = [name.encode(errors="surrogateescape") for name in names]
     for scene in chosen:
         parts += [np.ascontiguousarray(array).tobytes() for array in (scene.boxes, scene.labels, scene.difficult) if array is not None]
     return b"\n".join(parts)

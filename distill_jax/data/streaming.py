@@ -121,6 +121,12 @@ def batches(images: Streamed, ids_SxB: np.ndarray, crop_seed: tuple[int, int] | 
     return in_threads(ids_SxB.ravel(), lambda sample: images.load(sample, crop_seed), ids_SxB.shape[1])
 
 
+def below_common_folder(files: Sequence[str]) -> list[str]:
+    """The names of files below their common folder: the same wherever that lies."""
+    root = os.path.commonpath(files)
+    return [os.path.relpath(file, root) for file in files]
+
+
 def are_readable(images: Streamed) -> np.ndarray:
     """Which samples of a split can be decoded, bool [N]. Reads all of them."""
 
