@@ -114,9 +114,10 @@ def run(exp: Experiment, job: Job, later_steps: int = 0, profile: int = 0) -> di
         summary = workdir.load_summary(job.folder)
         logs.say(f"{job.folder}: already finished, {accuracy(summary)}")
         return summary
-    if not workdir.is_claimed(job.folder):
-        workdir.claim(job.folder, configuration.recorded(job.config))
     with workdir.exclusive(job.folder), profiling.traced(exp, profile, job.folder) as exp:
+        configuration.check_claim(job.folder, job.config)  # again, since another command may have claimed it meanwhile
+        if not workdir.is_claimed(job.folder):
+            workdir.claim(job.folder, configuration.recorded(job.config))
         experiment.remember_data(job.folder, exp.data)
         if exp.spec.tokenizer:
             workdir.write_text(job.folder / "tokenizer.json", exp.spec.tokenizer)

@@ -52,13 +52,20 @@ def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
     """
 
     def write():
-        try:
+        with _naming(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "config.json", {**config, "schema": SCHEMA})
-        except OSError as error:
-            raise UserError(f"workdir {folder} cannot be written: {error.strerror}; choose another with --workdir") from error
 
     processes.on_first(write)
+
+
+@contextlib.contextmanager
+def _naming(folder: pathlib.Path) -> Iterator[None]:
+    """Turns an error in writing to a workdir into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"workdir {folder} cannot be written: {error.strerror}; choose another with --workdir") from error
 
 
 def is_claimed(folder: pathlib.Path) -> bool:
@@ -176,18 +183,25 @@ def _unfinished(target: pathlib.Path) -> pathlib.Path:
 
 @contextlib.contextmanager
 def exclusive(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs from training in a workdir. The lock is released when the (first) process ends, however it ends.
+    """Keeps other runs from training in a workdir, and makes its folder. The lock goes when the (first) process ends, however it ends.
 
     Raises:
-      UserError: another run is training there.
+      UserError: another run is training there, or the folder cannot be written.
     """
+
+    def lock():
+        with _naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        _lock(folder, stack)
+
     with contextlib.ExitStack() as stack:
-        processes.on_first(lambda: _lock(folder, stack))
+        processes.on_first(lock)
         yield
 
 
 def _lock(folder: pathlib.Path, stack: contextlib.ExitStack) -> None:
-    file = stack.enter_context((folder / "lock").open("w"))
+    with _naming(folder):
+        file = stack.enter_context((folder / "lock").open("w"))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -16,7 +16,7 @@ import pytest
 from helpers import ROOT, STEPS, TINY, Crash, act_at, build, crash, damage, make_config, read_events, read_lines, run
 from ml_collections import ConfigDict
 
-from distill_jax import checkpoints, experiment, study, trained, workdir
+from distill_jax import checkpoints, configuration, experiment, study, trained, workdir
 from distill_jax.errors import Diverged, Interrupted, UserError
 
 
@@ -213,6 +213,13 @@ def test_two_runs_in_one_workdir(exp, tmp_path):
         with pytest.raises(UserError, match="is in use by another run"):
             run(act_at(exp, 0, crash), 0, tmp_path)
     assert run(exp, 0, tmp_path)["steps"] == STEPS
+
+
+def test_a_workdir_that_another_run_claims_while_this_one_prepares(exp, tmp_path):
+    workdir.claim(tmp_path, configuration.recorded(make_config(batch_size=50)))
+    with pytest.raises(UserError, match="belongs to another config: batch_size is 50 there and 40 here"):
+        run(act_at(exp, 0, crash), 0, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "lock"}
 
 
 def test_seeds_share_one_compilation(finished, tmp_path, monkeypatch):
