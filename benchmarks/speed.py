@@ -34,7 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {  # the arguments of throughput.make_exper
     "SD, cycle 1": {"name": "snapshot"},
     "SD, cycle >= 2": {"name": "snapshot"},
     "LSTSD": {"name": "long_short_term"},
-    "SD + LSTSD": {"name": "snapshot+long_short_term"},
+    "SD + LSTSD, cycle >= 2": {"name": "snapshot+long_short_term"},
     "KD": {"name": "distillation", "guides": 1},
     "DGKD, guides: 3, forward": {"name": "densely_guided", "guides": 3},
     "DGKD, guides: 3, table": {"name": "densely_guided", "guides": 3, "guide_logits": "table"},
@@ -70,7 +70,7 @@ def cases(model: str, dtype: str, options: argparse.Namespace) -> list[dict[str,
     data, blocks, facts = random_data(model), {}, {}
     for name, arguments in METHODS.items():
         exp = make_experiment(data, options.batch_size, model, dtype, **arguments)
-        state = start(exp, cycle=2 if name == "SD, cycle >= 2" else 1)
+        state = start(exp, cycle=2 if name.endswith("cycle >= 2") else 1)
         exp, facts[name] = compiled(exp, state)
         blocks[name] = repeated(exp, state)
     if importlib.util.find_spec("torch") and model.startswith("resnet") and model not in SIDES:

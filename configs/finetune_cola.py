@@ -3,7 +3,7 @@ r"""Fine-tunes a pre-trained encoder on GLUE's CoLA (Warstadt et al., 2018): whe
     python run.py --config=configs/finetune_cola.py --config.data.dir=DIR --config.initial=hf:ENCODER --workdir=/data/finetune_cola
 
 DIR holds CoLA/train.tsv and CoLA/dev.tsv; the dev set is the test set. For ENCODER and the recipe see finetune_trec.py.
-Its metric is the Matthews correlation, test_matthews.
+GLUE's metric, the Matthews correlation, is test_matthews; comparisons choose the best try by accuracy.
 """
 
 from configs import finetune_trec

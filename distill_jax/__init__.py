@@ -4,8 +4,9 @@ import distill_jax
 
 network = distill_jax.load("runs/sd_digits")   # the trained network of a finished run
 probabilities = network.predict(images)
-distill_jax.train(config, "runs/mine")         # the same as run.py
-distill_jax.methods, distill_jax.losses, distill_jax.models, distill_jax.make_train_step
+distill_jax.train(config, "runs/mine")         # the same as run.py; config as from configs/*.py
+
+Also: methods, losses, models, make_train_step, and UserError, which bad input raises.
 """
 
 import importlib

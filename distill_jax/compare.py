@@ -51,6 +51,12 @@ from distill_jax.errors import Diverged, UserError
 def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: Sequence[str] = ()) -> None:
     """Tunes and trains the arms, or those named in `only`, and writes the tables of all finished ones.
 
+    Args:
+      config: of the tries; `seeds` is the number of final runs of each arm.
+      arms: by name, the baseline first; see `read_arms`.
+      root: the workdir.
+      only: names of the arms to train; () for all.
+
     Raises:
       UserError: bad input; or the loss is not finite, in a final run or in all tries of an arm.
       Interrupted: by SIGTERM or SIGINT, after saving.

@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
     config.schedule.cycles = 1  # number of cycles of equal length, in whole epochs
     config.schedule.cycle_epochs = ()  # lengths of the cycles in epochs, instead of `cycles`
     config.schedule.amplitudes = ()  # largest rate of each cycle as a fraction of learning_rate; () for all 1
-    config.schedule.warmup_epochs = 0.0  # epochs, possibly fractional, over which the rate rises linearly from 0
+    config.schedule.warmup_epochs = 0.0  # epochs, possibly fractional, over which the rate rises linearly; step i of n has i/n of it
     config.schedule.power = 0.9  # poly: the rate falls as (1 - part of the cycle done)^power
     config.schedule.boundaries = (0.5, 0.75)  # step: fractions of the run after which the rate falls
     config.schedule.factor = 0.1  # step: what the rate is multiplied by

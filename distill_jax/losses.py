@@ -42,11 +42,11 @@ def soft_cross_entropy(probs_BxC: jax.Array, logits_BxC: jax.Array) -> jax.Array
     """Cross-entropy with a distribution over the classes, one value per sample.
 
     Args:
-      probs_BxC: float32 [B, C], each row sums to 1; the caller must ensure that it carries no gradient.
-      logits_BxC: float32 [B, C].
+      probs_BxC: float32 [..., C], each row sums to 1; the caller must ensure that it carries no gradient.
+      logits_BxC: float32 [..., C].
 
     Returns:
-      float32 [B], in nats.
+      float32 [...], in nats.
     """
     return optax.losses.softmax_cross_entropy(logits_BxC, probs_BxC)
 
@@ -63,13 +63,13 @@ def kl_divergence(
     formulas. The caller averages over the batch. No factor T^2 is applied here.
 
     Args:
-      teacher_logits_BxC: float32 [B, C]; the caller must ensure that it carries no gradient.
-      student_logits_BxC: float32 [B, C].
+      teacher_logits_BxC: float32 [..., C]; the caller must ensure that it carries no gradient.
+      student_logits_BxC: float32 [..., C].
       teacher_temperature: divides the teacher's logits; > 0.
       student_temperature: divides the student's logits; > 0.
 
     Returns:
-      float32 [B], in nats.
+      float32 [...], in nats.
 
     References:
       Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015 (arXiv 1503.02531), section 2.
@@ -261,11 +261,11 @@ def top_score_difference(logits_BxC: jax.Array, k: int) -> jax.Array:
     probabilities. Ties go to the lower class.
 
     Args:
-      logits_BxC: float32 [B, C].
+      logits_BxC: float32 [..., C].
       k: number of classes, including the first; 2 <= k <= C.
 
     Returns:
-      float32 [B], in 0..1.
+      float32 [...], in 0..1.
 
     References:
       Yang, Xie, Qiao, Yuille, "Training Deep Neural Networks in Generations: A More Tolerant Teacher Educates Better Students", AAAI
@@ -281,10 +281,10 @@ def uniform_cross_entropy(logits_BxC: jax.Array) -> jax.Array:
     (1 - e) * CE(label) + e * this is the cross-entropy with labels smoothed by e.
 
     Args:
-      logits_BxC: float32 [B, C].
+      logits_BxC: float32 [..., C].
 
     Returns:
-      float32 [B], in nats.
+      float32 [...], in nats.
 
     References:
       Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016 (arXiv 1512.00567), section 7.
@@ -296,10 +296,10 @@ def negative_entropy(logits_BxC: jax.Array) -> jax.Array:
     """-H(softmax(logits)): the confidence penalty.
 
     Args:
-      logits_BxC: float32 [B, C].
+      logits_BxC: float32 [..., C].
 
     Returns:
-      float32 [B], in nats; -log(C) for the uniform distribution, 0 for a one-hot one.
+      float32 [...], in nats; -log(C) for the uniform distribution, 0 for a one-hot one.
 
     References:
       Pereyra et al., "Regularizing Neural Networks by Penalizing Confident Output Distributions", 2017 (arXiv 1701.06548).

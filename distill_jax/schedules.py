@@ -39,7 +39,10 @@ def cyclic_cosine(peaks: Sequence[float], ends: Sequence[int]) -> optax.Schedule
 
     Args:
       peaks: the first rate of each cycle.
-      ends: the iteration at which each cycle ends, increasing.
+      ends: the iteration at which each cycle ends, increasing; as many as peaks.
+
+    Raises:
+      ValueError: their numbers differ.
     """
     return _cyclic(optax.cosine_decay_schedule, peaks, ends)
 
@@ -71,6 +74,12 @@ def with_warmup(schedule: optax.Schedule, steps: int) -> optax.Schedule:
 
 def create(schedule, learning_rate: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
     """Creates the schedule described by the config fields `schedule.*` (see default_config.py).
+
+    Args:
+      schedule: config.schedule.
+      learning_rate: the peak.
+      epochs: length of the run.
+      steps_per_epoch: iterations per epoch.
 
     Raises:
       ValueError: a field is out of range; the message begins with its name.

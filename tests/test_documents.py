@@ -110,7 +110,7 @@ def test_snippets_of_the_readme_run(finished, monkeypatch, tmp_path):
 
     names |= {"variables": network.variables, "ids": jnp.arange(3), "key": None, "labels": jnp.arange(3), "logits": jnp.zeros((3, 10))}
     own = SimpleNamespace(apply=lambda variables, inputs: network.module.apply(variables, inputs, train=False))
-    exec(method, names | {"network": own, "images": jnp.zeros((3, 8, 8, 1)), "epoch": 10})
+    exec(method, names | {"model": own, "images": jnp.zeros((3, 8, 8, 1)), "epoch": 10})
     exec(own_method, names)
     labels, logits = jnp.arange(3), jnp.eye(3, 10)
     assert names["logit_penalty"](weight=0.5).loss(logits, labels, None).loss == losses.cross_entropy(logits, labels) + 0.5 * 0.1

@@ -51,7 +51,10 @@ class InitFn(Protocol):
 
 class SignalFn(Protocol):
     def __call__(self, teacher: Teacher, batch: Batch, key: jax.Array) -> Signal:
-        """The teacher's output for a batch. Traced into the step outside the differentiated function: no gradient reaches the teacher."""
+        """The teacher's output for a batch. Traced into the step outside the differentiated function: no gradient reaches the teacher.
+
+        `key` is random and differs from step to step; a resumed run repeats it.
+        """
 
 
 class LossFn(Protocol):
@@ -80,7 +83,10 @@ class OrderFn(Protocol):
 
 class EndEpochFn(Protocol):
     def __call__(self, teacher: Teacher, network: Network, epochs_done: int) -> Teacher:
-        """The teacher for the next epoch. Must copy what it keeps of `network`: the step donates the student's buffers."""
+        """The teacher for the next epoch, given the number of finished epochs (from 1).
+
+        Must copy what it keeps of `network`: the step donates the student's buffers.
+        """
 
 
 class PredictFn(Protocol):

@@ -62,7 +62,10 @@ def names() -> list[str]:
 
 
 def create(name: str, num_classes: int, dtype: str = "float32", vocabulary_size: int = 0, **model_options: Any) -> nn.Module:
-    """Builds a network: a flax module from images [B, H, W, channels], or tokens [B, L], to float32 logits [B, num_classes].
+    """Builds a network: a flax module from inputs to float32 logits [B, num_classes].
+
+    The inputs are normalised images, float32 [B, H, W, channels], or tokens, int32 [B, L]. deeplab_* return logits [B, H, W, num_classes];
+    fcos_* return `fcos.Outputs`.
 
     Args:
       name: one of `names()`, or the import path of your own network, such as "my_nets:TinyViT".

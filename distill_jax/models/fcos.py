@@ -137,6 +137,7 @@ class FCOS(nn.Module):
 
     @nn.compact
     def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> Outputs:
+        """For the layout of the outputs see `Outputs`. With train=True, norm="batch" uses and updates the batch's statistics."""
         maps = Trunk(self.depth, self.version, self.width, 32, self.norm, self.dtype, name="trunk")(images_BxHxWxC, train)
         detector = Detector(self.num_classes, self.channels, self.convolutions, self.dtype, name="detector")
         return detector([maps["C3"], maps["C4"], maps["C5"]])

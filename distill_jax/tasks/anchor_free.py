@@ -80,6 +80,9 @@ def assign(at: Places, box_Mx4: jax.Array, label_M: jax.Array) -> Targets:
       at: the places.
       box_Mx4: the image's boxes, with padding.
       label_M: int32, their classes; NO_OBJECT for rows of padding.
+
+    Returns:
+      One target for each place, [L, ...].
     """
     distances_LxMx4 = _distances(at.point_Lx2[:, None], box_Mx4)
     off_centre_LxM = jnp.abs(at.point_Lx2[:, None] - (box_Mx4[:, :2] + box_Mx4[:, 2:]) / 2).max(axis=-1)
