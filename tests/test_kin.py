@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from helpers import Crash, act_at, bits, build, crash, make_config, run, start, step, student_config, text_config
 from ml_collections import ConfigDict
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
-from distill_jax import experiment, losses, methods
+from distill_jax import experiment, losses, methods, models
 from distill_jax.data import load
 from distill_jax.errors import UserError
 from distill_jax.methods import Batch
@@ -251,23 +250,37 @@ def test_attention_loss_by_hand(batch):
     check(parts, ce_of(student, labels), taught, ce_of(student, labels) + taught)
 
 
-def test_maps_are_the_ends_of_the_stages():
-    class Net(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            x = nn.Conv(3, (3, 3), name="a")(x)
-            x = nn.Conv(4, (3, 3), name="b")(x)
-            x = nn.Conv(5, (3, 3), 2, name="c")(x)
-            return nn.Dense(2, name="head")(x.mean(axis=(1, 2)))
+@pytest.mark.parametrize(
+    ("name", "size", "maps", "ends"),
+    [
+        ("resnet8", 16, [(16, 16), (8, 32), (4, 64)], {0: "stage1_block1", 2: "stage3_block1"}),
+        ("wrn10_1", 16, [(16, 16), (8, 32), (4, 64)], {0: "stage1_block1", 2: "stage3_block1"}),
+        ("densenet10_4", 16, [(16, 12), (8, 10), (4, 9)], {}),
+        ("vgg8", 16, [(16, 64), (8, 128), (4, 256), (2, 512), (2, 512)], {}),
+        ("plain6", 8, [(8, 32), (4, 64), (2, 128)], {}),
+        ("small_cnn", 8, [(8, 16), (4, 32), (2, 64)], {}),
+        ("resnet18", 64, [(16, 8), (8, 16), (4, 32), (2, 64)], {0: "stage1_block2", 3: "stage4_block2"}),
+    ],
+)
+def test_maps_are_the_ends_of_the_stages(name, size, maps, ends):
+    """After the sum of a residual block, or after the ReLU before a pooling; not inside, nor in the next stage."""
+    model = models.create(name, 5, **({"width": 8} if name == "resnet18" else {}))
+    images = jax.random.normal(jax.random.key(1), (2, size, size, 3))
 
     @jax.jit
-    def both(inputs):
-        variables = Net().init(jax.random.key(0), inputs)
-        return with_maps(Net().apply, variables, inputs), Net().apply(variables, inputs, capture_intermediates=True)
+    def both(images):
+        variables = model.init(jax.random.key(0), images)
+        return with_maps(model.apply, variables, images), model.apply(variables, images, capture_intermediates=True)
 
-    (logits, maps), (expected, caught) = both(jnp.ones((2, 8, 8, 1)))
-    assert [each.shape for each in maps] == [(2, 8, 8, 4), (2, 4, 4, 5)]
-    assert np.array_equal(maps[0], caught["intermediates"]["b"]["__call__"][0]) and np.array_equal(logits, expected)
+    (logits, marked), (expected, caught) = both(images)
+    assert [each.shape for each in marked] == [(2, side, side, channels) for side, channels in maps]
+    assert np.array_equal(logits, expected)
+    for number, block in ends.items():
+        assert np.array_equal(marked[number], caught["intermediates"][block]["__call__"][0])
+    if name in ("vgg8", "plain6", "small_cnn"):
+        assert all(each.min() == 0 for each in marked)
+    if name == "densenet10_4":
+        assert np.array_equal(marked[0][..., :8], caught["intermediates"]["stem_conv"]["__call__"][0]), "all inputs of the transition"
 
 
 # Against PyTorch, as the public code computes them

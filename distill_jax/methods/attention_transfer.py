@@ -4,8 +4,8 @@ Zagoruyko, Komodakis, "Paying More Attention to Attention", ICLR 2017 (arXiv 161
 
     L = CE + b * sum_j mean( (Q_S^j - Q_T^j)^2 )        Q^j = q^j / ||q^j||,  q^j(place) = mean over the channels of A^j(place)^2
 
-A^j are the maps of the j-th resolution (models/maps.py); the mean is over places and samples, as in the official code, where b = 1000. A
-network's channels do not matter, its resolutions do. To add Hinton's distillation: method.name="distillation+attention_transfer".
+A^j is the output of the j-th stage (models/maps.py); the mean is over places and samples, as in the official code, where b = 1000. The
+numbers of channels may differ, the sizes may not. To add Hinton's distillation: method.name="distillation+attention_transfer".
 """
 
 from collections.abc import Sequence

@@ -47,6 +47,7 @@ class DenseNet(nn.Module):
         for block in (1, 2, 3):
             for layer in range((self.depth - 4) // 6):
                 x = dense_layer(x, f"block{block}_layer{layer + 1}")
+            self.sow("intermediates", f"stage{block}", x)
             if block < 3:
                 x = transition(x, f"transition{block}")
         x = nn.relu(norm(name="final_norm")(x))

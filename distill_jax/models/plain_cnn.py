@@ -53,12 +53,14 @@ class PlainCNN(nn.Module):
         conv = functools.partial(nn.Conv, kernel_size=(3, 3), padding=1, kernel_init=he_normal_fan_out, dtype=self.dtype)
         layers, hidden = LAYERS[self.layout]
         x, convolutions = images_BxHxWxC, 0
-        for layer in layers:
+        for place, layer in enumerate(layers):
             if layer == "M":
                 x = nn.max_pool(x, (2, 2), (2, 2)) if min(x.shape[1:3]) > 1 else x
             else:
                 convolutions += 1
                 x = nn.relu(norm(name=f"norm{convolutions}")(conv(layer, name=f"conv{convolutions}")(x)))
+                if layers[place + 1 : place + 2] in ((), ("M",)):
+                    self.sow("intermediates", f"stage{layers[:place].count('M') + 1}", x)
         x = x.reshape(x.shape[0], -1)
         for i, units in enumerate(hidden):
             x = nn.relu(nn.Dense(units, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name=f"dense{i + 1}")(x))

@@ -73,5 +73,6 @@ class ResNet(nn.Module):
                 strides = 2 if stage > 0 and block == 0 else 1
                 name = f"stage{stage + 1}_block{block + 1}"
                 x = BasicBlock(filters, strides, self.shortcut, self.dtype, norm, name=name)(x)
+            self.sow("intermediates", f"stage{stage + 1}", x)
         features_BxF = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         return nn.Dense(self.num_classes, name="head")(features_BxF)

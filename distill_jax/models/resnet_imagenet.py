@@ -113,8 +113,10 @@ class ImageNetResNet(nn.Module):
     def __call__(self, images_BxHxWxC: jax.Array, train: bool = False) -> jax.Array:
         """Returns logits, float32 [B, C]. With train=True, BatchNorm normalises by the batch and updates `batch_stats`."""
         norm = normalization(self.norm, train, self.dtype)
-        x = stages(images_BxHxWxC, self.depth, self.version, self.width, 32, self.dtype, norm)["C5"]
-        features_BxF = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        outputs = stages(images_BxHxWxC, self.depth, self.version, self.width, 32, self.dtype, norm)
+        for name, x in outputs.items():
+            self.sow("intermediates", name, x)
+        features_BxF = jnp.mean(outputs["C5"], axis=(1, 2), dtype=jnp.float32)
         return nn.Dense(self.num_classes, name="head")(features_BxF)
 
 

@@ -30,5 +30,6 @@ class SmallCNN(nn.Module):
         for layer, (filters, strides) in enumerate(zip(self.filters, (1, 2, 2), strict=True)):
             x = nn.Conv(filters, (3, 3), strides, padding=1, use_bias=False, dtype=self.dtype, name=f"conv{layer + 1}")(x)
             x = nn.relu(norm(name=f"norm{layer + 1}")(x))
+            self.sow("intermediates", f"stage{layer + 1}", x)
         features_BxF = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         return nn.Dense(self.num_classes, name="head")(features_BxF)

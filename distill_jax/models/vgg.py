@@ -42,6 +42,7 @@ class VGG(nn.Module):
             for layer in range(convolutions):
                 place = f"{stage + 1}_{layer + 1}"
                 x = nn.relu(norm(name=f"norm{place}")(conv(filters, name=f"conv{place}")(x)))
+            self.sow("intermediates", f"stage{stage + 1}", x)
             if stage < POOLED_STAGES:
                 x = nn.max_pool(x, (2, 2), (2, 2))
         features_BxF = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)

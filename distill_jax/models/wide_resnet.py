@@ -58,6 +58,7 @@ class WideResNet(nn.Module):
                 strides = 2 if stage > 0 and block == 0 else 1
                 name = f"stage{stage + 1}_block{block + 1}"
                 x = PreActivationBlock(filters * self.widen_factor, strides, self.dtype, norm, name=name)(x)
+            self.sow("intermediates", f"stage{stage + 1}", x)
         x = nn.relu(norm(name="final_norm")(x))
         features_BxF = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         return nn.Dense(self.num_classes, name="head")(features_BxF)
