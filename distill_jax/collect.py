@@ -64,7 +64,9 @@ def read_workdirs(folder: pathlib.Path) -> list[tuple[Run, Curve, pathlib.Path]]
 
 
 def find_workdirs(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The topmost workdirs in a folder, ordered by name."""
+    """The topmost workdirs in a folder, ordered by name; without studies, and the tries of a comparison that diverged."""
+    if (folder / "runs.csv").exists() or (folder / "diverged.json").exists():
+        return
     if (folder / "config.json").exists() or (folder / "summary.json").exists():
         yield folder
         return

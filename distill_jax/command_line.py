@@ -106,6 +106,12 @@ def parse(argv: list[str]) -> list[str]:
     return [argv[0], *of_config]
 
 
+def default_workdir(config: str) -> str:
+    """runs/<name of the config file>, and its argument: configs/comparison_finetune.py:rte -> runs/comparison_finetune_rte."""
+    path, _, argument = config.partition(":")
+    return "_".join([f"runs/{pathlib.Path(path).stem}", *re.findall(r"\w+", argument)])
+
+
 def read_config(arguments: list[str], mode: str, workdir: str | None, members: Sequence[str] = ()) -> "tuple[ConfigDict, pathlib.Path]":
     """The config, with its overrides, and the workdir.
 
@@ -115,7 +121,7 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
     Args:
       arguments: as returned by `parse`, in any order; if a field is given several times, the last value wins.
       mode: what to do.
-      workdir: as given on the command line; None for runs/<name of the config file>.
+      workdir: as given on the command line; None for `default_workdir`.
       members: of an ensemble, as given on the command line.
 
     Raises:
@@ -132,7 +138,7 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
             overrides.pop(match[2], None)
             overrides[match[2]] = argument
     values = {field: OVERRIDE.fullmatch(argument)[3] or "" for field, argument in overrides.items()}
-    folder = pathlib.Path(workdir or f"runs/{pathlib.Path(paths[-1] if paths else QUICKSTART).stem}").expanduser()
+    folder = pathlib.Path(workdir or default_workdir(paths[-1] if paths else str(QUICKSTART))).expanduser()
     if members and workdir is None:
         raise UserError("--members also needs --workdir, the folder for ensemble.json")
     is_pretrained = workdir is not None and pretrained.is_source(workdir)

@@ -46,6 +46,7 @@ from distill_jax.comparison import (
 )  # fmt: skip
 from distill_jax.comparison_tables import write_tables
 from distill_jax.errors import Diverged, UserError
+from distill_jax.files import read_json
 
 
 def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: Sequence[str] = ()) -> None:
@@ -66,7 +67,7 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
     for name in wanted(arms, only):
         if len(arms[name].tries) > 1:
             tune(comparison, name)
-            check_final(comparison, name)
+        check_final(comparison, name)
         train(final_config(comparison, name, best_try(comparison, name)), comparison.root / name / "final")
         logs.say(write_tables(comparison))
         study_folder = shlex.quote(str(comparison.root / "study"))
@@ -81,6 +82,7 @@ def tune(comparison: Comparison, name: str) -> None:
     """
     tries = [folder_of_try(comparison, name, attempt) for attempt in range(len(comparison.arms[name].tries))]
     for attempt, folder in enumerate(tries):
+        check_folder(tuning_config(comparison, name, attempt), folder)
         if not workdir.exists(folder / "diverged.json"):
             try:
                 train(tuning_config(comparison, name, attempt), folder)
@@ -141,6 +143,8 @@ def check(comparison: Comparison, only: Sequence[str]) -> None:
                 check_runs(config, loaded)
                 if not is_finished:
                     check_networks(config, comparison.root, known)
+                    if len(arms[name].tries) > 1:
+                        check_networks(tuning_config(comparison, name, attempt), comparison.root, known)
 
 
 def check_teachers(comparison: Comparison, name: str, only: Sequence[str]) -> None:
@@ -179,12 +183,28 @@ def check_networks(config: ConfigDict, root: pathlib.Path, known: dict[str, spec
 
 
 def check_final(comparison: Comparison, name: str) -> None:
-    """Raises UserError if an arm has final runs of another try than its best one, which may have been added since."""
+    """Raises UserError if an arm has final runs of another try than its best one, which may be a later one, or of an earlier teacher."""
     folder, best = comparison.root / name / "final", best_try(comparison, name)
-    try:
-        configuration.check_claim(folder, final_config(comparison, name, best))
-    except UserError as error:
-        raise UserError(f"arm {name}: its final runs are not of its best try, try_{best}; remove {folder} to train them again") from error
+    if not workdir.is_claimed(folder):
+        return
+    again = f"remove {folder} to train them again"
+    configs = [final_config(comparison, name, attempt) for attempt in range(len(comparison.arms[name].tries))]
+    same = [not configuration.differing(folder, config) for config in configs]
+    if any(same) and not same[best]:
+        raise UserError(f"arm {name}: its final runs are not of its best try, try_{best}; {again}")
+    check_folder(configs[best], folder)
+    for path in sorted(folder.glob("seed_*/teachers.json")):
+        for teacher, weights in read_json(path).items():
+            summary = pathlib.Path(teacher) / "summary.json"
+            if summary.exists() and weights != read_json(summary).get("weights_sha256", weights):
+                raise UserError(f"arm {name}: {teacher}, the teacher of its final runs, was trained again since; {again}")
+
+
+def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
+    """Raises UserError if runs in a folder have another config."""
+    if differing := configuration.differing(folder, config):
+        described = "; ".join(differing)
+        raise UserError(f"{folder} has runs of another config: {described}. Restore it, or remove the folder to train them again")
 
 
 # The command line

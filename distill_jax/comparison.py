@@ -58,13 +58,14 @@ def without_old_options(config: dict[str, Any], changes: dict[str, Any]) -> dict
 
 
 def folder_of_teacher(comparison: Comparison, teacher: str, phase: str) -> pathlib.Path:
-    """The workdir that an entry of `teachers` stands for. No teacher of a try has seen the validation set."""
+    """The workdir that an entry of `teachers` stands for: of a family, its last stage. No teacher of a try has seen the validation set."""
     name = teacher.removeprefix(ARM)
     if name == teacher:
         return pathlib.Path(teacher)
-    if phase == "tuning":
-        return folder_of_try(comparison, name, best_try(comparison, name))
-    return comparison.root / name / "final" / f"seed_{comparison.config.seed + 1}"
+    best = best_try(comparison, name)
+    final = comparison.root / name / "final" / f"seed_{comparison.config.seed + 1}"
+    folder = folder_of_try(comparison, name, best) if phase == "tuning" else final
+    return folder / list(stages.expand(changed(comparison, name, best, {"seeds": 1}, phase)))[-1]
 
 
 def folder_of_try(comparison: Comparison, name: str, attempt: int) -> pathlib.Path:

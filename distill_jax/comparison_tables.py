@@ -14,7 +14,7 @@ FURTHER = {"accuracy": {"test NLL, nats": "test_nll", "ECE, %": "test_ece"}, "ap
 def write_tables(comparison: Comparison) -> str:
     """Writes WORKDIR/study from the arms that have all final seeds; returns the table of their results."""
     runs, curves = [], {}
-    done = {name: summary for name in comparison.arms if (summary := summary_of(comparison, name))}
+    done = {name: summary_of(comparison, name) for name in comparison.arms if is_done(comparison, name)}
     chosen = {name: arm._replace(tries=[arm.tries[best_try(comparison, name)]]) for name, arm in comparison.arms.items()}
     for name in done:
         total = cost(comparison._replace(arms=chosen), name)
@@ -35,10 +35,19 @@ def write_tables(comparison: Comparison) -> str:
     return tables[0]
 
 
+def is_done(comparison: Comparison, name: str) -> bool:
+    """Whether an arm, a try that it was chosen from, and all arms that teach it are finished."""
+    tries = range(len(comparison.arms[name].tries))
+    is_chosen = len(tries) == 1 or any(summary_of_try(comparison, name, attempt) for attempt in tries)
+    return is_chosen and all(summary_of(comparison, needed) for needed in with_teachers(comparison.arms, name))
+
+
 def results_table(comparison: Comparison, done: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Declares the table of the final runs; see report.py. Its rows name the runs with the metrics, then those with the cost."""
     baseline, name = next(iter(comparison.arms)), metric(comparison)
-    difference = {f"difference to {baseline}": f"test_{name} minus {baseline}"} if baseline in done and len(done) > 1 else {}
+    difference = {}
+    if baseline in done and len(done) > 1:
+        difference = {f"difference to {baseline}": f"test_{name} minus {last_stage(baseline, done[baseline]['runs'][0])}"}
     columns = {"seeds": "seeds", "train accuracy, %": "train_accuracy", f"test {name}, %": f"test_{name}", **difference}
     columns |= FURTHER.get(name, {})
     if name == "accuracy" and next(iter(done.values())).get("num_classes") == 2:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pathlib
 import runpy
 import traceback
@@ -128,12 +129,15 @@ def check_claim(folder: pathlib.Path, config: ConfigDict) -> None:
     workdir.check_path(folder)
     if not workdir.is_claimed(folder):
         return
-    theirs = of_workdir(folder)
-    differing = differences(theirs.to_dict(), config)
-    if differing:
-        raise UserError(f"workdir {folder} belongs to another config: {'; '.join(differing)}. Choose another with --workdir.")
-    if config.seeds == 1 and workdir.is_moving(folder / f"seed_{theirs.seed}"):
+    if changes := differing(folder, config):
+        raise UserError(f"workdir {folder} belongs to another config: {'; '.join(changes)}. Choose another with --workdir.")
+    if config.seeds == 1 and workdir.is_moving(folder / f"seed_{of_workdir(folder).seed}"):
         raise UserError(f"workdir {folder}: adding seeds was interrupted; repeat that command, with the same --config.seeds")
+
+
+def differing(folder: pathlib.Path, config: ConfigDict) -> list[str]:
+    """The fields in which the config of a workdir differs, described; none if it has no config yet. More seeds are no difference."""
+    return differences(of_workdir(folder).to_dict(), config) if workdir.is_claimed(folder) else []
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
@@ -143,8 +147,15 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
     return [
         f"{field} is {_shown(theirs, field)} there and {_shown(ours, field)} here"
         for field in sorted(theirs.keys() | ours.keys())
-        if field not in HARMLESS and not (field == "seeds" and more_seeds) and json.dumps(theirs.get(field)) != json.dumps(ours.get(field))
+        if field not in HARMLESS and not (field == "seeds" and more_seeds) and not _same(field, theirs.get(field), ours.get(field))
     ]
+
+
+def _same(field: str, theirs: Any, ours: Any) -> bool:
+    """Whether two values are the same; a folder may be written in several ways."""
+    if field in ("initial", "teachers"):
+        theirs, ours = ([os.path.abspath(name) for name in ([given] if isinstance(given, str) else given)] for given in (theirs, ours))
+    return json.dumps(theirs) == json.dumps(ours)
 
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def get_config() -> ConfigDict:
     config.optimizer.nesterov = True  # sgd: Nesterov's form of momentum
     config.optimizer.weight_decay = 1e-4  # sgd: on every parameter, added to the gradient; adamw: on matrices and kernels, decoupled
     config.optimizer.clip_norm = 0.0  # largest global norm of the gradient, to which longer ones are scaled down; 0 for no limit
-    config.optimizer.trunk_rate = 1.0  # rate of all layers but the head (models.in_trunk), as a fraction of learning_rate; 0 freezes them
+    config.optimizer.trunk_rate = 1.0  # rate of all but the head (models.in_trunk), in learning_rates; 0 freezes weights, not statistics
 
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"  # cosine or poly, restarted each cycle; or step

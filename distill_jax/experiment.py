@@ -138,6 +138,8 @@ def build(
     table = methods.wants_table(**config.method)
     if table and is_augmented(dataset, config):
         raise UserError("method.guide_logits is 'table', which needs data.crop_padding=0, data.flip=False, and images in memory")
+    if method.observes == "clean" and batches.is_streamed(dataset.train):
+        raise UserError("method.view is 'clean', which needs images in memory: streamed ones come as random crops")
 
     if method.maps:
         check_maps(config, spec, teachers, table)

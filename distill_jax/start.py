@@ -1,5 +1,6 @@
 """Where a run starts: from its newest checkpoint, from another network's weights, or from scratch."""
 
+import os
 import pathlib
 from typing import Any
 
@@ -61,8 +62,11 @@ def load_given(exp: Experiment, folder: pathlib.Path) -> tuple[Any, ...]:
     if runs:
         hashes = {name: trained.weights_hash(run) for name, run in runs.items()}
 
-        def same(name, value):  # workdirs of schema 1 hold params_sha256
-            return name in runs and value in (hashes[name], runs[name].summary.get("params_sha256"))
+        names = {os.path.abspath(name): name for name in runs}  # a folder may be written in several ways
+
+        def same(recorded, value):  # workdirs of schema 1 hold params_sha256
+            name = names.get(os.path.abspath(recorded))
+            return name is not None and value in (hashes[name], runs[name].summary.get("params_sha256"))
 
         workdir.remember(folder / "teachers.json", hashes, same)
     networks = tuple(trained.load_variables(run, exp.data.mesh) for run in runs.values())

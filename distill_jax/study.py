@@ -71,7 +71,7 @@ def train(config: ConfigDict, root: str | os.PathLike, profile: int = 0) -> dict
       Interrupted: by SIGTERM or SIGINT, after saving.
     """
     root = pathlib.Path(root).expanduser()
-    config = config_of_seed(config, config.seed) if config.seeds == 1 else config
+    config = with_seed(config)
     finish_moving(config, root)
     study = prepare(config, root)
     claim(study)
@@ -137,7 +137,7 @@ def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
     Raises:
       UserError: the workdir has no checkpoint, or belongs to another config.
     """
-    study = prepare(config, pathlib.Path(root).expanduser(), training=False)
+    study = prepare(with_seed(config), pathlib.Path(root).expanduser(), training=False)
     jobs = [job for job in study.jobs if workdir.exists(job.folder / "checkpoints")]
     if not jobs:
         first = study.jobs[0].folder
@@ -262,6 +262,11 @@ def seed_folders(config: ConfigDict, root: pathlib.Path) -> dict[int, pathlib.Pa
 def config_of_seed(config: ConfigDict, seed: int) -> ConfigDict:
     """The config of one of several seeds, as a separate run. In `initial`, {seed} stands for the seed."""
     return ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1, "initial": config.initial.replace("{seed}", str(seed))})
+
+
+def with_seed(config: ConfigDict) -> ConfigDict:
+    """The config as its workdir records it: with one seed, that replaces {seed} in `initial`."""
+    return config_of_seed(config, config.seed) if config.seeds == 1 else config
 
 
 def begun_in(job: Job, root: pathlib.Path) -> pathlib.Path:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from helpers import ROOT, Crash, act_at, crash, make_config
 
 from configs import comparison_cifar100, comparison_digits, comparison_teachers_cifar100, comparison_text
-from distill_jax import checks, command_line, compare, comparison, comparison_tables, loop, methods, report, stages, study
+from distill_jax import checks, collect, command_line, compare, comparison, comparison_tables, loop, methods, report, stages, study
 from distill_jax.comparison import Arm, Comparison
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
@@ -155,8 +156,53 @@ def test_final_runs_of_another_try_are_not_taken_for_those_of_the_best(compared,
     monkeypatch.setattr(compare, "best_try", lambda *_: other)
     message = f"^arm cosine: its final runs are not of its best try, try_{other}; remove {compared}/cosine/final to train them again$"
     with pytest.raises(UserError, match=message):
-        compare.compare(tiny(), ARMS, compared, ["cosine"])
+        compare.compare(tiny(seeds=3), ARMS, compared, ["cosine"])
     assert not trained
+
+
+def test_final_runs_of_another_config_or_teacher(compared, trained):
+    with pytest.raises(
+        UserError, match="cosine/try_0 has runs of another config: batch_size is 20 there and 10 here. Restore it, or remove"
+    ):
+        compare.compare(tiny(batch_size=10), ARMS, compared)
+    with pytest.raises(UserError, match="final has runs of another config: epochs is 1 there and 2 here. Restore it, or remove the folder"):
+        compare.check_final(Comparison(tiny(epochs=2, seeds=3), ARMS, compared), "born_again")
+    recorded = compared / "born_again" / "final" / "seed_2" / "teachers.json"
+    text = recorded.read_text()
+    recorded.write_text(re.sub('": ".*"', '": "0f"', text))
+    with pytest.raises(
+        UserError, match=f"^arm born_again: {compared}/cosine/final/seed_1, the teacher of its final runs, was trained again"
+    ):
+        compare.compare(tiny(seeds=3), ARMS, compared)
+    recorded.write_text(text)
+    compare.compare(tiny(seeds=3), ARMS, compared)
+    assert not trained
+
+
+@pytest.mark.parametrize(
+    ("removed", "left"),
+    [("cosine/final", set()), ("cosine/try_*", {"born_again"}), ("born_again/try_*", {"cosine"}), ("*/try_0", set(ARMS))],
+)
+def test_the_tables_are_of_arms_that_are_complete(compared, removed, left, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(compared, copy, ignore=shutil.ignore_patterns("checkpoints", "snapshots"))
+    for folder in copy.glob(removed):
+        shutil.rmtree(folder)
+    whole = Comparison(tiny(seeds=len(read_json(copy / "born_again" / "final" / "summary.json")["runs"])), ARMS, copy)
+    assert {name for name in ARMS if comparison_tables.is_done(whole, name)} == left
+    if left:
+        assert {name for name in ARMS if f"\n| {name} |" in comparison_tables.write_tables(whole)} == left
+        assert len(collect.read_workdirs(copy)) > 3, "the study inside is not taken for a run"
+
+
+def test_a_family_as_baseline_and_as_teacher(tmp_path):
+    arms = {"family": FAMILY, "student": ARMS["born_again"]._replace(changes={"teachers": ("arm:family",)})}
+    family = {"runs": [{"stages": [{"stage": "generation_0"}, {"stage": "generation_1"}]}]}
+    columns = comparison_tables.results_table(Comparison(tiny(), arms, tmp_path), {"family": family, "student": {"runs": [{}]}})["columns"]
+    assert columns["difference to family"] == "test_accuracy minus family/generation_1"
+    made = Comparison(tiny(), arms, tmp_path)
+    assert comparison.tuning_config(made, "student", 0).teachers == (str(tmp_path / "family" / "try_0" / "generation_1"),)
+    assert comparison.final_config(made, "student", 0).teachers == (str(tmp_path / "family" / "final" / "seed_1" / "generation_1"),)
 
 
 def test_a_try_that_diverges_is_out(tmp_path, trained):
@@ -169,6 +215,9 @@ def test_a_try_that_diverges_is_out(tmp_path, trained):
     assert "| cosine | 2 |" in results and "weight_decay" not in tries
     with pytest.raises(UserError, match="^arm bad: all its tries diverged; remove .*bad and lower their optimizer.learning_rate$"):
         compare.compare(tiny(), {"bad": Arm({}, arms["cosine"].tries[1:] * 2)}, tmp_path)
+    assert {run.variant for run, *_ in collect.read_workdirs(tmp_path)} == {"cosine/try_0", "cosine/final"}
+    with pytest.raises(UserError, match=r"try_1 has runs of another config: optimizer.learning_rate is 1000000.0 there and 0.05"):
+        compare.compare(tiny(), {"cosine": Arm({}, RATES)}, tmp_path)
 
 
 def test_a_crash_changes_nothing_in_the_end(compared, tmp_path):
@@ -276,6 +325,13 @@ def test_on_the_command_line(tmp_path):
         "error: --arms: there is no arm 'cosin'; there are cosine, sd, born_again; did you mean 'cosine'?\n",
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_networks_of_the_tries_are_looked_for_too(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(compare, "check_networks", lambda config, *_: asked.append(range(config.seed, config.seed + config.seeds)))
+    compare.check(Comparison(tiny(), {"loaded": Arm({"initial": f"{tmp_path}/seed_{{seed}}"}, RATES)}, tmp_path), [])
+    assert asked == [range(1, 3), range(1)] * 2
 
 
 def test_networks_of_others_are_looked_for_before_anything_is_trained(tmp_path):

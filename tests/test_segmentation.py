@@ -252,6 +252,7 @@ def test_a_run_starts_from_the_trunk_of_a_classification_run(photographs, data_n
     assert bits(loaded[0].batch_stats["trunk"]) == bits({"norm": theirs["batch_stats"]["norm"]})
     summary = study.train(config, tmp_path / "run")
     assert summary["params_sha256"] == study.train(config, tmp_path / "run")["params_sha256"], "{seed} in a path"
+    assert study.evaluate(config, tmp_path / "run")["test_miou"] == summary["test_miou"]
     wider = with_fields(pixels_config(data_name, initial=str(tmp_path / "whole")), model__features=9)
     with pytest.raises(
         UserError, match=r"scenes_helpers:Pixels, .*: scenes_helpers:Whole \(trunk/conv/bias is \(8,\) there, \(9,\) here\)"

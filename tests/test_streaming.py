@@ -230,3 +230,10 @@ def test_bad_fields_are_named(photographs, fields, message, tmp_path):
     with pytest.raises(UserError, match=message):
         study.train(streaming_config(photographs, **fields), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_random_crop_is_no_clean_view(photographs):
+    config = streaming_config(photographs)
+    config.method.long_short_term.view = "clean"
+    with pytest.raises(UserError, match="method.view is 'clean', which needs images in memory"):
+        build(config)
