@@ -1,6 +1,7 @@
 """Images read from disk: crops, order, interrupted runs, damaged files."""
 
 import io
+import itertools
 import os
 import signal
 import sys
@@ -8,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helpers import Crash, act_at, build, crash, make_config, png, prepare_tfds, run, start, write_images
+from helpers import Crash, act_at, bits, build, crash, make_config, png, prepare_tfds, run, start, write_images
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -19,6 +20,7 @@ from distill_jax.data import load, streaming
 from distill_jax.data.batches import epoch_order, evaluation_batches, training_batches
 from distill_jax.data.streaming import Record, central_box, random_box, read_crop
 from distill_jax.errors import Interrupted, UserError
+from distill_jax.methods.dlb import overlapping_order
 
 
 def streaming_config(folder, **fields):
@@ -111,6 +113,15 @@ def test_a_crop_is_a_function_of_seed_epoch_and_id(streamed):
     first = crops([3, 8, 120], 0, 1)
     np.testing.assert_array_equal(first[[2, 0]], crops([120, 3], 0, 1))
     assert (first != crops([3, 8, 120], 0, 2)).any() and (first != crops([3, 8, 120], 1, 1)).any()
+
+
+def test_a_sample_shown_twice_has_two_crops(streamed):
+    """As in DLB, whose batches overlap by half; also where an epoch is resumed."""
+    rows, mesh = streamed.data.dataset.train, streamed.data.mesh
+    first, second = itertools.islice(training_batches(rows, 0, 1, 0, 40, mesh, overlapping_order), 2)
+    (again,) = itertools.islice(training_batches(rows, 0, 1, 1, 40, mesh, overlapping_order), 1)
+    assert np.array_equal(first["id"][20:], second["id"][:20]) and not np.array_equal(first["image"][20:], second["image"][:20])
+    assert bits(again) == bits(second)
 
 
 def test_evaluation_sees_every_image_once(streamed):

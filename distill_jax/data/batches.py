@@ -67,7 +67,7 @@ def training_batches(
     of its own devices. `order` is a method's own (methods.base.OrderFn); None for `epoch_order`.
     """
     ids = order(seed, epoch, strata(rows), batch_size) if order else epoch_order(seed, epoch, count_of(rows), batch_size)
-    return _batches(rows, ids[first:], (seed, epoch), mesh)
+    return _batches(rows, ids[first:], (seed, epoch), mesh, first if order else None)
 
 
 def evaluation_batches(rows: dict[str, Any], batch_size: int, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
@@ -80,14 +80,16 @@ def in_given_order(rows: dict[str, Any], ids_SxB: np.ndarray, mesh: Mesh) -> Ite
     return _batches(rows, ids_SxB, None, mesh)
 
 
-def _batches(rows: dict[str, Any], order_SxB: np.ndarray, crop_seed: tuple[int, int] | None, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
+def _batches(
+    rows: dict[str, Any], order_SxB: np.ndarray, crop_seed: tuple[int, int] | None, mesh: Mesh, first: int | None = None
+) -> Iterator[dict[str, jax.Array]]:
     if not is_streamed(rows):
         for ids_B in order_SxB:
             yield {"id": sharding.put(ids_B, sharding.rows(mesh))}
         return
     batch_size = order_SxB.shape[1]
     own = sharding.own_rows(batch_size, mesh)
-    for batch in streaming.batches(rows["image"], order_SxB[:, own], crop_seed):
+    for batch in streaming.batches(rows["image"], order_SxB[:, own], crop_seed, first):
         yield sharding.put_own_rows(batch, batch_size, mesh)
 
 

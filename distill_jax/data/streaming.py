@@ -62,7 +62,7 @@ class Streamed(Protocol):
     def __getitem__(self, chosen: np.ndarray) -> Self:
         return dataclasses.replace(self, rows=self.rows[chosen])
 
-    def load(self, sample: int, crop_seed: tuple[int, int] | None) -> dict[str, np.ndarray]: ...
+    def load(self, sample: int, crop_seed: tuple[int, ...] | None) -> dict[str, np.ndarray]: ...
 
     def name(self, sample: int) -> str: ...
 
@@ -92,7 +92,7 @@ class StreamedImages(Streamed):
     def name(self, sample: int) -> str:
         return self.records[int(self.rows[sample])].name
 
-    def load(self, sample: int, crop_seed: tuple[int, int] | None) -> dict[str, np.ndarray]:
+    def load(self, sample: int, crop_seed: tuple[int, ...] | None) -> dict[str, np.ndarray]:
         """One sample of a batch, {"id", "image", "label"}; arguments and errors as for `batches`."""
         record = self.records[int(self.rows[sample])]
         rng = None if crop_seed is None else np.random.Generator(np.random.PCG64((*crop_seed, int(sample))))
@@ -104,13 +104,16 @@ def columns(records: Records, labels: Any, size: int) -> dict[str, Any]:
     return {"image": StreamedImages(records, np.arange(len(records)), size), "label": labels}
 
 
-def batches(images: Streamed, ids_SxB: np.ndarray, crop_seed: tuple[int, int] | None) -> Iterator[dict[str, np.ndarray]]:
+def batches(
+    images: Streamed, ids_SxB: np.ndarray, crop_seed: tuple[int, int] | None, first: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
     """Reads and crops batches of samples, in the given order.
 
     Args:
       images: the split.
       ids_SxB: ids of the samples, one batch per row.
       crop_seed: (seed, epoch) of random crops; None for central ones.
+      first: the number of the first batch, if an epoch may show a sample twice: its crops then differ. None if it does not.
 
     Returns:
       An iterator of {"id": int32 [B], "image": uint8 [B, size, size, 3], "label": int32 [B]}; for scenes see `scenes.StreamedScenes`.
@@ -118,7 +121,12 @@ def batches(images: Streamed, ids_SxB: np.ndarray, crop_seed: tuple[int, int] | 
     Raises:
       UserError: an image cannot be read; the message names it.
     """
-    return in_threads(ids_SxB.ravel(), lambda sample: images.load(sample, crop_seed), ids_SxB.shape[1])
+
+    def load(place):
+        batch, row = divmod(int(place), ids_SxB.shape[1])
+        return images.load(ids_SxB[batch, row], crop_seed if first is None else (*crop_seed, first + batch))
+
+    return in_threads(np.arange(ids_SxB.size), load, ids_SxB.shape[1])
 
 
 def below_common_folder(files: Sequence[str]) -> list[str]:
