@@ -25,7 +25,7 @@ class Transformer(nn.Module):
       heads: number of attention heads; must divide `width`.
       pooling: "mean" over the tokens, or "cls", the output at a learned vector prepended to them.
       dropout: fraction of the embeddings and of each sublayer's output dropped in training.
-      dtype: computation dtype; parameters, pooling and logits stay float32.
+      dtype: computation dtype; parameters, softmax, pooling and logits stay float32.
 
     Raises:
       ValueError: `heads` does not divide `width`, or a row has more tokens than `max_length`.
@@ -71,7 +71,9 @@ class Transformer(nn.Module):
         x = drop(x)
         mask = is_word_BxL[:, None, None, :]
         for block in range(1, self.layers + 1):
-            attention = nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, name=f"block{block}_attention")
+            attention = nn.MultiHeadDotProductAttention(
+                self.heads, dtype=self.dtype, force_fp32_for_softmax=True, name=f"block{block}_attention"
+            )
             x = x + drop(attention(norm(f"block{block}_norm1")(x), mask=mask))
             y = nn.Dense(MLP_RATIO * self.width, dtype=self.dtype, name=f"block{block}_mlp1")(norm(f"block{block}_norm2")(x))
             x = x + drop(nn.Dense(self.width, dtype=self.dtype, name=f"block{block}_mlp2")(nn.gelu(y)))
