@@ -6,7 +6,7 @@ letterboxed, and compares at the image's own size.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ class Scene(NamedTuple):
     boxes: np.ndarray | None = None  # detection: float32 [N, 4], (left, top, right, bottom) in pixels from the upper left corner
     labels: np.ndarray | None = None  # of the boxes, int32 [N]
     difficult: np.ndarray | None = None  # bool [N]: the metrics ignore these
+    crowd: np.ndarray | None = None  # bool [N]: these, all difficult, are groups of objects, which training leaves out; None for no box
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,9 +166,15 @@ def read_mask(scene: Scene, size: tuple[int, int], num_classes: int, void: int) 
 def padded_boxes(scene: Scene, view: affine.Affine, most: int) -> dict[str, np.ndarray]:
     """The boxes that remain on the canvas and their labels, as `StreamedScenes` describes them."""
     moved, remain = affine.move_boxes(scene.boxes, view)
+    remain &= True if scene.crowd is None else ~scene.crowd
     boxes, labels, count = np.zeros((most, 4), np.float32), np.full(most, -1, np.int32), int(remain.sum())
     boxes[:count], labels[:count] = moved[remain], scene.labels[remain]
     return {"boxes": boxes, "label": labels}
+
+
+def has_boxes(scenes: Iterable[Scene]) -> bool:
+    """Whether any scene has a box that the metrics count."""
+    return any((~scene.difficult).any() for scene in scenes)
 
 
 def image_size(name: str, file: str | bytes) -> tuple[int, int]:
