@@ -1,6 +1,7 @@
 """Scenes: the joint affine map, the readers of masks and boxes, and what they refuse."""
 
 import pathlib
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 from scenes_helpers import BORDER, CLASSES, write_masks, write_voc, write_xml
 
-from distill_jax import default_config
+from distill_jax import default_config, inputs
 from distill_jax.data import affine, batches, load_config, scenes, tensorflow_sets, tfds_scenes, voc
 from distill_jax.data.dataset import count, fingerprint
 from distill_jax.errors import UserError
+from distill_jax.specs import Spec
 from distill_jax.tasks import detection
 
 
@@ -147,6 +149,35 @@ def test_difficult_and_truncated(tmp_path):
     assert scene.difficult.tolist() == [True] and scene.boxes.tolist() == [[1, 2, 9, 10]]
 
 
+def test_photographs_are_turned_as_for_prediction(tmp_path):
+    """Phones set the EXIF orientation instead of turning the pixels; masks and boxes are those of the turned image."""
+    name, exif = write_voc(tmp_path), Image.Exif()
+    exif[0x0112] = 6  # what is on the left belongs on top
+    for suffix in ("jpg", "png"):
+        path = tmp_path / f"JPEGImages/val_0.{suffix}"
+        with Image.open(tmp_path / "JPEGImages/val_1.jpg") as image:
+            image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+        for kind in ("SegmentationClass/{}.png", "Annotations/{}.xml"):
+            shutil.copy(tmp_path / kind.format("val_1"), tmp_path / kind.format("val_0"))
+        for task in ("segmentation", "detection"):
+            rows = read(name, task=task).test["image"]
+            turned, upright = rows.load(0, None), rows.load(1, None)
+            spec = Spec({}, 21, (32, 32, 3), image_size=32, task=task)
+            np.testing.assert_array_equal(turned["image"], spec.as_evaluated(inputs.read_image(str(path), spec)[None])[0])
+            np.testing.assert_array_equal(turned["size"], upright["size"])
+            assert np.abs(turned["image"].astype(int) - upright["image"]).mean() < 5, "the same photograph, compressed twice"
+        path.unlink()
+    exif[0x0112] = 9
+    Image.new("RGB", (40, 20)).save(path, exif=exif)
+    assert scenes.image_size("x", str(path)) == (40, 20), "there is no such orientation"
+
+
+def test_a_subset_is_as_large_as_its_own_scenes(masks):
+    whole = read(masks).test["image"]
+    smallest = min(range(len(whole)), key=lambda row: max(whole.scene(row).size))
+    assert whole[np.array([smallest])].own_shape == whole.scene(smallest).size[::-1] != whole.own_shape
+
+
 MISTAKES = {
     "broken xml": (lambda root: (root / "Annotations/train_1.xml").write_text("<annotation><obj"), r"train_1.xml: damaged"),
     "no number": (lambda root: (root / "Annotations/train_1.xml").write_text("<a><object><name>dog</name></object></a>"), "lacks its name"),
@@ -257,7 +288,8 @@ def test_boxes_must_have_an_area_inside_the_image():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (Image.new("L", (5, 5)), "01.png: is 5x5, its image "),
+        (Image.new("L", (5, 5)), "01.png: is 5x5, its image [0-9]"),
+        ("turned", "01.png: is .*, its image, turned as its EXIF orientation says, "),
         (Image.new("RGB", (30, 30)), "01.png: its mode is RGB; a mask must be"),
         (None, "01.png: not a readable image"),
         ("class", "01.png: has class 7; there are 3 classes"),
@@ -269,7 +301,8 @@ def test_a_damaged_mask_is_refused_or_skipped(mask, message, tmp_path, capsys):
     if mask is None:
         path.write_bytes(b"no image")
     else:
-        mask = Image.new("L", read(name).train["image"].scene(1).size, 7) if mask == "class" else mask
+        size = read(name).train["image"].scene(1).size
+        mask = {"class": Image.new("L", size, 7), "turned": Image.new("L", size[::-1])}[mask] if isinstance(mask, str) else mask
         mask.save(path)
     with pytest.raises(UserError, match=message):
         list(batches.streaming.batches(read(name).train["image"], np.arange(3)[None], (0, 1)))

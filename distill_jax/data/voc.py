@@ -3,7 +3,8 @@
     PATH/[VOC2012/]JPEGImages/<id>.jpg    Annotations/<id>.xml    SegmentationClass/<id>.png    ImageSets/{Main,Segmentation}/<set>.txt
 
 PATH is the devkit, with a folder for each year, or one year's folder, or any folder with this layout, such as another data set that was
-labelled with VOC's tools. Boxes in the XML files count pixels from 1 and include the last one; here they are edges, from 0.
+labelled with VOC's tools. Boxes in the XML files count pixels from 1 and include the last one; here they are edges, from 0. An image is
+turned as its EXIF orientation says: its boxes and its mask must be those of the turned image.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -169,7 +170,8 @@ def _say_which_sizes_differ(parsed: Sequence[Sequence[Parsed]]) -> None:
     if differ:
         (scene, _, stated), sizes = differ[0], "x".join
         shown = f"{scene.name} is {sizes(map(str, scene.size))}, its XML file says {sizes(map(str, stated))}"
-        logs.say(f"{len(differ)} of {len(every)} images have another size than their XML files say, so boxes may be wrong: {shown}")
+        turned = " (images are turned as their EXIF orientation says)" if stated == tuple(map(str, scene.size[::-1])) else ""
+        logs.say(f"{len(differ)} of {len(every)} images have another size than their XML files say, so boxes may be wrong: {shown}{turned}")
 
 
 def _say_what_is_shared(name: str, train: Sequence[Scene], test: Sequence[Scene]) -> None:
