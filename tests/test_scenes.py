@@ -142,6 +142,40 @@ def test_the_xml_files_may_name_other_classes(tmp_path):
     assert data.classes == ("owl", "raccoon") and set(np.concatenate([scene.labels for scene in data.train["image"].scenes])) == {0, 1}
 
 
+def test_a_devkit_for_segmentation_may_name_other_classes(tmp_path):
+    name = write_voc(tmp_path)
+    (tmp_path / "classes.txt").write_text("ground\nroof \n  tree\n\n")
+    assert read(name).classes == ("ground", "roof", "tree")
+    (tmp_path / "classes.txt").write_text("ground\n\nroof\ntree\n")
+    with pytest.raises(UserError, match="classes.txt: line 2 is blank"):
+        read(name)
+
+
+def test_other_masks_are_for_training_if_the_test_set_has_vocs_own(tmp_path):
+    name = write_voc(tmp_path)
+
+    def folders(masks):
+        data = read(name, voc=ConfigDict({"train": ("train",), "test": ("val",), "masks": masks}))
+        return [pathlib.Path(part["image"].scene(0).mask).parent.name for part in (data.train, data.test)]
+
+    for masks in ("SegmentationClassAug", "Lesions"):
+        shutil.copytree(tmp_path / "SegmentationClass", tmp_path / masks)
+    assert folders("SegmentationClassAug") == ["SegmentationClassAug", "SegmentationClass"]
+    assert folders("Lesions") == ["Lesions", "Lesions"]
+    (tmp_path / "SegmentationClass/val_3.png").unlink()
+    assert folders("SegmentationClassAug") == ["SegmentationClassAug"] * 2
+
+
+def test_a_test_set_without_annotations_is_not_the_default(tmp_path):
+    """As in VOC2012's test archive."""
+    name = write_voc(tmp_path, sets=(("train", 3), ("val", 2), ("test", 4)))
+    for task, annotations in (("segmentation", "SegmentationClass"), ("detection", "Annotations")):
+        assert count(read(name, task=task).test) == 4
+        for path in (tmp_path / annotations).glob("test_*"):
+            path.unlink()
+        assert count(read(name, task=task).test) == 2
+
+
 def test_difficult_and_truncated(tmp_path):
     name = write_voc(tmp_path)
     write_xml(tmp_path / "Annotations/val_0.xml", [("dog", (1, 2, 9, 10))], difficult="1")
