@@ -12,7 +12,7 @@ from PIL import Image
 from scenes_helpers import BORDER, CLASSES, write_masks, write_voc, write_xml
 
 from distill_jax import default_config, inputs
-from distill_jax.data import affine, batches, load_config, scenes, tensorflow_sets, tfds_scenes, voc
+from distill_jax.data import affine, batches, load, load_config, scenes, tensorflow_sets, tfds_scenes, voc
 from distill_jax.data.dataset import count, fingerprint
 from distill_jax.errors import UserError
 from distill_jax.specs import Spec
@@ -98,6 +98,7 @@ def test_evaluation_sees_the_whole_scene_and_the_mask_at_its_own_size(masks):
 
 def test_a_folder_of_masks(masks, tmp_path):
     data = read(masks)
+    assert fingerprint(load(masks, task="segmentation", image_size=32)) == fingerprint(data), "config.data's defaults"
     assert data.classes == CLASSES and data.task == "segmentation" and (count(data.train), count(data.test)) == (24, 10)
     quarter = read(masks, train_examples=6, validation_examples=8)
     assert (count(quarter.train), count(quarter.test), quarter.evaluated_on) == (6, 8, "validation")
