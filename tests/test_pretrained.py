@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import pathlib
 import re
 import shutil
 
@@ -17,7 +18,7 @@ from scipy.special import erf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import distill_jax
-from distill_jax import command_line, export, initial, predict, pretrained, specs, study, tensor_names, trained
+from distill_jax import command_line, export, huggingface, initial, predict, pretrained, specs, study, tensor_names, trained
 from distill_jax import models as networks
 from distill_jax.data import load_config, text, tokenization
 from distill_jax.errors import UserError
@@ -482,6 +483,12 @@ def test_what_a_folder_predicts_without_a_run(headed, tmp_path, capsys):
     for sentence, length in ((sentences[0], 32), (sentences[1], 40)):
         tokens = tokenization.encode_sentences(json.dumps(words), [sentence])
         assert tokens.shape == (1, length) and (tokens != 0).sum() == len(tokenizer().encode(sentence).ids)
+
+
+@pytest.mark.parametrize("names", [["no", "yes"], {"no": 0, "yes": 1}])
+def test_class_names_without_numbers_are_refused(names):
+    with pytest.raises(UserError, match="^config.json: id2label must name the classes by their numbers, as in "):
+        huggingface.classes_of({"id2label": names}, pathlib.Path("config.json"), 2)
 
 
 def test_a_regressions_head_is_no_classifier(folder, sentences, tmp_path):

@@ -21,6 +21,11 @@ ORIENTATIONS = {  # of EXIF, beside 1: what turns the pixels upright
 }
 
 
+def is_image(name: str) -> bool:
+    """Whether a file is named as an image, and is not hidden, as the ._x.png files of macOS are."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
 @contextlib.contextmanager
 def opened(name: str, file: str | bytes, advice: str) -> Iterator[Image.Image]:
     """Opens an image file, to be decoded in the body of a with statement; errors there also become one line.

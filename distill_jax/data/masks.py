@@ -70,7 +70,7 @@ def _pairs(root: Path, part: str, damaged: str) -> list[Scene]:
     for folder in (root / part, root / f"{part}annot"):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; the layout is PATH/{part}/* and PATH/{part}annot/*.png")
-    files = sorted(file for file in (root / part).iterdir() if file.suffix.lower() in images.SUFFIXES and not file.name.startswith("."))
+    files = sorted(file for file in (root / part).iterdir() if images.is_image(file.name))
     if not files:
         raise UserError(f"{root / part}: has no images ({', '.join(images.SUFFIXES)})")
 
