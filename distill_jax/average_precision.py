@@ -29,6 +29,7 @@ class Truths(NamedTuple):
     label: np.ndarray  # int [G]
     box: np.ndarray  # float [G, 4]
     difficult: np.ndarray  # bool [G]: neither a hit nor a miss if found, and not missed if not
+    crowd: np.ndarray | None = None  # bool [G]: COCO's groups of objects, all difficult; None for no box
 
 
 class AveragePrecision(NamedTuple):
@@ -139,7 +140,8 @@ def _both_forms(right_D: np.ndarray, positives: int) -> tuple[float, float]:
 def coco_average_precision(detections: Detections, truths: Truths, num_classes: int, split: str = "test") -> dict[str, float]:
     """COCO's average precision by faster-coco-eval, in 0..1: test_coco_ap, test_coco_ap50, test_coco_ap75.
 
-    COCO interpolates precision at 101 recalls and takes 100 detections per image. It knows no difficult boxes: they count like any other.
+    COCO interpolates precision at 101 recalls and takes 100 detections per image. It knows no difficult boxes: they count like any other;
+    but crowds do not, whatever the number of detections inside them.
 
     Raises:
       UserError: faster-coco-eval is not installed.
@@ -149,15 +151,15 @@ def coco_average_precision(detections: Detections, truths: Truths, num_classes: 
     except ImportError as error:
         raise UserError("COCO's average precision needs faster-coco-eval: pip install 'distill_jax[coco]'") from error
 
-    def entries(boxes):
+    def entries(boxes, crowd=None):
         sides = np.concatenate([boxes.box[:, :2], boxes.box[:, 2:] - boxes.box[:, :2]], axis=1).astype(float)
         common = zip(boxes.image.tolist(), boxes.label.tolist(), sides.tolist(), sides[:, 2:].prod(axis=1).tolist(), strict=True)
-        keys = ("image_id", "category_id", "bbox", "area")
-        return [dict(zip(keys, values, strict=True)) | {"id": row, "iscrowd": 0} for row, values in enumerate(common, start=1)]
+        keys, is_crowd = ("image_id", "category_id", "bbox", "area"), np.zeros(len(sides), int) if crowd is None else crowd.astype(int)
+        return [dict(zip(keys, values, strict=True)) | {"id": row + 1, "iscrowd": int(is_crowd[row])} for row, values in enumerate(common)]
 
     images = [{"id": int(image)} for image in np.union1d(truths.image, detections.image)]
     facts = {"images": images, "categories": [{"id": label} for label in range(num_classes)]}
-    annotated = COCO(facts | {"annotations": entries(truths)})
+    annotated = COCO(facts | {"annotations": entries(truths, truths.crowd)})
     scored = [entry | {"score": score} for entry, score in zip(entries(detections), detections.score.tolist(), strict=True)]
     run = COCOeval_faster(annotated, annotated.loadRes(scored), "bbox", print_function=lambda *words: None)
     run.evaluate()

@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     config.data.voc = ConfigDict()  # voc:PATH: how the devkit is read
     config.data.voc.train = ()  # image sets, such as "VOC2012/train"; without a year, of all years; () for "train"
     config.data.voc.test = ()  # image sets to evaluate on; () for "test" or, where there is none, "val"
-    config.data.voc.masks = "SegmentationClass"  # segmentation: the masks' folder, beside JPEGImages
+    config.data.voc.masks = "SegmentationClass"  # segmentation: the masks' folder, beside JPEGImages; see distill_jax/data/voc.py
 
     config.data.text = ConfigDict()  # how a text set is read
     config.data.text.format = "tsv"  # trec, tsv or glue; see distill_jax/data/text.py

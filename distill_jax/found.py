@@ -20,9 +20,8 @@ import numpy as np
 from PIL import Image
 
 from distill_jax import drawing, trained, workdir
-from distill_jax.data import affine
 from distill_jax.errors import UserError
-from distill_jax.tasks import detection
+from distill_jax.tasks import detection, segmentation
 
 
 def writer(network: trained.Network, folder: pathlib.Path, source: pathlib.Path) -> Callable[[Sequence[str], Sequence[Any], int], None]:
@@ -85,20 +84,7 @@ def objects(network: trained.Network, image: np.ndarray, found: Any) -> tuple[di
 
 def segments(network: trained.Network, image: np.ndarray, logits_SxSxC: np.ndarray) -> tuple[dict[str, Any], dict[str, Image.Image]]:
     """The classes of an image's pixels, for its JSON, and its pictures by the ends of their names."""
-    height, width = image.shape[:2]
-    columns, rows = affine.letterbox(width, height, network.spec.image_size).target
-    mask = best_class(logits_SxSxC[:rows, :columns], width, height)
+    mask = segmentation.mask_of_size(logits_SxSxC, *image.shape[:2])
     classes, counts = np.unique(mask, return_counts=True)
     pixels = {network.classes[number]: int(count) for number, count in zip(classes, counts, strict=True)}
     return {"pixels": pixels}, {".png": drawing.draw_mask(image, mask), ".mask.png": drawing.palette_mask(mask)}
-
-
-def best_class(logits_HxWxC: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The arg-max of logits resized (bilinear) to another size, int [height, width]; class by class, since photographs are large."""
-    largest, best = np.full((height, width), -np.inf, np.float32), np.zeros((height, width), np.int64)
-    for number in range(logits_HxWxC.shape[-1]):
-        logits = Image.fromarray(np.asarray(logits_HxWxC[..., number], np.float32))
-        logits = np.asarray(logits.resize((width, height), Image.Resampling.BILINEAR))
-        best[logits > largest] = number
-        largest = np.maximum(largest, logits)
-    return best

@@ -61,9 +61,12 @@ def check(config: Mapping[str, Any], path: pathlib.Path, field: str, value: Any)
         raise UserError(f"{path}: {field} is {config[field]!r}; only {value!r} is supported")
 
 
-def classes_of(config: Mapping[str, Any], num_classes: int) -> tuple[str, ...]:
-    """The names of a network's classes; () if it has none but LABEL_0, LABEL_1, ..., or numbers."""
-    labels = tuple(str(label) for _, label in sorted((config.get("id2label") or {}).items(), key=lambda item: int(item[0])))
+def classes_of(config: Mapping[str, Any], path: pathlib.Path, num_classes: int) -> tuple[str, ...]:
+    """The names of a network's classes; () if it has none but LABEL_0, LABEL_1, ..., or numbers. UserError if its id2label is no map."""
+    try:
+        labels = tuple(str(label) for _, label in sorted((config.get("id2label") or {}).items(), key=lambda item: int(item[0])))
+    except (AttributeError, ValueError) as error:
+        raise UserError(f"{path}: id2label must name the classes by their numbers, as in {{'0': 'negative', '1': 'positive'}}") from error
     is_named = len(labels) == num_classes and not any(re.fullmatch(r"LABEL_\d+|\d+", label) for label in labels)
     return labels if is_named else ()
 

@@ -63,7 +63,7 @@ def images_below(root: pathlib.Path) -> Iterator[str]:
     for parent, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if name.lower().endswith(images.SUFFIXES) and not name.startswith("."):
+            if images.is_image(name):
                 found = True
                 yield os.path.join(parent, name)
     if not found:

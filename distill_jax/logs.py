@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from tensorboard.summary import Writer
 
-from distill_jax import files, pictures, processes, terminal, workdir
+from distill_jax import files, picture_files, processes, terminal, workdir
 from distill_jax.errors import Diverged, UserError
 
 DIVERGED = (
@@ -44,9 +44,9 @@ class RunLog:
         workdir.write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
         self._file = (folder / "metrics.jsonl").open("a") if processes.is_first() else None
         self._tensorboard = rewritten_events(folder, self.history) if processes.is_first() else None
-        self._pictures = pictures.events(folder) if processes.is_first() and (folder / "pictures").exists() else None
+        self._pictures = picture_files.events(folder) if processes.is_first() and (folder / "pictures").exists() else None
         if self._pictures:
-            pictures.add_events(self._pictures, folder, self._step_of, range(step // plan.steps_per_epoch + 1))
+            picture_files.add_events(self._pictures, folder, self._step_of, range(step // plan.steps_per_epoch + 1))
         self._pending = None  # (step, metrics) of a line still being computed
         self._finite_until = self._first_step = step
         self._clock = None  # (step, seconds) at which timing of this epoch began
@@ -129,9 +129,9 @@ class RunLog:
     def save_pictures(self, epoch: int, drawn: list[Any]) -> None:
         """Writes the pictures of an evaluation, uint8 [H, W, 3] each, to the workdir and to TensorBoard."""
         if drawn and self._file:
-            pictures.save(self.folder, epoch, drawn)
-            self._pictures = self._pictures or pictures.events(self.folder)
-            pictures.add_events(self._pictures, self.folder, self._step_of, range(epoch, epoch + 1))
+            picture_files.save(self.folder, epoch, drawn)
+            self._pictures = self._pictures or picture_files.events(self.folder)
+            picture_files.add_events(self._pictures, self.folder, self._step_of, range(epoch, epoch + 1))
 
     def _step_of(self, epoch: int) -> int:
         return epoch * self.plan.steps_per_epoch

@@ -200,7 +200,7 @@ def _spec_of_encoder(folder: pathlib.Path) -> Spec:
         model=model | ids,
         num_classes=num_classes,
         input_shape=(positions,),
-        classes=huggingface.classes_of(config, num_classes),
+        classes=huggingface.classes_of(config, path, num_classes),
         vocabulary_size=config["vocab_size"],
         tokenizer=tokenization.adopted(words, positions),
     )

@@ -27,7 +27,7 @@ class Spec(NamedTuple):
     input_std: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()  # class names, if the data has them
     vocabulary_size: int = 0  # 0 for images
-    image_size: int = 0  # side in pixels of the crops, for networks trained on streamed images; they are evaluated on central crops
+    image_size: int = 0  # side in pixels of streamed images: crops, for evaluation central ones; scenes are letterboxed instead
     tokenizer: str = ""  # for sentences, as JSON; stored separately as tokenizer.json
     sentences: int = 0  # in a row of text: 1, or 2 for pairs; 0 for images, and in older runs
     task: str = "classification"  # a key of `tasks.TASKS`: what the outputs mean

@@ -10,7 +10,7 @@ from distill_jax.average_precision import Detections, Truths, voc_average_precis
 from distill_jax.errors import UserError
 
 TRUE_BOXES = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [0, 0, 10, 10], [5, 5, 25, 25]], float)
-TRUTHS = Truths(np.array([0, 0, 1, 2]), np.array([0, 1, 0, 1]), TRUE_BOXES, np.zeros(4, bool))
+TRUTHS = Truths(np.array([0, 0, 1, 2]), np.array([0, 1, 0, 1]), TRUE_BOXES, np.zeros(4, bool), np.zeros(4, bool))
 
 
 def found(rows, scores, truths=TRUTHS):
@@ -165,6 +165,8 @@ def test_coco_average_precision():
     # class 0: one of two found, alone: precision 1 at the recalls 0, 0.01, ..., 0.5; class 1: nothing
     half = average_precision.coco_average_precision(found([0], [0.9]), TRUTHS, 2)
     assert half["test_coco_ap"] == pytest.approx(51 / 101 / 2)
+    crowd = average_precision.coco_average_precision(found([0, 0, 2], [0.9, 0.8, 0.7]), TRUTHS._replace(crowd=np.arange(4) == 0), 2)
+    assert crowd["test_coco_ap"] == pytest.approx(0.5), "those in a crowd do not count, so class 0 is found without a mistake"
     for seed in range(3):  # many boxes, none difficult: both read the same curve, one at 101 recalls, one all of it
         detections, truths = random_set(seed)
         truths = truths._replace(difficult=np.zeros(40, bool))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from distill_jax.models.fcos import Detector, Outputs
 from distill_jax.tasks import anchor_free
@@ -48,6 +49,20 @@ DETECTOR = Detector(num_classes=2, channels=8, convolutions=1)
 
 def maps_of(canvas):
     return [np.zeros((1, -(-canvas[0] // stride), -(-canvas[1] // stride), 8), np.float32) for stride in (8, 16, 32)]
+
+
+def test_the_towers_normalize_as_the_authors_code_does():
+    """PyTorch's GroupNorm has an epsilon of 1e-5, flax's 1e-6."""
+    found = []
+
+    def catch(next_function, args, kwargs, context):
+        if isinstance(context.module, nn.GroupNorm):
+            found.append(context.module.epsilon)
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(catch):
+        jax.eval_shape(DETECTOR.init, jax.random.key(0), maps_of(CANVAS))
+    assert found and set(found) == {1e-5}
 
 
 @pytest.mark.parametrize("canvas", [CANVAS, (72, 130), (33, 640)])

@@ -194,11 +194,18 @@ def test_an_option_takes_its_defaults_type():
         ("small_cnn", {"filters": (16, 32, 6.4)}, r"filters\[2\] is 6.4; it must be of type int"),
         ("resnet8", {"depth": 14}, "depth is not an option of network resnet8, which has: shortcut$"),
         ("plain2", {"layout": "plain4"}, "layout is not an option of network plain2, which has: none$"),
+        ("fcos_resnet18", {"channels": 12}, "channels is 12; it must be a multiple of 8, for the groups of GroupNorm"),
+        ("deeplab_resnet18", {"channels": 12, "norm": "group"}, "channels is 12; it must be a multiple of 8"),
+        ("resnet18", {"width": 16, "norm": "group"}, "width is 16; it must be a multiple of 32"),
     ],
 )
 def test_bad_options(name, options, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         create(name, **options)
+
+
+def test_channels_of_batch_norm_are_free():
+    assert create("deeplab_resnet18", channels=12, width=12).channels == 12
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import pathlib
 import re
 import shutil
 
@@ -17,9 +18,9 @@ from scipy.special import erf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import distill_jax
-from distill_jax import command_line, export, initial, predict, pretrained, specs, study, tensor_names, trained
+from distill_jax import command_line, export, huggingface, initial, predict, pretrained, specs, study, tensor_names, trained
 from distill_jax import models as networks
-from distill_jax.data import load_config, tokenization
+from distill_jax.data import load_config, text, tokenization
 from distill_jax.errors import UserError
 from distill_jax.models import bert
 
@@ -256,10 +257,26 @@ def test_other_templates_and_paddings_are_refused(tmp_path):
     words["post_processor"]["pair"].append({"SpecialToken": {"id": "[SEP]", "type_id": 0}})
     with pytest.raises(UserError, match="^tokenizer.json: a pair must be encoded as in BERT"):
         tokenization.special_ids(tokenization.adopted(json.dumps(words), 9))
+    words["post_processor"] = None
+    with pytest.raises(UserError, match="^tokenizer.json: a pair must be encoded as in BERT"):
+        tokenization.special_ids(tokenization.adopted(json.dumps(words), 9))
     with pytest.raises(UserError, match="^tokenizer.json: has no token for padding"):
         tokenization.adopted(tokenizer(("<p>", "<unk>", "<s>", "</s>")).to_str(), 9)
     assert tokenization.special_ids(tokenization.adopted(tokenizer(segment=0).to_str(), 9)) == (0, 0)
     assert tokenization.special_ids(tokenization.adopted(tokenizer().to_str(), 9)) == (0, 3)
+
+
+@pytest.mark.parametrize(("sentences", "needed"), [(1, 3), (2, 5)])
+def test_rows_without_a_place_for_their_sentences_are_refused(sentences, needed):
+    rows = [text.Row(number, "0", ("the old cat",) * sentences) for number in range(2)]
+    part = rows, np.zeros(2, np.int32)
+    short = tokenization.adopted(tokenizer().to_str(), needed - 1)
+    message = f"^data.text.max_length is {needed - 1}; it must be at least {needed}: {needed - sentences} special tokens and a token of"
+    with pytest.raises(UserError, match=message):
+        text.tokenized("x", 2, part, part, None, short)
+    enough = text.tokenized("x", 2, part, part, None, tokenization.adopted(tokenizer().to_str(), needed))
+    the = tokenizer().token_to_id("the")
+    assert enough.train["tokens"].shape == (2, needed) and (enough.train["tokens"] == the).sum(axis=1).tolist() == [sentences] * 2
 
 
 # What files may be wrong about
@@ -466,6 +483,12 @@ def test_what_a_folder_predicts_without_a_run(headed, tmp_path, capsys):
     for sentence, length in ((sentences[0], 32), (sentences[1], 40)):
         tokens = tokenization.encode_sentences(json.dumps(words), [sentence])
         assert tokens.shape == (1, length) and (tokens != 0).sum() == len(tokenizer().encode(sentence).ids)
+
+
+@pytest.mark.parametrize("names", [["no", "yes"], {"no": 0, "yes": 1}])
+def test_class_names_without_numbers_are_refused(names):
+    with pytest.raises(UserError, match="^config.json: id2label must name the classes by their numbers, as in "):
+        huggingface.classes_of({"id2label": names}, pathlib.Path("config.json"), 2)
 
 
 def test_a_regressions_head_is_no_classifier(folder, sentences, tmp_path):

@@ -1,6 +1,7 @@
 """Scenes: the joint affine map, the readers of masks and boxes, and what they refuse."""
 
 import pathlib
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,12 @@ from ml_collections import ConfigDict
 from PIL import Image
 from scenes_helpers import BORDER, CLASSES, write_masks, write_voc, write_xml
 
-from distill_jax import default_config
-from distill_jax.data import affine, batches, load_config, scenes, tensorflow_sets, voc
+from distill_jax import default_config, inputs
+from distill_jax.data import affine, batches, load, load_config, scenes, tensorflow_sets, tfds_scenes, voc
 from distill_jax.data.dataset import count, fingerprint
 from distill_jax.errors import UserError
+from distill_jax.specs import Spec
+from distill_jax.tasks import detection
 
 
 def data_fields(name, **fields):
@@ -95,6 +98,7 @@ def test_evaluation_sees_the_whole_scene_and_the_mask_at_its_own_size(masks):
 
 def test_a_folder_of_masks(masks, tmp_path):
     data = read(masks)
+    assert fingerprint(load(masks, task="segmentation", image_size=32)) == fingerprint(data), "config.data's defaults"
     assert data.classes == CLASSES and data.task == "segmentation" and (count(data.train), count(data.test)) == (24, 10)
     quarter = read(masks, train_examples=6, validation_examples=8)
     assert (count(quarter.train), count(quarter.test), quarter.evaluated_on) == (6, 8, "validation")
@@ -139,11 +143,74 @@ def test_the_xml_files_may_name_other_classes(tmp_path):
     assert data.classes == ("owl", "raccoon") and set(np.concatenate([scene.labels for scene in data.train["image"].scenes])) == {0, 1}
 
 
+def test_a_devkit_for_segmentation_may_name_other_classes(tmp_path):
+    name = write_voc(tmp_path)
+    (tmp_path / "classes.txt").write_text("ground\nroof \n  tree\n\n")
+    assert read(name).classes == ("ground", "roof", "tree")
+    (tmp_path / "classes.txt").write_text("ground\n\nroof\ntree\n")
+    with pytest.raises(UserError, match="classes.txt: line 2 is blank"):
+        read(name)
+
+
+def test_other_masks_are_for_training_if_the_test_set_has_vocs_own(tmp_path):
+    name = write_voc(tmp_path)
+
+    def folders(masks):
+        data = read(name, voc=ConfigDict({"train": ("train",), "test": ("val",), "masks": masks}))
+        return [pathlib.Path(part["image"].scene(0).mask).parent.name for part in (data.train, data.test)]
+
+    for masks in ("SegmentationClassAug", "Lesions"):
+        shutil.copytree(tmp_path / "SegmentationClass", tmp_path / masks)
+    assert folders("SegmentationClassAug") == ["SegmentationClassAug", "SegmentationClass"]
+    assert folders("Lesions") == ["Lesions", "Lesions"]
+    (tmp_path / "SegmentationClass/val_3.png").unlink()
+    assert folders("SegmentationClassAug") == ["SegmentationClassAug"] * 2
+
+
+def test_a_test_set_without_annotations_is_not_the_default(tmp_path):
+    """As in VOC2012's test archive."""
+    name = write_voc(tmp_path, sets=(("train", 3), ("val", 2), ("test", 4)))
+    for task, annotations in (("segmentation", "SegmentationClass"), ("detection", "Annotations")):
+        assert count(read(name, task=task).test) == 4
+        for path in (tmp_path / annotations).glob("test_*"):
+            path.unlink()
+        assert count(read(name, task=task).test) == 2
+
+
 def test_difficult_and_truncated(tmp_path):
     name = write_voc(tmp_path)
     write_xml(tmp_path / "Annotations/val_0.xml", [("dog", (1, 2, 9, 10))], difficult="1")
     scene = read(name, task="detection").test["image"].scene(0)
     assert scene.difficult.tolist() == [True] and scene.boxes.tolist() == [[1, 2, 9, 10]]
+
+
+def test_photographs_are_turned_as_for_prediction(tmp_path):
+    """Phones set the EXIF orientation instead of turning the pixels; masks and boxes are those of the turned image."""
+    name, exif = write_voc(tmp_path), Image.Exif()
+    exif[0x0112] = 6  # what is on the left belongs on top
+    for suffix in ("jpg", "png"):
+        path = tmp_path / f"JPEGImages/val_0.{suffix}"
+        with Image.open(tmp_path / "JPEGImages/val_1.jpg") as image:
+            image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+        for kind in ("SegmentationClass/{}.png", "Annotations/{}.xml"):
+            shutil.copy(tmp_path / kind.format("val_1"), tmp_path / kind.format("val_0"))
+        for task in ("segmentation", "detection"):
+            rows = read(name, task=task).test["image"]
+            turned, upright = rows.load(0, None), rows.load(1, None)
+            spec = Spec({}, 21, (32, 32, 3), image_size=32, task=task)
+            np.testing.assert_array_equal(turned["image"], spec.as_evaluated(inputs.read_image(str(path), spec)[None])[0])
+            np.testing.assert_array_equal(turned["size"], upright["size"])
+            assert np.abs(turned["image"].astype(int) - upright["image"]).mean() < 5, "the same photograph, compressed twice"
+        path.unlink()
+    exif[0x0112] = 9
+    Image.new("RGB", (40, 20)).save(path, exif=exif)
+    assert scenes.image_size("x", str(path)) == (40, 20), "there is no such orientation"
+
+
+def test_a_subset_is_as_large_as_its_own_scenes(masks):
+    whole = read(masks).test["image"]
+    smallest = min(range(len(whole)), key=lambda row: max(whole.scene(row).size))
+    assert whole[np.array([smallest])].own_shape == whole.scene(smallest).size[::-1] != whole.own_shape
 
 
 MISTAKES = {
@@ -256,7 +323,8 @@ def test_boxes_must_have_an_area_inside_the_image():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (Image.new("L", (5, 5)), "01.png: is 5x5, its image "),
+        (Image.new("L", (5, 5)), "01.png: is 5x5, its image [0-9]"),
+        ("turned", "01.png: is .*, its image, turned as its EXIF orientation says, "),
         (Image.new("RGB", (30, 30)), "01.png: its mode is RGB; a mask must be"),
         (None, "01.png: not a readable image"),
         ("class", "01.png: has class 7; there are 3 classes"),
@@ -268,7 +336,8 @@ def test_a_damaged_mask_is_refused_or_skipped(mask, message, tmp_path, capsys):
     if mask is None:
         path.write_bytes(b"no image")
     else:
-        mask = Image.new("L", read(name).train["image"].scene(1).size, 7) if mask == "class" else mask
+        size = read(name).train["image"].scene(1).size
+        mask = {"class": Image.new("L", size, 7), "turned": Image.new("L", size[::-1])}[mask] if isinstance(mask, str) else mask
         mask.save(path)
     with pytest.raises(UserError, match=message):
         list(batches.streaming.batches(read(name).train["image"], np.arange(3)[None], (0, 1)))
@@ -278,7 +347,7 @@ def test_a_damaged_mask_is_refused_or_skipped(mask, message, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def tiny_pets():
-    """A TFDS builder with masks and boxes that TFDS can prepare without TensorFlow."""
+    """A TFDS builder with masks and boxes that TFDS can prepare without TensorFlow. Its split test has no boxes, as VOC2012's."""
     tfds = pytest.importorskip("tensorflow_datasets")
 
     class TinyPets(tfds.core.GeneratorBasedBuilder):
@@ -287,46 +356,83 @@ def tiny_pets():
         def _info(self):
             features = {
                 "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": tfds.features.ClassLabel(names=["cat", "dog", "owl"]),
                 "segmentation_mask": tfds.features.Image(shape=(None, None, 1), use_colormap=True),
-                "head_bbox": tfds.features.BBoxFeature(),
+                "objects": tfds.features.Sequence(
+                    {
+                        "label": tfds.features.ClassLabel(names=["cat", "dog", "owl"]),
+                        "bbox": tfds.features.BBoxFeature(),
+                        "is_crowd": np.bool_,
+                    }
+                ),
                 "species": tfds.features.ClassLabel(names=["Cat", "Dog"]),
             }
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
         def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(5), "test": self._generate_examples(3)}
+            counts = {"train": 5, "test": 3, "validation": 2}
+            return {key: self._generate_examples(count, key != "test") for key, count in counts.items()}
 
-        def _generate_examples(self, count):
+        def _generate_examples(self, count, has_boxes):
             for number in range(count):
                 mask = np.full((20, 30), 2, np.uint8)
                 mask[5:10, 6:12] = 1
-                box = tfds.features.BBox(ymin=0.25, xmin=0.2, ymax=0.5, xmax=0.4)
+                boxes = [(0.25, 0.2, 0.5, 0.4), (0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 1.0, 1.0)]  # the second has no area
+                objects = [
+                    {"label": row, "bbox": tfds.features.BBox(*box), "is_crowd": row == 2} for row, box in enumerate(boxes * has_boxes)
+                ]
                 image = png(np.repeat(mask[..., None] * 100, 3, axis=2))
-                yield number, {"image": image, "label": number % 3, "segmentation_mask": png(mask), "head_bbox": box, "species": 0}
+                yield number, {"image": image, "segmentation_mask": png(mask), "objects": objects, "species": 0}
 
     return TinyPets
 
 
-def test_tfds(tiny_pets, tmp_path):
+def test_tfds(tiny_pets, tmp_path, monkeypatch):
     prepare_tfds(tiny_pets, tmp_path)
     data = read("tfds:tiny_pets", dir=str(tmp_path))
     assert data.classes == ("pet", "background", "border") and (count(data.train), count(data.test)) == (5, 3)
     loaded = data.test["image"].load(1, None)
     assert loaded["label"].shape == (20, 30) and (loaded["label"] == 0).sum() == 30 and set(np.unique(loaded["label"])) == {0, 1}
-    boxes = read("tfds:tiny_pets", dir=str(tmp_path), task="detection")
+    boxes = read("tfds:tiny_pets", dir=str(tmp_path), task="detection", scales=(1.0, 1.0))
     scene = boxes.train["image"].scene(0)
-    np.testing.assert_allclose(scene.boxes, [[6, 5, 12, 10]], rtol=1e-6)
-    assert boxes.num_classes == 3 and scene.difficult.tolist() == [False] and boxes.train["image"].most_boxes == 1
+    np.testing.assert_allclose(scene.boxes, [[6, 5, 12, 10], [0, 0, 30, 20]], rtol=1e-6)
+    assert boxes.num_classes == 3 and count(boxes.test) == 2, "the split test has no boxes"
+    assert scene.labels.tolist() == [0, 2] and scene.difficult.tolist() == scene.crowd.tolist() == [False, True]
+    assert boxes.train["image"].load(0, (0, 1))["label"].tolist() == [0, -1], "crowds are not learnt"
+    crowd_G = detection.truths(boxes).crowd
+    assert crowd_G.tolist() == [False, True] * 2
+    monkeypatch.setattr(tfds_scenes, "FROM_ONE", ("tiny_pets",))
+    counted = read("tfds:tiny_pets", dir=str(tmp_path), task="detection").train["image"].scene(0)
+    np.testing.assert_allclose(counted.boxes, [[5, 4, 12, 10], [0, 0, 30, 20]], rtol=1e-6)
 
 
-def test_other_masks_of_tfds_are_refused(monkeypatch):
+@pytest.mark.parametrize(
+    ("task", "features", "message"),
+    [
+        ("segmentation", {"segmentation_mask": None}, "segmentation_mask and species; it has image, segm"),
+        ("detection", {"head_bbox": None}, "objects with a class as label, and bbox; it has image, head_bbox"),
+        ("detection", {"objects": {"type": None, "bbox": None}}, "objects with a class as label"),  # as in kitti
+        ("detection", {"objects": {"bbox": None}}, "objects with a class as label"),  # as in stanford_dogs
+        ("detection", {"objects": {"label": None, "bbox": None}}, "objects with a class as label"),  # as in ref_coco: a number
+    ],
+)
+def test_other_sets_of_tfds_are_refused(task, features, message, monkeypatch):
     """Only the classes of oxford_iiit_pet's masks are known; its species tell it apart."""
-    form, features = SimpleNamespace(value="array_record"), dict.fromkeys(("image", "segmentation_mask"))
+    form, features = SimpleNamespace(value="array_record"), {"image": None} | features
+    if "objects" in features:
+        features["objects"] = SimpleNamespace(feature=features["objects"])
     info = SimpleNamespace(file_format=form, features=features, splits={})
     monkeypatch.setattr(tensorflow_sets, "builder_of", lambda *_: SimpleNamespace(is_prepared=lambda: True, info=info))
-    with pytest.raises(UserError, match="segmentation needs the features image, and segmentation_mask and species; it has image, segm"):
-        read("tfds:cells")
+    with pytest.raises(UserError, match=f"{task} needs the features image, and {message}"):
+        read("tfds:cells", task=task)
+
+
+def test_a_test_set_without_boxes_is_refused(tmp_path):
+    """VOC2012's test images have no annotations; some devkits have XML files without objects instead."""
+    name = write_voc(tmp_path)
+    for number in range(4):
+        write_xml(tmp_path / f"Annotations/val_{number}.xml", [("dog", (1, 2, 9, 10))] * (number == 0), difficult="1")
+    with pytest.raises(UserError, match="no image of the test set has a box, beside difficult ones"):
+        read(name, task="detection")
 
 
 def test_unknown_image_sets(tmp_path):

@@ -16,8 +16,9 @@ from sklearn.metrics import jaccard_score
 
 import distill_jax
 from configs import camvid_segmentation, voc_segmentation, voc_segmentation_full
-from distill_jax import compare, found, initial, losses, methods, models, predict, specs, start, study, trained, transfer
+from distill_jax import compare, initial, losses, methods, models, predict, specs, start, study, trained, transfer
 from distill_jax.comparison import Arm
+from distill_jax.data import affine
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
 from distill_jax.models import deeplab
@@ -169,7 +170,7 @@ def test_predict_writes_masks(exp, finished, tmp_path):
     with Image.open(path) as image, Image.open(f"{written}.mask.png") as mask:
         expected = network.predict(np.asarray(image)[None])[0].argmax(axis=-1)
         assert mask.mode == "P" and mask.size == image.size
-        assert (np.asarray(mask) == expected).mean() > 0.99
+        assert (np.asarray(mask) == expected).all()
         counts = {network.classes[number]: int((np.asarray(mask) == number).sum()) for number in np.unique(mask)}
     assert read_json(pathlib.Path(f"{written}.json"))["pixels"] == counts
     assert len(counts) > 1
@@ -177,8 +178,24 @@ def test_predict_writes_masks(exp, finished, tmp_path):
 
 def test_the_best_class_is_that_of_resized_logits():
     """Doubled by hand: the border between the classes lies where the interpolated logits cross."""
-    logits_HxWxC = np.stack([np.zeros((1, 2)), np.array([[-3.0, 1.0]])], axis=-1)
-    np.testing.assert_array_equal(found.best_class(logits_HxWxC, 4, 2), [[0, 0, 0, 1]] * 2)  # -3, -2, 0, 1 against 0
+    logits_SxSxC = np.zeros((2, 2, 2))
+    logits_SxSxC[0, :, 1] = [-3, 1]
+    np.testing.assert_array_equal(task.mask_of_size(logits_SxSxC, 2, 4), [[0, 0, 0, 1]] * 2)  # -3, -2, 0, 1 against 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 10), (40, 33)])
+def test_the_mask_that_predict_writes_is_the_one_that_is_scored(height, width):
+    """Of an image that is smaller than its canvas, and of one that is larger."""
+    logits_SxSxC = np.random.default_rng(0).standard_normal((16, 16, 4)).astype(np.float32)
+    mask, label = task.mask_of_size(logits_SxSxC, height, width), np.full((1, 40, 40), 255, np.uint8)
+    label[0, :height, :width] = mask
+    target = affine.letterbox(width, height, 16).target[::-1]
+    counts = task.confusion(
+        jnp.array(logits_SxSxC[None]), {"size": np.array([[height, width]]), "target": np.array([target]), "label": label}
+    )
+    assert np.trace(counts[0]) == counts.sum() == height * width
+    whole = task.of_one_size(logits_SxSxC[None], height, width)[0]
+    assert (whole.argmax(axis=-1) == mask).all()
 
 
 def test_evaluating_and_other_modes(finished, data_name, tmp_path):

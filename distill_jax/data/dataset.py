@@ -140,8 +140,8 @@ def check(dataset: Dataset) -> None:
     """Rejects data that no run can use, and warns of classes without test examples.
 
     Raises:
-      UserError: a split is empty, there is only one class, a label is out of range, images have no pixels, or the inputs of train and
-        test differ in shape.
+      UserError: a split is empty, there is only one class, a label is out of range, images have no pixels, the inputs of train and test
+        differ in shape, or detection has no box to be tested on.
     """
     for key, rows in (("train", dataset.train), ("test", dataset.test)):
         if not count(rows):
@@ -157,6 +157,10 @@ def check(dataset: Dataset) -> None:
             raise UserError(f"{dataset.name}: train {key}s are {train_shape}, test {key}s {test_shape}")
         if 0 in train_shape:
             raise UserError(f"{dataset.name}: {key}s are empty, of shape {train_shape}")
+    if dataset.task == "detection":
+        test = dataset.test["image"]
+        if not scenes.has_boxes(map(test.scene, range(len(test)))):
+            raise UserError(f"{dataset.name}: no image of the test set has a box, beside difficult ones; choose an annotated test set")
     _warn_of_untested_classes(dataset)
 
 

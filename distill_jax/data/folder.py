@@ -92,7 +92,7 @@ def _class_files(folder: Path) -> list[str]:
     """The images of a class. Warns of images in sub-folders, which are not read."""
     entries = _entries(folder)
     nested = next((entry.path for entry in entries if entry.is_dir() and _holds_images(entry.path)), None)
-    found = sorted(entry.path for entry in entries if _is_image(entry.name) and entry.is_file())
+    found = sorted(entry.path for entry in entries if images.is_image(entry.name) and entry.is_file())
     if not found and nested:
         layout = "PATH/<class>/* or PATH/train/<class>/* and PATH/test/<class>/*"
         raise UserError(f"{folder}: has images only in sub-folders, such as {nested}; the layout must be {layout}")
@@ -112,11 +112,7 @@ def _entries(folder: Path) -> list[os.DirEntry]:
 
 
 def _holds_images(folder: str) -> bool:
-    return any(_is_image(name) for _, _, names in os.walk(folder) for name in names)
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(images.SUFFIXES) and not name.startswith(".")
+    return any(images.is_image(name) for _, _, names in os.walk(folder) for name in names)
 
 
 def _read_all(files: Sequence[str]) -> np.ndarray:

@@ -5,11 +5,25 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from distill_jax.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # of image files, in lower case
+ORIENTATIONS = {  # of EXIF, beside 1: what turns the pixels upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is named as an image, and is not hidden, as the ._x.png files of macOS are."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 @contextlib.contextmanager
@@ -57,7 +71,20 @@ def to_rgb(name: str, image: Image.Image) -> Image.Image:
 
 def upright(image: Image.Image) -> Image.Image:
     """An image as its EXIF orientation shows it, which phones set instead of turning the pixels; as it is if that is missing or damaged."""
+    found = orientation(image)
+    return image.transpose(ORIENTATIONS[found]) if found in ORIENTATIONS else image
+
+
+def is_on_its_side(image: Image.Image) -> bool:
+    """Whether `upright` swaps width and height."""
+    return orientation(image) in (5, 6, 7, 8)
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation in the header of an image just opened; 1, upright, if it is missing or damaged."""
+    if image.format == "TIFF":  # Pillow turns these itself
+        return 1
     try:
-        return ImageOps.exif_transpose(image)
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # PNG's own getexif decodes the whole image
     except Exception:  # Pillow raises nearly anything on damaged EXIF data
-        return image
+        return 1

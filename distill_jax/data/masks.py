@@ -34,14 +34,12 @@ def read(path: str, directory: str, size: int, void: int, damaged: str, **traini
       The classes of classes.txt; without it, as many as the training masks use, without names.
 
     Raises:
-      UserError: a folder is missing or empty, an image has no mask, or the training masks have one class alone.
+      UserError: a folder is missing or empty, an image has no mask, the training masks have one class alone, or see `class_names`.
     """
     root, name = locate(path, directory), f"masks:{path}"
     test = next((part for part in TEST if (root / part).is_dir()), TEST[0])
     found = [_pairs(root, part, damaged) for part in ("train", test)]
-    file = root / "classes.txt"
-    classes = tuple(file.read_text(encoding="utf-8").split("\n")) if file.exists() else ()
-    classes = tuple(line.strip() for line in classes if line.strip())
+    classes = class_names(root)
     largest = (classes and _largest_class(found[0][:64], void)) or _largest_class(found[0], void)  # with names, one above 0 is enough
     if not largest:
         raise UserError(
@@ -54,11 +52,25 @@ def read(path: str, directory: str, size: int, void: int, damaged: str, **traini
     return Dataset(name, num_classes, train, held_out, classes=classes, task="segmentation")
 
 
+def class_names(root: Path) -> tuple[str, ...]:
+    """The lines of classes.txt, the name of class 0 first; () without it.
+
+    Raises:
+      UserError: a line before the last name is blank, so that later names may belong to other classes.
+    """
+    file = root / "classes.txt"
+    content = file.read_text(encoding="utf-8").rstrip() if file.exists() else ""
+    names = tuple(line.strip() for line in content.split("\n")) if content else ()
+    if not all(names):
+        raise UserError(f"{file}: line {names.index('') + 1} is blank; each line names a class, that of class 0 first")
+    return names
+
+
 def _pairs(root: Path, part: str, damaged: str) -> list[Scene]:
     for folder in (root / part, root / f"{part}annot"):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; the layout is PATH/{part}/* and PATH/{part}annot/*.png")
-    files = sorted(file for file in (root / part).iterdir() if file.suffix.lower() in images.SUFFIXES and not file.name.startswith("."))
+    files = sorted(file for file in (root / part).iterdir() if images.is_image(file.name))
     if not files:
         raise UserError(f"{root / part}: has no images ({', '.join(images.SUFFIXES)})")
 

@@ -1,12 +1,13 @@
 """Images of their own sizes with a mask or with boxes, read from disk as needed, for segmentation and detection.
 
 A training view is a random affine map (data/affine.py) of a scene, a function of (seed, epoch, id). Evaluation sees the whole scene,
-letterboxed, and compares at the image's own size.
+letterboxed, and compares at the image's own size. An image is turned as its EXIF orientation says; its mask and its boxes are those of the
+turned image.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,11 +26,12 @@ class Scene(NamedTuple):
 
     name: str  # for messages
     image: str | bytes  # a file, or its content
-    size: tuple[int, int]  # width and height
+    size: tuple[int, int]  # width and height, turned
     mask: str | np.ndarray | None = None  # segmentation: a file whose pixels are class indices, or these, uint8 [H, W]
     boxes: np.ndarray | None = None  # detection: float32 [N, 4], (left, top, right, bottom) in pixels from the upper left corner
     labels: np.ndarray | None = None  # of the boxes, int32 [N]
     difficult: np.ndarray | None = None  # bool [N]: the metrics ignore these
+    crowd: np.ndarray | None = None  # bool [N]: these, all difficult, are groups of objects, which training leaves out; None for no box
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +65,13 @@ class StreamedScenes(Streamed):
 
     @functools.cached_property
     def own_shape(self) -> tuple[int, int]:
-        """Height and width that hold every scene."""
-        widths, heights = zip(*(scene.size for scene in self.scenes), strict=True)
+        """Height and width that hold every scene of this split."""
+        widths, heights = zip(*(self.scene(sample).size for sample in range(len(self))), strict=True)
         return max(heights), max(widths)
 
     @functools.cached_property
     def most_boxes(self) -> int:
-        return max([1, *(len(scene.boxes) for scene in self.scenes if scene.boxes is not None)])
+        return max([1, *(len(self.scene(sample).boxes) for sample in range(len(self)))])
 
     def load(self, sample: int, crop_seed: tuple[int, int] | None) -> dict[str, np.ndarray]:
         """One sample of a batch; see above.
@@ -83,22 +85,23 @@ class StreamedScenes(Streamed):
         """
         scene = self.scene(sample)
         rng = None if crop_seed is None else np.random.Generator(np.random.PCG64((*crop_seed, int(sample))))
+        width, height = scene.size
+        view = affine.letterbox(width, height, self.size)
+        if rng is not None:
+            view = affine.random_affine(width, height, self.size, self.scales, self.flip, rng)
+        enough = affine.draft_size(view)
         with images.opened(scene.name, scene.image, ADVICE) as image:
-            width, height = image.size
-            view = affine.letterbox(width, height, self.size)
-            if rng is not None:
-                view = affine.random_affine(width, height, self.size, self.scales, self.flip, rng)
-            image.draft("RGB", affine.draft_size(view))
-            pixels = affine.move_image(images.to_rgb(scene.name, image), view)
-        loaded = {"id": np.int32(sample), "image": np.ascontiguousarray(pixels)}
+            image.draft("RGB", enough[::-1] if images.is_on_its_side(image) else enough)
+            decoded = images.to_rgb(scene.name, images.upright(image))
+        loaded = {"id": np.int32(sample), "image": np.ascontiguousarray(affine.move_image(decoded, view))}
         if rng is None:
             loaded |= {"size": np.array([height, width], np.int32), "target": np.array(view.target[::-1], np.int32)}
         if scene.mask is not None:
-            return loaded | {"label": self._label(scene, (width, height), None if rng is None else view)}
+            return loaded | {"label": self._label(scene, None if rng is None else view)}
         return loaded if rng is None else loaded | padded_boxes(scene, view, self.most_boxes)
 
-    def _label(self, scene: Scene, size: tuple[int, int], view: affine.Affine | None) -> np.ndarray:
-        mask = read_mask(scene, size, self.num_classes, self.void)
+    def _label(self, scene: Scene, view: affine.Affine | None) -> np.ndarray:
+        mask = read_mask(scene, self.num_classes, self.void)
         if view is not None:
             return np.ascontiguousarray(affine.move_mask(Image.fromarray(mask), view, VOID))
         canvas = np.full(self.own_shape, VOID, np.uint8)
@@ -139,7 +142,7 @@ def columns(scenes: Sequence[Scene], **options: Any) -> dict[str, StreamedScenes
     return {"image": StreamedScenes(scenes, np.arange(len(scenes)), **options)}
 
 
-def read_mask(scene: Scene, size: tuple[int, int], num_classes: int, void: int) -> np.ndarray:
+def read_mask(scene: Scene, num_classes: int, void: int) -> np.ndarray:
     """The class of each pixel, uint8 [H, W]; `VOID` where there is none. Of a palette's colours, only the indices count.
 
     Raises:
@@ -152,8 +155,10 @@ def read_mask(scene: Scene, size: tuple[int, int], num_classes: int, void: int) 
             if mask.mode not in ("P", "L", "1"):
                 raise UserError(f"{name}: its mode is {mask.mode}; a mask must be a PNG whose pixels are class indices (mode P, L or 1)")
             classes = np.array(mask, np.uint8)
-    if classes.shape != size[::-1]:
-        raise UserError(f"{name}: is {classes.shape[1]}x{classes.shape[0]}, its image {size[0]}x{size[1]}")
+    width, height = scene.size
+    if classes.shape != (height, width):
+        turned = ", turned as its EXIF orientation says," if classes.shape == (width, height) else ""
+        raise UserError(f"{name}: is {classes.shape[1]}x{classes.shape[0]}, its image{turned} {width}x{height}")
     is_void = classes == void
     if (classes[~is_void] >= num_classes).any():
         found = f"class {classes[~is_void].max()}"
@@ -165,15 +170,21 @@ def read_mask(scene: Scene, size: tuple[int, int], num_classes: int, void: int) 
 def padded_boxes(scene: Scene, view: affine.Affine, most: int) -> dict[str, np.ndarray]:
     """The boxes that remain on the canvas and their labels, as `StreamedScenes` describes them."""
     moved, remain = affine.move_boxes(scene.boxes, view)
+    remain &= True if scene.crowd is None else ~scene.crowd
     boxes, labels, count = np.zeros((most, 4), np.float32), np.full(most, -1, np.int32), int(remain.sum())
     boxes[:count], labels[:count] = moved[remain], scene.labels[remain]
     return {"boxes": boxes, "label": labels}
 
 
+def has_boxes(scenes: Iterable[Scene]) -> bool:
+    """Whether any scene has a box that the metrics count."""
+    return any((~scene.difficult).any() for scene in scenes)
+
+
 def image_size(name: str, file: str | bytes) -> tuple[int, int]:
-    """Width and height of an image, from its header."""
+    """Width and height of an image that is turned as its EXIF orientation says, from its header."""
     with images.opened(name, file, ADVICE) as image:
-        return image.size
+        return image.size[::-1] if images.is_on_its_side(image) else image.size
 
 
 def identity(column: StreamedScenes) -> bytes:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_jax import logs, processes
+from distill_jax import default_config, logs, processes
 from distill_jax.data import batches, cifar, folder, masks, npz, scenes, streaming, tensorflow_sets, text, tfds_scenes, voc
 from distill_jax.data.dataset import Dataset, balanced_rows, check, count, split, strata, take
 from distill_jax.errors import UserError
@@ -48,7 +48,7 @@ def load(
         that the run's network knows; "" to fit a new tokenizer to the training set.
       downsample: side, in pixels, of the blocks of an image that are each averaged to one pixel (data.downsample); 1 keeps the images.
       task: what the labels are: "classification"; "segmentation", a class for each pixel; or "detection", boxes (data.task).
-      scene_fields: for segmentation and detection: config.data.
+      scene_fields: for segmentation and detection: config.data. None for the defaults.
 
     Every selection of rows is the same in every run. Nothing but damaged images is ever left out of the real `test`.
 
@@ -60,7 +60,8 @@ def load(
     if task == "classification":
         dataset = _read(name, directory, text_fields, image_size, tokenizer)
     else:
-        dataset = _read_scenes(name, directory, task, scene_fields, image_size, damaged)
+        fields = default_config.get_config().data if scene_fields is None else scene_fields
+        dataset = _read_scenes(name, directory, task, fields, image_size, damaged)
     check(dataset)
     if tokenizer and not dataset.tokenizer:
         raise UserError(f"data.name {name} has no sentences, but the given network reads sentences")

@@ -108,18 +108,22 @@ def read(path: str, directory: str, fields: Any = None, tokenizer: str = "") -> 
 
 def tokenized(name: str, num_classes: int, train: Split, test: Split, fields: Any = None, tokenizer: str = "") -> Dataset:
     """The data set of two splits of non-empty sentences; see `read`. A new vocabulary is fitted on `train` alone."""
+    sentences = len(train[0][0].sentences)
     if tokenizer:
         words = tokenization.parse(tokenizer)
     else:
         settings = _settings(fields)
         words = tokenization.fit((row.sentences for row in train[0]), settings.vocabulary_size, settings.max_length)
+    is_new = not tokenization.has_length(words)  # only a trained run's tokenizer has
+    if is_new:
+        tokenization.check_length(words, sentences)
     train_tokens = tokenization.encode(words, _sentences(train[0]))
-    if not tokenization.has_length(words):  # only a trained run's tokenizer has
+    if is_new:
         tokenization.fix_length(words, train_tokens.shape[1])
         tokenizer = words.to_str()
     train_split = {"tokens": train_tokens, "label": np.asarray(train[1], np.int32)}
     test_split = {"tokens": tokenization.encode(words, _sentences(test[0])), "label": np.asarray(test[1], np.int32)}
-    return Dataset(name, num_classes, train_split, test_split, tokenizer, sentences=len(train[0][0].sentences))
+    return Dataset(name, num_classes, train_split, test_split, tokenizer, sentences=sentences)
 
 
 def _sentences(rows: list[Row]) -> list[str | tuple[str, ...]]:

@@ -1,5 +1,7 @@
-"""Scenes from TensorFlow Datasets, prepared as array_record: `voc` and the like with boxes, `oxford_iiit_pet` with masks and boxes."""
+"""Scenes from TensorFlow Datasets, prepared as array_record: `voc`, `coco` and the like with boxes, `oxford_iiit_pet` with masks."""
 
+import itertools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +13,16 @@ from distill_jax.data.scenes import Scene
 from distill_jax.errors import UserError
 
 MASK_CLASSES = ("pet", "background", "border")  # of oxford_iiit_pet, whose masks count from 1
+FROM_ONE = ("voc", "bccd")  # sets whose boxes count pixels from 1 and include the last one, as in VOC's XML files: see data/voc.py
+LOOKED_AT = 64  # scenes of a split, to see whether it has boxes
+NEEDED = {"segmentation": "segmentation_mask and species", "detection": "objects with a class as label, and bbox"}
 
 
 class Examples(Sequence):
     """The scenes of a split, read when they are asked for."""
 
-    def __init__(self, name: str, source: Sequence[dict[str, Any]], task: str):
-        self.name, self.source, self.task = name, source, task
+    def __init__(self, name: str, source: Sequence[dict[str, Any]], task: str, first: int = 0):
+        self.name, self.source, self.task, self.first = name, source, task, first  # first: the number of the first pixel, in boxes
 
     def __len__(self) -> int:
         return len(self.source)
@@ -29,21 +34,29 @@ class Examples(Sequence):
         scene = Scene(name, example["image"], scenes.image_size(name, example["image"]))
         if self.task == "segmentation":
             return scene._replace(mask=example["segmentation_mask"][..., 0] - 1)
-        objects = example.get("objects") or {"bbox": example["head_bbox"][None], "label": [example["label"]]}
-        top, left, bottom, right = np.asarray(objects["bbox"], np.float32).reshape(-1, 4).T
-        width, height = scene.size
-        boxes = np.stack([left * width, top * height, right * width, bottom * height], axis=1)
-        difficult = np.asarray(objects.get("is_difficult", np.zeros(len(boxes))), bool)
-        return scene._replace(boxes=boxes, labels=np.asarray(objects["label"], np.int32), difficult=difficult)
+        return with_objects(scene, example["objects"], self.first)
+
+
+def with_objects(scene: Scene, objects: dict[str, Any], first: int) -> Scene:
+    """A scene with the objects that have an area; `first` is the number of the first pixel."""
+    top, left, bottom, right = np.asarray(objects["bbox"], np.float32).reshape(-1, 4).T
+    width, height = scene.size
+    boxes = np.stack([left * width - first, top * height - first, right * width, bottom * height], axis=1)
+    boxes = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    difficult, crowd = (np.asarray(objects.get(key, np.zeros(len(boxes))), bool)[has_area] for key in ("is_difficult", "is_crowd"))
+    labels = np.asarray(objects["label"], np.int32)[has_area]
+    return scene._replace(boxes=boxes[has_area], labels=labels, difficult=difficult | crowd, crowd=crowd)
 
 
 def read(name: str, directory: str, task: str, size: int, **training: Any) -> Dataset:
-    """Reads the splits train, and test or validation.
+    """Reads the split train, and the first of test and validation that has masks, or boxes among its first scenes (VOC2012's and COCO's
+    test have none).
 
     Args:
       name: of the data set (data.name tfds:NAME).
       directory: data.dir; "" for TFDS's own.
-      task: "segmentation", for oxford_iiit_pet; or "detection", for sets with objects, or head_bbox and label.
+      task: "segmentation", for oxford_iiit_pet; or "detection", for sets whose objects have a label and a bbox.
       size: side of the canvas (data.image_size).
       **training: see `scenes.StreamedScenes`.
 
@@ -55,19 +68,25 @@ def read(name: str, directory: str, task: str, size: int, **training: Any) -> Da
     if not tensorflow_sets.is_array_record(builder):
         how = f"tfds build {name.split(':')[0]} --file_format=array_record"
         raise UserError(f"data.name {full_name}: {task} reads only sets prepared as array_record; prepare it with `{how}`")
-    needed = {"segmentation": [("segmentation_mask", "species")], "detection": [("objects",), ("head_bbox", "label")]}[task]
-    if "image" not in features or not any(set(each) <= set(features) for each in needed):
-        wanted = " or ".join(" and ".join(each) for each in needed)
-        raise UserError(f"data.name {full_name}: {task} needs the features image, and {wanted}; it has {', '.join(features)}")
-    test = next((key for key in ("test", "validation") if key in splits), None)
-    if "train" not in splits or test is None:
-        raise UserError(f"data.name {full_name}: needs the splits train and test (or validation), has {list(splits)}")
-    if task == "segmentation":
-        classes = MASK_CLASSES
-    else:
-        label = features["objects"].feature["label"] if "objects" in features else features["label"]
-        classes = tuple(label.names)
-    found = [Examples(f"{full_name} {key}", tensorflow_sets.undecoded(builder, key), task) for key in ("train", test)]
+    classes = _classes(features, task)
+    if "image" not in features or classes is None:
+        raise UserError(f"data.name {full_name}: {task} needs the features image, and {NEEDED[task]}; it has {', '.join(features)}")
+    first = int(re.split("[/:]", name)[0] in FROM_ONE)
+    keys = [key for key in ("train", "test", "validation") if key in splits]
+    found = {key: Examples(f"{full_name} {key}", tensorflow_sets.undecoded(builder, key), task, first) for key in keys}
+    train = found.pop("train", None)
+    test = next((each for each in found.values() if task == "segmentation" or scenes.has_boxes(itertools.islice(each, LOOKED_AT))), None)
+    if train is None or test is None:
+        what = " with boxes" if task == "detection" else ""
+        raise UserError(f"data.name {full_name}: needs the splits train and test (or validation){what}, has {list(splits)}")
     options = {"size": size, "num_classes": len(classes)}
-    columns = scenes.columns(found[0], **options, **training), scenes.columns(found[1], **options)
+    columns = scenes.columns(train, **options, **training), scenes.columns(test, **options)
     return Dataset(full_name, len(classes), *columns, classes=classes, task=task)
+
+
+def _classes(features: dict[str, Any], task: str) -> tuple[str, ...] | None:
+    """Names of the classes; None if the set lacks a feature that the task needs."""
+    if task == "segmentation":
+        return MASK_CLASSES if {"segmentation_mask", "species"} <= set(features) else None
+    objects = features["objects"].feature if "objects" in features else {}
+    return tuple(objects["label"].names) if {"label", "bbox"} <= set(objects) and hasattr(objects["label"], "names") else None

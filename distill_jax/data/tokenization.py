@@ -76,6 +76,14 @@ def is_fitted(tokenizer: str) -> bool:
     return model["type"] == "WordLevel" and not content["added_tokens"] and own.items() <= model["vocab"].items()
 
 
+def check_length(words: Any, sentences: int) -> None:
+    """Raises UserError if rows have no place for a token of each of their sentences, 1 or 2, beside the special tokens."""
+    needed = words.num_special_tokens_to_add(sentences == 2) + sentences
+    if words.truncation["max_length"] < needed:
+        what = f"{needed - sentences} special tokens and a token of {'each sentence' if sentences == 2 else 'the sentence'}"
+        raise UserError(f"data.text.max_length is {words.truncation['max_length']}; it must be at least {needed}: {what}")
+
+
 def same_words(one: str, other: str) -> bool:
     """Whether two tokenizers, or "" for images, give the same ids. Those of pre-trained networks may give rows of different lengths."""
     return one == other or words_of(one) == words_of(other)
@@ -107,7 +115,8 @@ def special_ids(tokenizer: str) -> tuple[int, int]:
         return padding, 0
     second = pair.type_ids.index(1)
     separator = pair.ids[second - 1]
-    if pair.ids.index(separator) != second - 1 or not all(pair.type_ids[second:]):
+    is_special = pair.special_tokens_mask[second - 1]  # not without a post-processor: there, "a" ends the first segment
+    if not is_special or pair.ids.index(separator) != second - 1 or not all(pair.type_ids[second:]):
         raise UserError("tokenizer.json: a pair must be encoded as in BERT, [CLS] A [SEP] B [SEP], with A and [SEP] as its first segment")
     return padding, separator
 

@@ -1,9 +1,14 @@
 """The PASCAL VOC devkit: images, XML files with boxes, masks with a palette, and lists of images.
 
     PATH/[VOC2012/]JPEGImages/<id>.jpg    Annotations/<id>.xml    SegmentationClass/<id>.png    ImageSets/{Main,Segmentation}/<set>.txt
+    PATH/classes.txt (optional, for segmentation: one name per line, that of class 0 first)
 
 PATH is the devkit, with a folder for each year, or one year's folder, or any folder with this layout, such as another data set that was
-labelled with VOC's tools. Boxes in the XML files count pixels from 1 and include the last one; here they are edges, from 0.
+labelled with VOC's tools. Boxes in the XML files count pixels from 1 and include the last one; here they are edges, from 0. An image is
+turned as its EXIF orientation says: its boxes and its mask must be those of the turned image.
+
+data.voc.masks names the folder of the masks. If it is another one that begins with SegmentationClass, such as SegmentationClassAug with the
+masks of Hariharan et al. (ICCV 2011), it is for training: the test set is evaluated on SegmentationClass if that has all of its masks.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -17,6 +22,7 @@ from distill_jax import logs
 from distill_jax.data import scenes
 from distill_jax.data.dataset import Dataset, locate
 from distill_jax.data.images import SUFFIXES
+from distill_jax.data.masks import class_names
 from distill_jax.data.scenes import Scene
 from distill_jax.errors import UserError
 
@@ -25,7 +31,8 @@ CLASSES = (
     "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 SETS = {"segmentation": "Segmentation", "detection": "Main"}  # task -> folder of its image sets
-TEST = ("test", "val")  # the first of these that exists is the default test set
+OWN_MASKS = "SegmentationClass"
+TEST = ("test", "val")  # the first of these that exists, and is annotated, is the default test set
 
 
 class Parsed(NamedTuple):
@@ -49,7 +56,8 @@ def read(path: str, directory: str, task: str, fields: Any, damaged: str, size: 
       **training: see `scenes.StreamedScenes`.
 
     Returns:
-      VOC's 20 classes, or those that the XML files name if they name others; for segmentation the background before them.
+      VOC's 20 classes, or for detection those that the XML files name if they name others. For segmentation, the background before VOC's,
+      or the classes of classes.txt.
 
     Raises:
       UserError: a file is missing or damaged, an image set is empty, or a class of the test set is not in the training set.
@@ -57,11 +65,13 @@ def read(path: str, directory: str, task: str, fields: Any, damaged: str, size: 
     root, name = locate(path, directory), f"voc:{path}"
     if not root.is_dir():
         raise UserError(f"data.name {name}: {root} is not a directory")
-    chosen = tuple(fields.train) or ("train",), tuple(fields.test) or (_default_test(root, task),)
+    chosen = tuple(fields.train) or ("train",), tuple(fields.test) or (_default_test(root, task, fields.masks),)
     found = [[each for one in sets for each in _listed(root, one, task)] for sets in chosen]
     if task == "segmentation":
-        classes = ("background", *CLASSES)
-        splits = [scenes.read_all(lambda each: _with_mask(*each, fields.masks), part, damaged) for part in found]
+        classes = class_names(root) or ("background", *CLASSES)
+        folders = fields.masks, _test_masks(found[1], fields.masks)
+        pairs = zip(found, folders, strict=True)
+        splits = [scenes.read_all(lambda each, masks=masks: _with_mask(*each, masks), part, damaged) for part, masks in pairs]
     else:
         parsed = [scenes.read_all(lambda each: _parse(*each), part, damaged) for part in found]
         _say_which_sizes_differ(parsed)
@@ -82,9 +92,21 @@ def _years(root: Path) -> list[Path]:
     return years
 
 
-def _default_test(root: Path, task: str) -> str:
+def _default_test(root: Path, task: str, masks: str) -> str:
     lists = [year / "ImageSets" / SETS[task] for year in _years(root)]
-    return next((one for one in TEST if any((folder / f"{one}.txt").exists() for folder in lists)), TEST[-1])
+    existing = [one for one in TEST if any((folder / f"{one}.txt").exists() for folder in lists)]
+    annotations = ("Annotations/{}.xml",) if task == "detection" else (f"{masks}/{{}}.png", f"{OWN_MASKS}/{{}}.png")
+
+    def is_annotated(one):  # VOC2012's own test set is not
+        return any((year / each.format(name)).exists() for year, name in _listed(root, one, task) for each in annotations)
+
+    return next(filter(is_annotated, existing), existing[0] if existing else TEST[-1])
+
+
+def _test_masks(listed: Sequence[tuple[Path, str]], masks: str) -> str:
+    """The folder of the test set's masks, given that of the training set's."""
+    has_own = masks.startswith(OWN_MASKS) and all((year / OWN_MASKS / f"{name}.png").exists() for year, name in listed)
+    return OWN_MASKS if has_own else masks
 
 
 def _listed(root: Path, one: str, task: str) -> list[tuple[Path, str]]:
@@ -169,7 +191,8 @@ def _say_which_sizes_differ(parsed: Sequence[Sequence[Parsed]]) -> None:
     if differ:
         (scene, _, stated), sizes = differ[0], "x".join
         shown = f"{scene.name} is {sizes(map(str, scene.size))}, its XML file says {sizes(map(str, stated))}"
-        logs.say(f"{len(differ)} of {len(every)} images have another size than their XML files say, so boxes may be wrong: {shown}")
+        turned = " (images are turned as their EXIF orientation says)" if stated == tuple(map(str, scene.size[::-1])) else ""
+        logs.say(f"{len(differ)} of {len(every)} images have another size than their XML files say, so boxes may be wrong: {shown}{turned}")
 
 
 def _say_what_is_shared(name: str, train: Sequence[Scene], test: Sequence[Scene]) -> None:

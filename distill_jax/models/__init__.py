@@ -173,4 +173,6 @@ def _check_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
     for option, value in checked.items():
         if not _is_own(name):
             of_class.check_value(option, value)
+    if not _is_own(name):
+        of_class.check_groups(_find(name).func, options(name) | checked)
     return checked

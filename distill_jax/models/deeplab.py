@@ -1,6 +1,7 @@
 """DeepLabV3 (Chen et al., "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017, arXiv 1706.05587) on an ImageNet ResNet.
 
-Left out (our choice): the multi-grid of dilations in the last stage, and the auxiliary head that some implementations train beside it.
+As in torchvision and mmsegmentation, a 3x3 convolution stands between the paper's last 1x1 convolution and the classifier. Left out (our
+choice): the multi-grid of dilations in the last stage, and the auxiliary head that some implementations train beside it.
 """
 
 import functools
@@ -21,8 +22,8 @@ class DeepLabV3(nn.Module):
     Attributes:
       depth: of the ResNet, a key of `resnet_imagenet.BLOCKS`.
       num_classes: number of classes, C, the background included.
-      output_stride: of the trunk: 16 or 8 in the paper.
-      rates: dilations of the 3x3 convolutions of the ASPP, at output stride 16; twice as large at 8, half at 32, as in the paper.
+      output_stride: of the trunk: 16 or 8, as in the paper, or 32.
+      rates: dilations of the 3x3 convolutions of the ASPP, at output stride 16; twice as large at 8, as in the paper, and half at 32.
       channels: of each branch of the ASPP.
       dropout: before the classifier (0.1 in mmsegmentation).
       version: as in `ImageNetResNet`.

@@ -73,7 +73,7 @@ class Heads(nn.Module):
             x = map_BxHxWxF
             for layer in range(1, self.convolutions + 1):
                 x = conv(self.channels, f"{kind}_conv{layer}", self.dtype)(x)
-                x = nn.relu(nn.GroupNorm(None, group_size=GROUP, dtype=self.dtype, name=f"{kind}_norm{layer}")(x))
+                x = nn.relu(nn.GroupNorm(None, group_size=GROUP, epsilon=1e-5, dtype=self.dtype, name=f"{kind}_norm{layer}")(x))
             return x
 
         def flat(x):

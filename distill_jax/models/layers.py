@@ -19,6 +19,7 @@ def batch_norm(train: bool, dtype: Any) -> Callable[..., nn.Module]:
 
 
 NORMS = ("batch", "frozen", "group")
+GROUPS = 32  # of GroupNorm in a trunk
 GROUP = 8  # channels of a group of GroupNorm in a head: 32 groups of the usual 256 channels
 
 
@@ -33,5 +34,5 @@ def normalization(kind: str, train: bool, dtype: Any) -> Callable[..., nn.Module
       dtype: computation dtype.
     """
     if kind == "group":
-        return functools.partial(nn.GroupNorm, num_groups=32, epsilon=1e-5, dtype=dtype)
+        return functools.partial(nn.GroupNorm, num_groups=GROUPS, epsilon=1e-5, dtype=dtype)
     return batch_norm(train and kind != "frozen", dtype)

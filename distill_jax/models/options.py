@@ -1,10 +1,11 @@
 """The options of networks: which fields of a flax class are options, and the allowed values for the networks in this folder."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from distill_jax.fields import check_choice, check_range, is_plain
-from distill_jax.models import layers, resnet_cifar, resnet_imagenet, transformer
+from distill_jax.models import fcos, layers, resnet_cifar, resnet_imagenet, transformer
 
 NOT_OPTIONS = ("parent", "name", "num_classes", "dtype", "vocabulary_size")  # flax's own fields, and the arguments of `models.create`
 CHOICES = {
@@ -45,3 +46,14 @@ def check_value(option: str, value: Any) -> None:
             check_range(name, number, LOWEST[option], LARGEST)
     if option == "filters" and len(value) != 3:
         raise ValueError(f"filters is {value}; it must be three numbers")
+
+
+def check_groups(network: type, values: Mapping[str, Any]) -> None:
+    """Raises ValueError unless the groups of GroupNorm divide the channels of a flax class with these options; see `layers`."""
+    has_groups = values.get("norm") == "group"
+    multiples = {"width": layers.GROUPS} if has_groups else {}
+    if "channels" in values and (has_groups or network is fcos.FCOS):
+        multiples["channels"] = layers.GROUP
+    for option, multiple in multiples.items():
+        if values[option] % multiple:
+            raise ValueError(f"{option} is {values[option]}; it must be a multiple of {multiple}, for the groups of GroupNorm")

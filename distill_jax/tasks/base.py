@@ -39,7 +39,7 @@ class LossFn(Protocol):
 
 class EvaluateFn(Protocol):
     def __call__(self, predictions: Predictions, dataset: Dataset, teacher: Predictions | None) -> dict[str, float]:
-        """The metrics of predictions of dataset.test; names begin with dataset.evaluated_on. `teacher`: a teacher's predictions."""
+        """The metrics of predictions of dataset.test; names begin with dataset.evaluated_on, or with teacher."""
 
 
 class WriteFn(Protocol):

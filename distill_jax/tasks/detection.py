@@ -1,7 +1,7 @@
 """Boxes around objects, by FCOS: models/fcos.py, anchor_free.py.
 
 Labels are the boxes on the canvas and their classes, padded with `anchor_free.NO_OBJECT`. Difficult objects are learnt like any other, as
-in detectron2; the metrics ignore them. The metric is VOC's AP50, of boxes at the images' own size.
+in detectron2, but for COCO's crowds; the metrics ignore them. The metric is VOC's AP50, of boxes at the images' own size.
 """
 
 import importlib.util
@@ -105,7 +105,10 @@ def truths(dataset: Dataset) -> ap.Truths:
     """The true boxes of the test set."""
     scenes = [dataset.test["image"].scene(row) for row in range(len(dataset.test["image"]))]
     image_G = np.repeat(np.arange(len(scenes)), [len(scene.boxes) for scene in scenes])
-    return ap.Truths(image_G, *(np.concatenate([getattr(scene, name) for scene in scenes]) for name in ("labels", "boxes", "difficult")))
+    columns = [
+        [scene.labels, scene.boxes, scene.difficult, scene.difficult & False if scene.crowd is None else scene.crowd] for scene in scenes
+    ]
+    return ap.Truths(image_G, *map(np.concatenate, zip(*columns, strict=True)))
 
 
 def metrics(found: Found, dataset: Dataset, teacher: Any) -> dict[str, float]:

@@ -23,6 +23,8 @@ from distill_jax.errors import UserError
 from distill_jax.methods.base import Losses, Method
 from distill_jax.tasks.base import Task, of_losses
 
+STEP = 256  # pixels: sides of the programs for images of any size are multiples of this, so that few are compiled
+
 
 @struct.dataclass
 class PixelMetrics(clu_metrics.Collection):
@@ -74,12 +76,25 @@ def of_one_size(logits_NxSxSxC: np.ndarray, height: int, width: int) -> np.ndarr
     return np.stack([at_own_size(logits, (height, width), target, (height, width)) for logits in logits_NxSxSxC])
 
 
+@functools.partial(jax.jit, static_argnames="shape")
+def best_class(logits_SxSxC: jax.Array, size: jax.Array, target: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """The arg-max of `at_own_size`, int32 [H, W]. XLA fuses the two: the logits of all classes are never held at this size."""
+    return at_own_size(logits_SxSxC, size, target, shape).argmax(axis=-1)
+
+
+def mask_of_size(logits_SxSxC: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The `best_class` of each pixel of a letterboxed image of this size, int32 [height, width]."""
+    target = affine.letterbox(width, height, len(logits_SxSxC)).target[::-1]
+    shape = tuple(-(-side // STEP) * STEP for side in (height, width))
+    return np.asarray(best_class(logits_SxSxC, (height, width), target, shape))[:height, :width]
+
+
 def confusion(logits_BxSxSxC: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
     """[label, predicted class]: the number of pixels of each image at its own size, int32 [B, C, C], without unlabelled ones."""
     num_classes = logits_BxSxSxC.shape[-1]
 
     def of_image(logits, size, target, mask):
-        predicted = at_own_size(logits, size, target, mask.shape).argmax(axis=-1)
+        predicted = best_class(logits, size, target, mask.shape)
         pairs = jnp.where(mask == VOID, num_classes**2, mask.astype(jnp.int32) * num_classes + predicted)
         return jnp.bincount(pairs.ravel(), length=num_classes**2 + 1)[:-1].reshape(num_classes, num_classes)
 
