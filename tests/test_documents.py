@@ -16,7 +16,7 @@ from helpers import ROOT, TINY, Crash, act_at, crash, make_config
 import distill_jax
 import run as run_py
 from configs import own_images, own_text
-from distill_jax import checks, command_line, experiment, losses, report, study
+from distill_jax import checks, command_line, experiment, losses, methods, models, report, study
 from distill_jax.errors import UserError
 
 FOLDERS = ("", "*/", "results/*/", "distill_jax/*/")
@@ -80,6 +80,12 @@ def test_every_command_of_the_report_is_understood():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text()) < 8000
+
+
+def test_the_names_of_all_methods_and_networks_are_documented():
+    text = (ROOT / "configs" / "README.md").read_text()
+    families = {re.match(r"[a-z_]+", name)[0] for name in models.names() if name[0] != "<"}
+    assert not {name for name in methods.METHODS if f"`{name}`" not in text} | {name for name in families if f"`{name}" not in text}
 
 
 def test_what_a_step_does_is_read_in_four_short_files():
