@@ -7,6 +7,7 @@ from typing import Any
 from distill_jax import collect, fields, report, workdir
 from distill_jax.archive import write_study
 from distill_jax.comparison import Comparison, best_try, folder_of_try, metric, summary_of, summary_of_try, with_teachers
+from distill_jax.results import spelled
 
 FURTHER = {"accuracy": {"test NLL, nats": "test_nll", "ECE, %": "test_ece"}, "ap50": {"test AP, %": "test_ap"}}  # columns, by metric
 
@@ -48,7 +49,7 @@ def results_table(comparison: Comparison, done: Mapping[str, dict[str, Any]]) ->
     difference = {}
     if baseline in done and len(done) > 1:
         difference = {f"difference to {baseline}": f"test_{name} minus {last_stage(baseline, done[baseline]['runs'][0])}"}
-    columns = {"seeds": "seeds", "train accuracy, %": "train_accuracy", f"test {name}, %": f"test_{name}", **difference}
+    columns = {"seeds": "seeds", "train accuracy, %": "train_accuracy", f"test {spelled(name)}, %": f"test_{name}", **difference}
     columns |= FURTHER.get(name, {})
     if name == "accuracy" and next(iter(done.values())).get("num_classes") == 2:
         columns |= {"Matthews correlation": "test_matthews"}
@@ -71,7 +72,7 @@ def tries_table(comparison: Comparison, done: Mapping[str, dict[str, Any]]) -> d
     shown = [number for number in range(len(titles)) if any(summary_of_try(comparison, name, number) for name in done)]
     result = f"validation_{metric(comparison)}"
     return {
-        "corner": f"arm: its best try by validation {metric(comparison)}, %",
+        "corner": f"arm: its best try by validation {spelled(metric(comparison))}, %",
         "rows": rows,
         "columns": {titles[number]: f"{result} of {{{number}}}" for number in shown},
     }

@@ -48,7 +48,12 @@ def main_result(summary: dict[str, Any]) -> str:
 
 def title(summary: dict[str, Any]) -> str:
     """A column's header for the result that counts, such as "test accuracy, %"; names the split that the run was evaluated on."""
-    return f"{summary.get('evaluated_on', 'test')} {summary.get('metric', 'accuracy')}, %"
+    return f"{summary.get('evaluated_on', 'test')} {spelled(summary.get('metric', 'accuracy'))}, %"
+
+
+def spelled(metric: str) -> str:
+    """A task's metric as people write it."""
+    return {"miou": "mIoU", "ap50": "AP50"}.get(metric, metric)
 
 
 def percents(summary: dict[str, Any], *names: str) -> list[str]:

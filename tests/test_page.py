@@ -121,6 +121,17 @@ def test_differences_are_over_shared_seeds(tmp_path):
     assert document.difference_table([one, two]).splitlines()[-1].startswith(f"| two | 1 | {difference:.2f} | ")
 
 
+def test_a_comparison_of_detectors_is_in_their_metrics(tmp_path):
+    folders = write_runs(tmp_path, ["one", "two"])
+    for number, folder in enumerate(path for each in folders for path in each.glob("seed_*")):
+        results = json.loads((folder / "summary.json").read_text())
+        results = {name: value for name, value in results.items() if not name.startswith("test_")}
+        write(folder / "summary.json", results | {"task": "detection", "metric": "ap50", "test_ap50": 0.5 + number / 9, "test_ap": 0.25})
+    page = build(folders)
+    assert "AP50, points" in page and "AP, points" in page
+    assert ">NLL, nats<" not in page and "No reliability diagram" not in page
+
+
 def test_the_costs_of_a_stage_include_its_teachers():
     (source,) = comparisons.read([ROOT / "results" / "tolerant_cifar100_cpu"])
     lines = {line.name: line for line in source.comparisons[0].lines}

@@ -80,7 +80,7 @@ def test_a_result_on_validation_data_is_found():
 def test_a_familys_table_names_the_split(family, split):
     summary = {"stage": "generation_0", "model": "a", "method": "b", "evaluated_on": split, "metric": "miou", f"{split}_miou": 0.5}
     header, _, row = (line.strip("| ").split(" | ") for line in stages.FAMILIES[family].table([summary]).splitlines())
-    assert row[header.index(f"{split} miou, %")] == "50.00"
+    assert row[header.index(f"{split} mIoU, %")] == "50.00"
 
 
 # Studies

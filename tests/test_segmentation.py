@@ -223,7 +223,7 @@ def test_generations_and_guides_of_a_segmentation_network(data_name, tmp_path):
     stages = study.train(config, tmp_path / "generations")["stages"]
     assert len(stages) == 2 and stages[1]["teacher_miou"] == stages[0]["test_miou"]
     header, _, first, _ = (tmp_path / "generations" / "table.md").read_text().splitlines()
-    assert header.split("|")[2].strip() == "test miou, %" and f"{100 * stages[0]['test_miou']:.2f}" in first
+    assert header.split("|")[2].strip() == "test mIoU, %" and f"{100 * stages[0]['test_miou']:.2f}" in first
     teachers = tuple(str(tmp_path / "generations" / stage["stage"]) for stage in stages)
     guided = pixels_config(data_name, **short, teachers=teachers, method=ConfigDict({"name": "densely_guided", "weight_teacher": 0.5}))
     assert study.train(guided, tmp_path / "guided")["teacher_miou"] == stages[0]["test_miou"]
@@ -382,6 +382,6 @@ def test_a_comparison_counts_miou(data_name, tmp_path):
     arms = {"cosine": Arm({}, [{}]), "sd": Arm({"schedule": {"cycles": 2}, "method": {"name": "snapshot"}}, [{}])}
     compare.compare(config, arms, tmp_path)
     header, _, first, _ = re.findall(r"^\|.*\|$", (tmp_path / "study" / "README.md").read_text(), re.MULTILINE)
-    assert "test miou, %" in header and "NLL" not in header
+    assert "test mIoU, %" in header and "NLL" not in header
     values = [100 * run["test_miou"] for run in read_json(tmp_path / "cosine" / "final" / "summary.json")["runs"]]
     assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" in first

@@ -19,7 +19,14 @@ from distill_jax.page.plots import Plot
 from distill_jax.results import markdown, paired_difference, plus_minus
 
 HERE = pathlib.Path(__file__).parent
-DIFFERENCES = {"accuracy, points": ("test_accuracy", 2, 100), "NLL, nats": ("test_nll", 3, 1), "ECE, points": ("test_ece", 2, 100)}
+DIFFERENCES = {  # name, digits, factor
+    "mIoU, points": ("test_miou", 2, 100),
+    "AP50, points": ("test_ap50", 2, 100),
+    "AP, points": ("test_ap", 2, 100),
+    "accuracy, points": ("test_accuracy", 2, 100),
+    "NLL, nats": ("test_nll", 3, 1),
+    "ECE, points": ("test_ece", 2, 100),
+}
 PROVENANCE = ("commit", "device", "params_sha256")
 
 text = html.escape
@@ -122,13 +129,17 @@ def details(comparison: Comparison, several: bool, numbers: Iterable[int]) -> st
         figures = gallery(training.of_group(group, lines, comparison.split), numbers)
         parts.append(f"<h3>{text(heading)}</h3>{figures}" if figures else "")
     parts.append(samples.gallery(comparison.lines))
-    silent = [line.name for line in comparison.lines if not line.predictions]
+    silent = [line.name for line in comparison.lines if not line.predictions and classifies(line)]
     if silent:
         parts.append(
             f'<p class="note">No reliability diagram, classes or samples for {text(some(silent))}: these need the predictions.json '
             "that a run's workdir has; studies and older workdirs have none.</p>"
         )
     return "".join(parts)
+
+
+def classifies(line: Line) -> bool:
+    return next(iter(line.runs.values())).results.get("task", "classification") == "classification"
 
 
 # Plots
@@ -184,13 +195,16 @@ def baseline_of(lines: Sequence[Line]) -> Line:
 
 
 def difference_table(lines: Sequence[Line]) -> str:
-    """Each line minus the baseline: mean over the seeds that both have ± its standard error; - if there are none. Markdown."""
+    """Each line minus the baseline, in the metrics that this has: mean over the seeds that both have ± its standard error; - if there are
+    none. Markdown."""
     baseline, rows = baseline_of(lines), []
+    has = next(iter(baseline.runs.values())).results
+    columns = {title: each for title, each in DIFFERENCES.items() if value_of(has, each[0]) is not None}
     for line in lines:
         if line is not baseline:
-            cells = [difference(line, baseline, *each) for each in DIFFERENCES.values()]
+            cells = [difference(line, baseline, *each) for each in columns.values()]
             rows.append([line.name, str(len(line.runs.keys() & baseline.runs.keys())), *cells])
-    return markdown(["run", "shared seeds", *DIFFERENCES], rows)
+    return markdown(["run", "shared seeds", *columns], rows)
 
 
 def difference(line: Line, baseline: Line, name: str, digits: int, factor: float) -> str:
