@@ -37,8 +37,7 @@ HEADER = [
     "run", "seeds", "train accuracy, %", "test accuracy, last epoch, %", "best epoch, %", "test NLL, nats", "ECE, %",
     "snapshots' ensemble, %",
 ]  # fmt: skip
-# Results of other tasks: columns where there are any.
-TASKS = {"test_miou": "test mIoU, %", "test_ap50": "test AP50, %", "test_ap": "test AP, %"}
+TASKS = {"test_miou": "test mIoU, %", "test_ap50": "test AP50, %", "test_ap": "test AP, %"}  # results of other tasks
 SHOWN = ("train_accuracy", "test_accuracy", "best_test_accuracy", "test_nll", "test_ece")  # of a summary
 TABLE = re.compile(r"<!-- table\n(.*?)\n-->\n(.*?)<!-- end -->", re.DOTALL)
 CELL = re.compile(r"(?P<metric>[\w.]+)(:(?P<digits>\d))?( of (?P<of>.+?))?( minus (?P<minus>.+))?")
@@ -190,15 +189,15 @@ def is_summary(summary: Any) -> bool:
     return has_result and all(isinstance(value, float) for value in shown)
 
 
-def row(name: str, summaries: list[dict[str, Any]], others: Sequence[str] = ()) -> list[str]:
-    """A row of the table: mean and, with several seeds, standard deviation (n - 1); `others` are metrics of `TASKS`."""
+def row(name: str, summaries: list[dict[str, Any]]) -> list[str]:
+    """A row of the table: mean and, with several seeds, standard deviation (n - 1); -: no such result."""
     runs = []
     for summary in summaries:
         shown = {metric: value for metric, value in summary.items() if metric not in ("snapshot_ensemble", "stages")}
         runs.append(shown | {f"ensemble_{metric}": value for metric, value in summary.get("snapshot_ensemble", {}).items()})
     summary = summarise_seeds(runs) if len(runs) > 1 else runs[0]
     cells = percents(summary, "train_accuracy", "test_accuracy", "best_test_accuracy")
-    cells += [number(summary, "test_nll", 3), *percents(summary, "test_ece", "ensemble_test_accuracy", *others)]
+    cells += [number(summary, "test_nll", 3), *percents(summary, "test_ece", "ensemble_test_accuracy", *TASKS)]
     on_validation = " (validation)" if summary.get("evaluated_on") == "validation" else ""
     return [name + on_validation, str(len(runs)), *cells]
 
@@ -210,10 +209,10 @@ def report(folders: Sequence[pathlib.Path]) -> str:
     texts = [text for study in studies for _, text in study_tables(study)]
     if workdirs:
         found = {folder: read_summaries(folder) for folder in workdirs}
-        said = {metric for summaries in found.values() for summary in summaries for metric in summary}
-        others = [metric for metric in TASKS if metric in said or validation_name(metric) in said]
-        rows = [row(folder.name, summaries, others) for folder, summaries in found.items()]
-        texts.append(markdown([*HEADER, *(TASKS[metric] for metric in others)], rows))
+        rows = [row(folder.name, summaries) for folder, summaries in found.items()]
+        columns = [cells for cells in zip([*HEADER, *TASKS.values()], *rows, strict=True) if set(cells[1:]) != {"-"}]
+        header, *rows = zip(*columns, strict=True)
+        texts.append(markdown(header, rows))
     return "\n\n".join(texts)
 
 
