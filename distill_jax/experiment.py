@@ -260,9 +260,11 @@ def check_maps(config: ConfigDict, spec: specs.Spec, teachers: Sequence[specs.Sp
 
     ours = sizes(spec)
     for teacher in teachers:
-        if sizes(teacher) != ours or ours == "none":
-            names = f"those of {teacher.model['name']} are {sizes(teacher)}, those of {spec.model['name']} {ours}"
-            raise UserError(f"method.name is {config.method.name!r}, which compares feature maps of equal sizes; {names}")
+        theirs = sizes(teacher)
+        if theirs != ours or ours == "none":
+            names = f"those of {teacher.model['name']} are {theirs}, those of {spec.model['name']} {ours}"
+            how = '. A network marks its maps: self.sow("intermediates", "stage1", x)' if "none" in (ours, theirs) else ""
+            raise UserError(f"method.name is {config.method.name!r}, which compares feature maps of equal sizes; {names}{how}")
 
 
 def from_forward(spec: specs.Spec, module: Any, network: Any, view: dict[str, jax.Array], maps: bool = False) -> Any:
