@@ -5,7 +5,8 @@
 
 205 images for training, 72 for test; any folder in the layout of the PASCAL VOC devkit will do, such as raccoon. To start from a trunk
 trained by configs/imagenette.py, add --config.initial=runs/imagenette. Towers of two convolutions and 64 channels are ours; the paper's
-have four and 256.
+have four and 256. So are the warm-up and the clipping: with one epoch of warm-up and without clipping, the classes' loss of some runs on
+raccoon rose in the second epoch, in one of twelve to 500, and their AP50 ended anywhere from 14 to 85 %.
 """
 
 from configs import common
@@ -24,5 +25,6 @@ def get_config():
     config.model = {"name": "fcos_resnet18", "width": 32, "channels": 64, "convolutions": 2}
     config.optimizer.learning_rate = 0.02
     config.optimizer.nesterov = False
-    config.schedule.warmup_epochs = 1.0
+    config.optimizer.clip_norm = 10.0
+    config.schedule.warmup_epochs = 4.0
     return config

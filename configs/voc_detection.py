@@ -17,4 +17,6 @@ def get_config():
     config.data.voc.train = ("train",)
     config.data.voc.test = ("val",)
     config.model = {"name": "fcos_resnet18", "width": 32, "channels": 64, "convolutions": 2}
+    config.optimizer.clip_norm = 10.0  # this and the warm-up as in bccd_detection.py
+    config.schedule.warmup_epochs = 4.0
     return config
