@@ -82,7 +82,8 @@ def tune(comparison: Comparison, name: str) -> None:
     """
     tries = [folder_of_try(comparison, name, attempt) for attempt in range(len(comparison.arms[name].tries))]
     for attempt, folder in enumerate(tries):
-        check_folder(tuning_config(comparison, name, attempt), folder)
+        if workdir.is_claimed(folder):
+            check_same(folder, configuration.of_workdir(folder), tuning_config(comparison, name, attempt))
         if not workdir.exists(folder / "diverged.json"):
             try:
                 train(tuning_config(comparison, name, attempt), folder)
@@ -187,12 +188,12 @@ def check_final(comparison: Comparison, name: str) -> None:
     folder, best = comparison.root / name / "final", best_try(comparison, name)
     if not workdir.is_claimed(folder):
         return
-    again = f"remove {folder} to train them again"
+    theirs, again = configuration.of_workdir(folder), f"remove {folder} to train them again"
     configs = [final_config(comparison, name, attempt) for attempt in range(len(comparison.arms[name].tries))]
-    same = [not configuration.differing(folder, config) for config in configs]
+    same = [not configuration.differences(theirs.to_dict(), config) for config in configs]
     if any(same) and not same[best]:
         raise UserError(f"arm {name}: its final runs are not of its best try, try_{best}; {again}")
-    check_folder(configs[best], folder)
+    check_same(folder, theirs, configs[best])
     for path in sorted(folder.glob("seed_*/teachers.json")):
         for teacher, weights in read_json(path).items():
             summary = pathlib.Path(teacher) / "summary.json"
@@ -200,9 +201,9 @@ def check_final(comparison: Comparison, name: str) -> None:
                 raise UserError(f"arm {name}: {teacher}, the teacher of its final runs, was trained again since; {again}")
 
 
-def check_folder(config: ConfigDict, folder: pathlib.Path) -> None:
-    """Raises UserError if runs in a folder have another config."""
-    if differing := configuration.differing(folder, config):
+def check_same(folder: pathlib.Path, theirs: ConfigDict, config: ConfigDict) -> None:
+    """Raises UserError if the config of the runs in a folder, `theirs`, is another one."""
+    if differing := configuration.differences(theirs.to_dict(), config):
         described = "; ".join(differing)
         raise UserError(f"{folder} has runs of another config: {described}. Restore it, or remove the folder to train them again")
 

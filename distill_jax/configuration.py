@@ -129,19 +129,15 @@ def check_claim(folder: pathlib.Path, config: ConfigDict) -> None:
     workdir.check_path(folder)
     if not workdir.is_claimed(folder):
         return
-    if changes := differing(folder, config):
-        raise UserError(f"workdir {folder} belongs to another config: {'; '.join(changes)}. Choose another with --workdir.")
-    if config.seeds == 1 and workdir.is_moving(folder / f"seed_{of_workdir(folder).seed}"):
+    theirs = of_workdir(folder)
+    if differing := differences(theirs.to_dict(), config):
+        raise UserError(f"workdir {folder} belongs to another config: {'; '.join(differing)}. Choose another with --workdir.")
+    if config.seeds == 1 and workdir.is_moving(folder / f"seed_{theirs.seed}"):
         raise UserError(f"workdir {folder}: adding seeds was interrupted; repeat that command, with the same --config.seeds")
 
 
-def differing(folder: pathlib.Path, config: ConfigDict) -> list[str]:
-    """The fields in which the config of a workdir differs, described; none if it has no config yet. More seeds are no difference."""
-    return differences(of_workdir(folder).to_dict(), config) if workdir.is_claimed(folder) else []
-
-
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """Describes the fields in which a workdir's config differs from another."""
+    """Describes the fields in which a workdir's config differs from another. More seeds are no difference."""
     theirs, ours = flatten(resolved(theirs)), flatten(resolved(ours))
     more_seeds = theirs["seeds"] < ours["seeds"]
     return [

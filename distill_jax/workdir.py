@@ -188,19 +188,14 @@ def exclusive(folder: pathlib.Path) -> Iterator[None]:
     Raises:
       UserError: another run is training there, or the folder cannot be written.
     """
-
-    def lock():
-        with _naming(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        _lock(folder, stack)
-
     with contextlib.ExitStack() as stack:
-        processes.on_first(lock)
+        processes.on_first(lambda: _lock(folder, stack))
         yield
 
 
 def _lock(folder: pathlib.Path, stack: contextlib.ExitStack) -> None:
     with _naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         file = stack.enter_context((folder / "lock").open("w"))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -73,12 +73,12 @@ class StreamedScenes(Streamed):
     def most_boxes(self) -> int:
         return max([1, *(len(self.scene(sample).boxes) for sample in range(len(self)))])
 
-    def load(self, sample: int, crop_seed: tuple[int, int] | None) -> dict[str, np.ndarray]:
+    def load(self, sample: int, crop_seed: tuple[int, ...] | None) -> dict[str, np.ndarray]:
         """One sample of a batch; see above.
 
         Args:
           sample: its id.
-          crop_seed: (seed, epoch) of random views; None for evaluation.
+          crop_seed: (seed, epoch) of random views, or (seed, epoch, batch): see `streaming.batches`; None for evaluation.
 
         Raises:
           UserError: a file cannot be read, or the mask does not fit the image or the classes.
