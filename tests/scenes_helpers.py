@@ -7,6 +7,9 @@ from helpers import make_config
 from ml_collections import ConfigDict
 from PIL import Image
 
+from distill_jax import default_config
+from distill_jax.data import load_config
+
 CLASSES = ("background", "red", "blue")
 COLOURS = np.array([[90, 90, 90], [200, 60, 60], [60, 60, 200]])
 BORDER = 255
@@ -100,3 +103,13 @@ def pixels_config(name, **fields):
     own = {f"data__{field}": value for field, value in data.items()} | {"data__train_examples": 0, "batch_size": 8}
     own |= {"model": ConfigDict({"name": "scenes_helpers:Pixels"}), "method": ConfigDict({"name": "supervised"})}
     return make_config(**own | {"optimizer__learning_rate": 0.05, "eval_every": 2} | fields)
+
+
+def data_fields(name, **fields):
+    data = default_config.get_config().data
+    data.update({"name": name, "task": "segmentation", "image_size": 32} | fields)
+    return data
+
+
+def read(name, **fields):
+    return load_config(data_fields(name, **fields))

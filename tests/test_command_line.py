@@ -7,6 +7,8 @@ import sys
 import pytest
 from helpers import ROOT
 
+from distill_jax import command_line
+
 
 def call(*arguments):
     return subprocess.run([sys.executable, str(ROOT / "run.py"), *arguments], capture_output=True, text=True, timeout=120)
@@ -91,3 +93,15 @@ def test_jax_may_keep_its_programs_elsewhere_or_nowhere(tmp_path):
     compile_with(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "file"))
     compile_with(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine"), XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert list((tmp_path / "mine").glob("*-cache")) and not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "folder"),
+    [
+        ("configs/sd_cifar100.py", "runs/sd_cifar100"),
+        ("configs/comparison_finetune.py:rte", "runs/comparison_finetune_rte"),
+        ("configs/comparison_transfer_bccd.py:../runs/imagenette", "runs/comparison_transfer_bccd_runs_imagenette"),
+    ],
+)
+def test_the_default_workdir_is_named_after_the_config(config, folder):
+    assert command_line.default_workdir(config) == folder

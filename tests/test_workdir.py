@@ -28,26 +28,6 @@ def again(folder, **fields):
     return study.train(make_config(**fields), folder)
 
 
-@pytest.mark.parametrize(
-    ("config", "folder"),
-    [
-        ("configs/sd_cifar100.py", "runs/sd_cifar100"),
-        ("configs/comparison_finetune.py:rte", "runs/comparison_finetune_rte"),
-        ("configs/comparison_transfer_bccd.py:../runs/imagenette", "runs/comparison_transfer_bccd_runs_imagenette"),
-    ],
-)
-def test_the_default_workdir_is_named_after_the_config(config, folder):
-    assert command_line.default_workdir(config) == folder
-
-
-def test_a_folder_may_be_written_in_several_ways(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    theirs = make_config(teachers=("runs/kd", "stage:a"), initial="hf:encoder")
-    ours = make_config(teachers=(f"{tmp_path}/runs/../runs/kd", "stage:a"), initial="hf:encoder")
-    assert not configuration.differences(theirs, ours)
-    assert configuration.differences(theirs, make_config(teachers=("runs/kd", "stage:b"), initial="hf:encoder"))
-
-
 def refusal(act, *arguments, **options):
     with pytest.raises((UserError, SystemExit)) as raised:
         act(*arguments, **options)
@@ -428,3 +408,11 @@ def test_configs_of_all_ages_are_read(tmp_path, name):
 
 def test_a_str_does_for_a_folder(finished):
     assert study.train(make_config(), str(finished[0])) == finished[1]
+
+
+def test_a_folder_may_be_written_in_several_ways(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    theirs = make_config(teachers=("runs/kd", "stage:a"), initial="hf:encoder")
+    ours = make_config(teachers=(f"{tmp_path}/runs/../runs/kd", "stage:a"), initial="hf:encoder")
+    assert not configuration.differences(theirs, ours)
+    assert configuration.differences(theirs, make_config(teachers=("runs/kd", "stage:b"), initial="hf:encoder"))
