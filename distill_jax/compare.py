@@ -132,9 +132,9 @@ def check(comparison: Comparison, only: Sequence[str]) -> None:
             raise UserError(f"--arms: there is no arm {name!r}; there are {', '.join(arms)}{fields.did_you_mean(name, arms)}")
     checks.check(comparison.config)
     if comparison.config.seeds < 2:
-        raise UserError(f"seeds is {comparison.config.seeds}; a comparison takes two or more")
+        raise UserError(f"seeds is {comparison.config.seeds}; a comparison needs two or more")
     if len(next(iter(arms.values())).tries) > 1 and not comparison.config.data.validation_examples:
-        raise UserError("data.validation_examples is 0; choosing among tries takes a validation set")
+        raise UserError("data.validation_examples is 0; choosing among tries needs a validation set")
     for name in wanted(arms, only):
         with study.naming_stage(name, "arm"):
             check_teachers(comparison, name, only)
@@ -188,7 +188,7 @@ def check_final(comparison: Comparison, name: str) -> None:
     folder, best = comparison.root / name / "final", best_try(comparison, name)
     if not workdir.is_claimed(folder):
         return
-    theirs, again = configuration.of_workdir(folder), f"remove {folder} to train them again"
+    theirs, again = configuration.of_workdir(folder), f"remove {folder} to retrain them"
     configs = [final_config(comparison, name, attempt) for attempt in range(len(comparison.arms[name].tries))]
     same = [not configuration.differences(theirs.to_dict(), config) for config in configs]
     if any(same) and not same[best]:
@@ -198,14 +198,14 @@ def check_final(comparison: Comparison, name: str) -> None:
         for teacher, weights in read_json(path).items():
             summary = pathlib.Path(teacher) / "summary.json"
             if summary.exists() and weights != read_json(summary).get("weights_sha256", weights):
-                raise UserError(f"arm {name}: {teacher}, the teacher of its final runs, was trained again since; {again}")
+                raise UserError(f"arm {name}: {teacher}, the teacher of its final runs, has been retrained since; {again}")
 
 
 def check_same(folder: pathlib.Path, theirs: ConfigDict, config: ConfigDict) -> None:
     """Raises UserError if the config of the runs in a folder, `theirs`, is another one."""
     if differing := configuration.differences(theirs.to_dict(), config):
         described = "; ".join(differing)
-        raise UserError(f"{folder} has runs of another config: {described}. Restore it, or remove the folder to train them again")
+        raise UserError(f"{folder} has runs of another config: {described}. Restore it, or remove the folder to retrain them")
 
 
 # The command line

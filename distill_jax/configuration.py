@@ -60,7 +60,7 @@ def of_workdir(folder: pathlib.Path) -> ConfigDict:
     """
     given, schema = workdir.load_config(folder)
     if "model_type" in given:
-        raise UserError(f"{folder} is not a workdir but a network as Hugging Face lays it out; name it hf:{folder}")
+        raise UserError(f"{folder} is not a workdir but a network in Hugging Face's layout; name it hf:{folder}")
     missing = [field for field in OLDEST if field not in flatten(given)]
     try:
         if missing:

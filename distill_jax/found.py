@@ -36,7 +36,7 @@ def writer(network: trained.Network, folder: pathlib.Path, source: pathlib.Path)
       UserError: `folder` lies in `source`, so that the next prediction would take these pictures for inputs.
     """
     if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"--output: {folder} lies in --inputs={source}, whose images are all predicted; name a folder outside it")
+        raise UserError(f"--output: {folder} lies inside --inputs={source}, where all images are inputs; name a folder outside it")
     describe, written = {"segmentation": segments, "detection": objects}[network.spec.task], {}
 
     def write(paths, images, size):

@@ -66,7 +66,7 @@ def classes_of(config: Mapping[str, Any], path: pathlib.Path, num_classes: int) 
     try:
         labels = tuple(str(label) for _, label in sorted((config.get("id2label") or {}).items(), key=lambda item: int(item[0])))
     except (AttributeError, ValueError) as error:
-        raise UserError(f"{path}: id2label must name the classes by their numbers, as in {{'0': 'negative', '1': 'positive'}}") from error
+        raise UserError(f"{path}: id2label must map class numbers to names, as in {{'0': 'negative', '1': 'positive'}}") from error
     is_named = len(labels) == num_classes and not any(re.fullmatch(r"LABEL_\d+|\d+", label) for label in labels)
     return labels if is_named else ()
 

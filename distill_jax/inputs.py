@@ -88,7 +88,7 @@ def lines_of(inputs: str) -> Iterator[tuple[str, str]]:
                 found = True
                 yield where, decoded(line.rstrip(b"\r\n"))
     if not found:
-        raise UserError(f"{source}: has no lines that are not blank")
+        raise UserError(f"{source}: has only blank lines")
 
 
 def decoded(line: bytes) -> str:

@@ -237,7 +237,7 @@ def from_teacher(
     check_choice("loss", loss, FROM_TEACHER)
     check_range("temperature", temperature, 0.01, 100)
     if standardize and num_classes == 2:
-        raise ValueError("standardize is True, which takes three classes or more: of two logits it leaves only the order")
+        raise ValueError("standardize is True, which needs three or more classes: of two logits it keeps only the order")
     weights = tuple(loss_weights) or FROM_TEACHER[loss]
     if len(weights) != len(FROM_TEACHER[loss]) or not all(isinstance(weight, int | float) and weight >= 0 for weight in weights):
         raise ValueError(f"loss_weights is {tuple(loss_weights)}; {loss} takes {len(FROM_TEACHER[loss])} numbers, at least 0, or ()")

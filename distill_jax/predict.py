@@ -62,7 +62,7 @@ def predict(config: ConfigDict, root: str | os.PathLike, source: str | None, out
         rows.flush()
         logs.say(f"{done - unread:,} predicted in {time.perf_counter() - start:.1f} s{where}")
         if unread:
-            raise UserError(f"{unread:,} of {done:,} inputs could not be read, as said above; they are missing from the output")
+            raise UserError(f"{unread:,} of {done:,} inputs could not be read (see above) and are missing from the output")
         return done
     return 0  # the reader of the output stopped early
 

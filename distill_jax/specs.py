@@ -155,7 +155,7 @@ def completed(spec: Spec, start: Spec | None = None) -> Spec:
         spec = spec._replace(model=spec.model | {option: _agreed(option, spec.model, known) for option in models.options(name)})
     layers = spec.module().layers
     if layers > known.get("layers", layers):
-        raise UserError(f"model.layers is {layers}, but {known['layers']} in the initial weights; a network can have at most as many")
+        raise UserError(f"model.layers is {layers}, but {known['layers']} in the initial weights; it cannot be more")
     return spec
 
 
@@ -166,7 +166,7 @@ def _agreed(option: str, model: dict[str, Any], known: dict[str, Any]) -> Any:
         return given
     if option not in known:
         if not given and option != "epsilon":
-            raise ValueError(f"{option} is 0, which stands for that of the initial weights; set it, or set initial, as in initial=hf:DIR")
+            raise ValueError(f"{option} is 0, which means as in the initial weights; set it, or set initial, as in initial=hf:DIR")
         return given
     if given not in (0, known[option]):
         raise ValueError(f"{option} is {given}, but {known[option]} in the initial weights or the tokenizer; leave it at 0")

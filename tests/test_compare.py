@@ -154,7 +154,7 @@ def test_again_nothing_is_trained_and_a_new_arm_or_seed_alone(compared, trained)
 def test_final_runs_of_another_try_are_not_taken_for_those_of_the_best(compared, trained, monkeypatch):
     other = 1 - comparison.best_try(Comparison(tiny(), ARMS, compared), "cosine")
     monkeypatch.setattr(compare, "best_try", lambda *_: other)
-    message = f"^arm cosine: its final runs are not of its best try, try_{other}; remove {compared}/cosine/final to train them again$"
+    message = f"^arm cosine: its final runs are not of its best try, try_{other}; remove {compared}/cosine/final to retrain them$"
     with pytest.raises(UserError, match=message):
         compare.compare(tiny(seeds=3), ARMS, compared, ["cosine"])
     assert not trained
@@ -171,7 +171,7 @@ def test_final_runs_of_another_config_or_teacher(compared, trained):
     text = recorded.read_text()
     recorded.write_text(re.sub('": ".*"', '": "0f"', text))
     with pytest.raises(
-        UserError, match=f"^arm born_again: {compared}/cosine/final/seed_1, the teacher of its final runs, was trained again"
+        UserError, match=f"^arm born_again: {compared}/cosine/final/seed_1, the teacher of its final runs, has been retrained"
     ):
         compare.compare(tiny(seeds=3), ARMS, compared)
     recorded.write_text(text)
@@ -245,8 +245,8 @@ def test_a_crash_changes_nothing_in_the_end(compared, tmp_path):
         ({"a": Arm({"method": {"name": "cs_kd", "wieght": 1.0}}, RATES)}, {}, "arm a: method.wieght is not an option of method 'cs_kd'"),
         ({"a": Arm({"teachers": ("arm:b",)}, RATES)}, {}, "arm a: arm:b is not an earlier arm; earlier arms: none"),
         ({"a": Arm({}, [{}, {"teachers": ("arm:b",)}])}, {}, "arm a: arm:b is not an earlier arm; earlier arms: none"),
-        (ARMS, {"seeds": 1}, "seeds is 1; a comparison takes two or more"),
-        (ARMS, {"data__validation_examples": 0}, "data.validation_examples is 0; choosing among tries takes a validation set"),
+        (ARMS, {"seeds": 1}, "seeds is 1; a comparison needs two or more"),
+        (ARMS, {"data__validation_examples": 0}, "data.validation_examples is 0; choosing among tries needs a validation set"),
     ],
 )
 def test_bad_arms_are_refused_before_anything_is_trained(arms, fields, message, tmp_path):

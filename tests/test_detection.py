@@ -157,7 +157,7 @@ def test_predict_writes_boxes_and_pictures(exp, finished, tmp_path, capsys):
         patch.setenv("HOME", str(tmp_path))
         assert predict.predict(exp.config, finished[0], "~/in", "~/home") == 2 and (tmp_path / "home/a/same.jpg.json").exists()
     for inside in ("in", "in/out"):
-        with pytest.raises(UserError, match="^--output: .* lies in --inputs=.*; name a folder outside it"):
+        with pytest.raises(UserError, match="^--output: .* lies inside --inputs=.*; name a folder outside it"):
             predict.predict(exp.config, finished[0], str(tmp_path / "in"), str(tmp_path / inside))
     listed = tmp_path / "list"
     listed.write_text("".join(f"{tmp_path / 'in' / name}\n" for name in ("a/same.jpg", "same.jpg")))
@@ -197,7 +197,7 @@ def test_a_killed_run_resumes_with_the_same_bits(exp, finished, tmp_path):
     [{"name": "snapshot"}, {"name": "long_short_term"}, {"name": "ps_kd"}, {"name": "supervised", "label_smoothing": 0.1}],
 )
 def test_methods_with_teachers_are_refused(data_name, method):
-    with pytest.raises(UserError, match=r"^method.name is '\w+'; detection learns from the boxes alone: set method.name to 'supervised'"):
+    with pytest.raises(UserError, match=r"^method.name is '\w+'; detection supports only 'supervised', without label_smoothing"):
         build(boxes_config(data_name, schedule__cycles=2, method=ConfigDict(method)))
 
 

@@ -380,13 +380,13 @@ def test_on_sentences(name, sentences, tmp_path):
 
 
 def test_two_orders_are_refused():
-    with pytest.raises(ValueError, match="^name joins methods that each need an order of the samples"):
+    with pytest.raises(ValueError, match="^name combines methods that each need their own sample order"):
         make("cs_kd+dlb")
 
 
 def test_a_table_of_another_view_is_refused():
     """PS-KD and DLB store the logits of the step."""
-    with pytest.raises(ValueError, match="^name joins methods of which some store the logits of the step"):
+    with pytest.raises(ValueError, match="^name combines methods that store the logits of the step"):
         make("long_short_term+ps_kd", long_short_term={"generation_epochs": 2, "view": "clean"})
     assert make("snapshot+long_short_term", long_short_term={"view": "clean", "weight_long": 0.0}).observes == "clean"
 
@@ -408,11 +408,11 @@ def test_bad_options_are_named(name, options, message):
 
 
 def test_an_epoch_of_one_batch_has_no_previous_one():
-    with pytest.raises(ValueError, match="^batch_size is 16, but there are 31 examples; dlb takes two batches an epoch or more$"):
+    with pytest.raises(ValueError, match="^batch_size is 16, but there are 31 examples; dlb needs at least two batches per epoch$"):
         methods.dlb(16, C, num_examples=31)
 
 
 def test_an_odd_batch_is_refused():
     config = make_config(schedule__cycles=1, batch_size=39, method=ConfigDict({"name": "cs_kd"}))
-    with pytest.raises(UserError, match="^batch_size is 39; cs_kd takes an even one$"):
+    with pytest.raises(UserError, match="^batch_size is 39; cs_kd needs an even one$"):
         experiment.build(config, experiment.load_data(config))

@@ -294,7 +294,7 @@ def test_a_warm_up_scales_the_teachers_term_alone(batch):
         ({"loss_weights": (1.0,)}, r"loss_weights is \(1.0,\); kl takes 0 numbers"),
         ({"weight_teacher": -2.0}, "weight_teacher is -2.0; it must be at least 0"),
         ({"weight_ce": 1.5}, r"weight_ce is 1.5; it must lie in \[0, 1\]"),
-        ({"standardize": True, "num_classes": 2}, "standardize is True, which takes three classes or more"),
+        ({"standardize": True, "num_classes": 2}, "standardize is True, which needs three or more classes"),
         ({"warmup_epochs": -1}, "warmup_epochs is -1"),
         ({"warmup_epochs": 20, "epochs": 10}, r"warmup_epochs is 20; it must lie in \[0, 10\]"),
     ],

@@ -218,7 +218,7 @@ def test_a_field_that_a_config_lacks_is_named(field):
         ({"a": {"schedule": {"cycles": 7}}}, "stage a: schedule.cycles is 7"),
         ({"a": {"teachers": (3,)}}, "stage a: teachers is 3; it must be of type str"),
         ({"a": {"teachers": 3}}, "stage a: teachers is 3; it must be of type tuple"),
-        ({"a": {"teachers": ("stage:a",)}}, "stages.list has stages that need each other"),
+        ({"a": {"teachers": ("stage:a",)}}, "stages.list has stages that depend on each other"),
         ({"a": {"initial": "stage:b"}}, "stage a: stage:b is not an earlier stage"),
         ({"a": {"seeds": 3}}, "stage a: seeds is not a field of a stage"),
         ({"a/b": {}}, "stages.list has a stage 'a/b'; this cannot be the name of a stage's folder"),

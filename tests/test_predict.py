@@ -90,7 +90,7 @@ def test_the_command(finished, pictures, tmp_path):
     *said, last = done.stderr.splitlines()
     assert said[:2] == [f"not read: mixed/{name}: not a readable image; replace or remove it" for name in ("2.png", "4.jpg")]
     assert said[2].startswith("2 predicted in ") and len(said) == 3
-    assert last == "error: 2 of 4 inputs could not be read, as said above; they are missing from the output"
+    assert last == "error: 2 of 4 inputs could not be read (see above) and are missing from the output"
     assert done.returncode == 1
 
 
@@ -219,7 +219,7 @@ def test_mistakes(finished, finished_text, tmp_path):
         (finished[0], tmp_path / "empty", "empty: has no images .*.png, .*.tif"),
         (finished_text[0], tmp_path / "empty", "is a folder, but this network takes sentences; give a text file"),
         (finished_text[0], tmp_path / "binary", "binary:1: not UTF-8 or Latin-1 text"),
-        (finished_text[0], tmp_path / "blank.txt", "blank.txt: has no lines that are not blank"),
+        (finished_text[0], tmp_path / "blank.txt", "blank.txt: has only blank lines"),
         (finished_text[0], tmp_path / "table.csv", "a .csv file is not read as sentences; give a text file"),
         (tmp_path, "a.png", "config.json does not exist"),
     ):

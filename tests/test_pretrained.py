@@ -420,7 +420,7 @@ def test_a_pretrained_teacher_and_a_student_that_reads_its_words(headed, sentenc
             "teacher hf:.* has no classification head; fine-tune it first",
         ),
         ({"teachers": ("hf:{other}",), "method": {"name": "distillation"}}, "teacher hf:.* has different classes .* class 0 is 'x' there"),
-        ({"initial": ""}, "^model.layers is 0, which stands for that of the initial weights; set it, or set initial"),
+        ({"initial": ""}, "^model.layers is 0, which means as in the initial weights; set it, or set initial"),
         ({"model": {"name": "roberta"}}, "^initial: hf:.* holds a different network from roberta, which this run trains: bert"),
         ({"model": {"name": "bert4"}}, "^model.layers is 4, but 3 in the initial weights; a network can have"),
         ({"model": {"name": "bert", "width": 16}}, "^model.width is 16, but 8 in the initial weights or the tokenizer; leave it at 0"),
@@ -487,7 +487,7 @@ def test_what_a_folder_predicts_without_a_run(headed, tmp_path, capsys):
 
 @pytest.mark.parametrize("names", [["no", "yes"], {"no": 0, "yes": 1}])
 def test_class_names_without_numbers_are_refused(names):
-    with pytest.raises(UserError, match="^config.json: id2label must name the classes by their numbers, as in "):
+    with pytest.raises(UserError, match="^config.json: id2label must map class numbers to names, as in "):
         huggingface.classes_of({"id2label": names}, pathlib.Path("config.json"), 2)
 
 
@@ -513,7 +513,7 @@ def test_a_folder_is_exported(headed, tmp_path):
 
 
 def test_a_folder_taken_for_a_workdir(folder):
-    with pytest.raises(UserError, match="is not a workdir but a network as Hugging Face lays it out; name it hf:"):
+    with pytest.raises(UserError, match="is not a workdir but a network in Hugging Face's layout; name it hf:"):
         distill_jax.load(folder)
 
 

@@ -270,7 +270,7 @@ def test_objects_drawn_as_255_are_no_class(named, tmp_path):
         (tmp_path / "classes.txt").unlink()
     for mask in tmp_path.glob("*annot/*.png"):
         Image.fromarray(np.where(np.asarray(Image.open(mask)) > 0, 255, 0).astype(np.uint8)).save(mask)
-    with pytest.raises(UserError, match="trainannot: the masks have no class beside 0, as data.void is 255; .* instead of 0 and 255"):
+    with pytest.raises(UserError, match="trainannot: the masks have no class other than 0 \(data.void is 255\); .* instead of 0 and 255"):
         read(name)
 
 
@@ -292,12 +292,12 @@ def test_doubtful_sets_are_named(tmp_path, capsys):
     both = {"train": ("train", "val"), "test": ("val",), "masks": "SegmentationClass"}
     for task in ("segmentation", "detection"):
         read(name, task=task, voc=ConfigDict(both))
-        assert "4 of 4 test images are training images as well; data.voc.train and data.voc.test choose" in capsys.readouterr().out
+        assert "4 of 4 test images are also training images; data.voc.train and data.voc.test choose" in capsys.readouterr().out
     path = tmp_path / "Annotations/val_1.xml"
     path.write_text(path.read_text().replace("<annotation>", "<annotation><size><width>7</width><height>9</height></size>"))
     read(name, task="detection")
     said = capsys.readouterr().out
-    assert "1 of 10 images have another size than their XML files say" in said and "its XML file says 7x9" in said
+    assert "1 of 10 images differ in size from what their XML files say" in said and "its XML file says 7x9" in said
 
 
 def test_boxes_must_have_an_area_inside_the_image():
@@ -311,8 +311,8 @@ def test_boxes_must_have_an_area_inside_the_image():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (Image.new("L", (5, 5)), "01.png: is 5x5, its image [0-9]"),
-        ("turned", "01.png: is .*, its image, turned as its EXIF orientation says, "),
+        (Image.new("L", (5, 5)), "01.png: is 5x5, but its image is [0-9]"),
+        ("turned", "01.png: is .*, but its image, turned to its EXIF orientation, is "),
         (Image.new("RGB", (30, 30)), "01.png: its mode is RGB; a mask must be"),
         (None, "01.png: not a readable image"),
         ("class", "01.png: has class 7; there are 3 classes"),
@@ -338,7 +338,7 @@ def test_a_test_set_without_boxes_is_refused(tmp_path):
     name = write_voc(tmp_path)
     for number in range(4):
         write_xml(tmp_path / f"Annotations/val_{number}.xml", [("dog", (1, 2, 9, 10))] * (number == 0), difficult="1")
-    with pytest.raises(UserError, match="no image of the test set has a box, beside difficult ones"):
+    with pytest.raises(UserError, match="no test image has a box, except difficult ones"):
         read(name, task="detection")
 
 

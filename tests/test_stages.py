@@ -30,7 +30,7 @@ def bad_lists():
     a = {"method": {"name": "distillation"}}
     cycle = {"a": a | {"teachers": ("stage:b",)}, "b": a | {"teachers": ("stage:c",)}, "c": {"initial": "stage:a"}}
     return [
-        (cycle, "stages.list has stages that need each other: (?=.*a)(?=.*b)(?=.*c)"),
+        (cycle, "stages.list has stages that depend on each other: (?=.*a)(?=.*b)(?=.*c)"),
         ({"big": a | {"teachers": ("stage:none",)}}, "stage big: stage:none is not an earlier stage; earlier stages: none"),
         ({"one": {"batchsize": 3}}, "stage one.*batchsize"),
         ({"one": {"batch_size": "many"}}, "stage one.*batch_size"),

@@ -173,11 +173,11 @@ def test_pairs_are_encoded_as_in_training(tmp_path):
 def test_bad_sentences(small):
     tokenizer = read_text(small).tokenizer
     for bad, message in [
-        ("a dog", "sentences must be a list of strings, is one string"),
+        ("a dog", "sentences must be a list of strings, not one string"),
         (["a", " \n"], r"sentences\[1\] is empty"),
         ([("a", "")], r"sentences\[0\] is empty"),
-        (["a", 3.0], r"sentences\[1\] must be a string or a pair of strings, is float"),
-        ([("a", "b", "c")], r"sentences\[0\] must be a string or a pair of strings, is tuple"),
+        (["a", 3.0], r"sentences\[1\] must be a string or a pair of strings, not float"),
+        ([("a", "b", "c")], r"sentences\[0\] must be a string or a pair of strings, not tuple"),
     ]:
         with pytest.raises(UserError, match=message):
             tokenization.encode_sentences(tokenizer, bad)
@@ -362,20 +362,20 @@ def test_short_rows_of_qqp_are_left_out(tmp_path):
         ("trec", "0 a\n b\n", "train:2: no label"),
         ("trec", "0 a\n:x b\n", "train:2: no label"),
         ("trec", "0 a\n1 b\nDESC c\n", "train:3: label 'DESC' is not an integer, but the first row's is"),
-        ("trec", "0 a\n2 b\n", r"train: integer labels must be all of 0\.\.C-1 or 1\.\.C, are 0, 2"),
-        ("trec", "-1 a\n1 b\n", r"train: integer labels must be .*, are -1, 1"),
+        ("trec", "0 a\n2 b\n", r"train: integer labels must be all of 0\.\.C-1 or 1\.\.C; found 0, 2"),
+        ("trec", "-1 a\n1 b\n", r"train: integer labels must be .*; found -1, 1"),
         ("trec", "0\n1\n", "train: no row has a sentence"),
         ("trec", "", "train: the file is empty"),
         ("trec", "\n\n", "train: the file is empty"),
         ("trec", "0 a\0\n", "train: not a UTF-8 or Latin-1 text file"),
         ("trec", "0 a\n2 b\n1 c", "test:2: label '3' is not in the training file, which has 0, 1, 2"),
-        ("tsv", "sentence\tlabel\na\t0\nb\t1\tx\n", "train:3: 3 tab-separated columns, must be 2"),
-        ("tsv", "sentence\tlabel\na\t0\nb\n", "train:3: 1 tab-separated columns, must be 2"),
+        ("tsv", "sentence\tlabel\na\t0\nb\t1\tx\n", "train:3: has 3 tab-separated columns instead of 2"),
+        ("tsv", "sentence\tlabel\na\t0\nb\n", "train:3: has 1 tab-separated columns instead of 2"),
         ("tsv", "sentence\tlabel\na\t0\nb\t\n", "train:3: no label"),
-        ("tsv", "0\ta\n1 b\n", "train:2: 1 tab-separated columns"),
-        ("tsv", "0,a\n1,b\n", "train:1: 1 tab-separated columns, must be label<TAB>sentence; or name the columns `label` and `sentence`"),
-        ("tsv", "id\ttext\tcategory\n1\ta\tb", "train:1: 3 tab-separated columns, must be label<TAB>sentence; or name the columns"),
-        ("tsv", "x\tlabel\na\t0\n", "train:1: the header must have the columns label, sentence, sentence2; .*; has x, label"),
+        ("tsv", "0\ta\n1 b\n", "train:2: has 1 tab-separated columns"),
+        ("tsv", "0,a\n1,b\n", "train:1: has 1 tab-separated columns; write label<TAB>sentence, or name the columns `label` and `sentence`"),
+        ("tsv", "id\ttext\tcategory\n1\ta\tb", "train:1: has 3 tab-separated columns; write label<TAB>sentence, or name the columns"),
+        ("tsv", "x\tlabel\na\t0\n", "train:1: the header must have the columns label, sentence, sentence2; .*; it has x, label"),
         ("tsv", "sentence\tsentence2\tlabel\na\tb\tp\na\tb\tn\n", "test: 1 sentences per row; .*train has 2"),
         ("csv", "", "data.text.format is 'csv'; known: trec, tsv, glue"),
     ],
@@ -398,8 +398,8 @@ def test_a_csv_is_told(tmp_path):
     "train, message",
     [
         ("index\tsentence1\tsentence2\tscore\n0\ta\tb\t3.2\n", "train.tsv: has scores, not classes .STS-B is regression."),
-        ("index\tsentence\n0\ta\n", "train.tsv:1: the header must have the columns gold_label, .*; has index, sentence"),
-        ("sentence\tlabel\na\t0\nb\n", "train.tsv:3: 1 tab-separated columns"),
+        ("index\tsentence\n0\ta\n", "train.tsv:1: the header must have the columns gold_label, .*; it has index, sentence"),
+        ("sentence\tlabel\na\t0\nb\n", "train.tsv:3: has 1 tab-separated columns"),
     ],
 )
 def test_bad_glue(tmp_path, train, message):

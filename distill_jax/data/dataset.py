@@ -160,7 +160,7 @@ def check(dataset: Dataset) -> None:
     if dataset.task == "detection":
         test = dataset.test["image"]
         if not scenes.has_boxes(map(test.scene, range(len(test)))):
-            raise UserError(f"{dataset.name}: no image of the test set has a box, beside difficult ones; choose an annotated test set")
+            raise UserError(f"{dataset.name}: no test image has a box, except difficult ones; choose an annotated test set")
     _warn_of_untested_classes(dataset)
 
 

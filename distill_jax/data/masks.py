@@ -43,8 +43,8 @@ def read(path: str, directory: str, size: int, void: int, damaged: str, **traini
     largest = (classes and _largest_class(found[0][:64], void)) or _largest_class(found[0], void)  # with names, one above 0 is enough
     if not largest:
         raise UserError(
-            f"{root / 'trainannot'}: the masks have no class beside 0, as data.void is {void}; their pixels must be class indices, such as "
-            "0 and 1 instead of 0 and 255"
+            f"{root / 'trainannot'}: the masks have no class other than 0 (data.void is {void}); their pixels must be class indices, "
+            "such as 0 and 1 instead of 0 and 255"
         )
     num_classes = len(classes) or largest + 1
     options = {"size": size, "num_classes": num_classes, "void": void}

@@ -27,7 +27,7 @@ def read(path: str, directory: str = "") -> Dataset:
     train, test = (_split(file, arrays, part) for part in ("train", "test"))
     labels = np.unique(arrays["train_labels"])
     if not np.array_equal(labels, np.arange(len(labels))):
-        raise UserError(f"{file}: train_labels must use all of 0..C-1, has {len(labels)} values up to {labels[-1]}")
+        raise UserError(f"{file}: train_labels must use all of 0..C-1, but has {len(labels)} values up to {labels[-1]}")
     return Dataset(f"npz:{path}", len(labels), train, test, classes=_class_names(file, arrays, len(labels)))
 
 
@@ -45,9 +45,9 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
 def _split(file: Path, arrays: dict[str, np.ndarray], part: str) -> dict[str, np.ndarray]:
     images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise UserError(f"{file}: {part}_images must be uint8 [N, H, W] or [N, H, W, C], is {images.dtype} {images.shape}")
+        raise UserError(f"{file}: {part}_images must be uint8 [N, H, W] or [N, H, W, C], not {images.dtype} {images.shape}")
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        raise UserError(f"{file}: {part}_labels must be {len(images)} integers, one per image, is {labels.dtype} {labels.shape}")
+        raise UserError(f"{file}: {part}_labels must be {len(images)} integers, one per image, not {labels.dtype} {labels.shape}")
     return split(images if images.ndim == 4 else images[..., None], labels)
 
 
@@ -56,5 +56,5 @@ def _class_names(file: Path, arrays: dict[str, np.ndarray], num_classes: int) ->
         return ()
     names = arrays["class_names"]
     if names.dtype.kind != "U" or names.shape != (num_classes,):
-        raise UserError(f"{file}: class_names must be {num_classes} strings, one per class, is {names.dtype} {names.shape}")
+        raise UserError(f"{file}: class_names must be {num_classes} strings, one per class, not {names.dtype} {names.shape}")
     return tuple(names.tolist())

@@ -157,8 +157,8 @@ def read_mask(scene: Scene, num_classes: int, void: int) -> np.ndarray:
             classes = np.array(mask, np.uint8)
     width, height = scene.size
     if classes.shape != (height, width):
-        turned = ", turned as its EXIF orientation says," if classes.shape == (width, height) else ""
-        raise UserError(f"{name}: is {classes.shape[1]}x{classes.shape[0]}, its image{turned} {width}x{height}")
+        turned = ", turned to its EXIF orientation," if classes.shape == (width, height) else ""
+        raise UserError(f"{name}: is {classes.shape[1]}x{classes.shape[0]}, but its image{turned} is {width}x{height}")
     is_void = classes == void
     if (classes[~is_void] >= num_classes).any():
         found = f"class {classes[~is_void].max()}"

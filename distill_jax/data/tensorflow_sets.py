@@ -108,7 +108,7 @@ def _sentences(features: dict[str, Any], full_name: str) -> tuple[str, ...]:
     sentences = next((keys for keys in SENTENCES if set(keys) <= set(features)), ())
     if not ("image" in features or sentences) or not hasattr(features.get("label"), "num_classes"):
         known = "; ".join(", ".join(keys) for keys in SENTENCES)
-        raise UserError(f"data.name {full_name}: needs the features image and label, has {list(features)}; or label and one of {known}")
+        raise UserError(f"data.name {full_name}: needs the features image and label, or label and one of {known}; it has {list(features)}")
     return () if "image" in features else sentences
 
 
@@ -118,7 +118,7 @@ def _split_names(builder: Any, rows: Callable[[str], Iterable[dict[str, Any]]], 
     candidates = [key for key in ("test", "validation", "validation_matched") if key in splits]
     held_out = next((key for key in candidates if not _is_unlabelled(rows(key))), None)
     if "train" not in splits or held_out is None:
-        raise UserError(f"data.name {full_name}: needs the splits train and test (or validation), has {list(splits)}")
+        raise UserError(f"data.name {full_name}: needs the splits train and test (or validation); it has {list(splits)}")
     return "train", held_out
 
 
@@ -183,7 +183,7 @@ def _stack(examples: Iterable[dict[str, Any]], where: str) -> dict[str, np.ndarr
     for example in examples:
         image = example["image"]
         if image.dtype != np.uint8:
-            raise UserError(f"{where}: images must be uint8, are {image.dtype}")
+            raise UserError(f"{where}: images must be uint8, not {image.dtype}")
         if images and image.shape != images[0].shape:
             raise UserError(
                 f"{where}: images must all have the same size, found {images[0].shape} and {image.shape} (H, W, C); "

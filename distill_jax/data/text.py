@@ -219,7 +219,7 @@ def _parse_tsv(file: Path, lines: list[str]) -> Iterator[Row]:
     if len(header) == 1 and "," in lines[0] and file.suffix == ".csv":
         raise UserError(f"{file}: its columns are separated by commas; save it with tabs instead")
     if len(header) != 2:
-        raise UserError(f"{file}:1: {len(header)} tab-separated columns, must be label<TAB>sentence; or {COLUMNS}")
+        raise UserError(f"{file}:1: has {len(header)} tab-separated columns; write label<TAB>sentence, or {COLUMNS}")
     return _parse_columns(file, lines, 0, 2, (0, 1))
 
 
@@ -238,7 +238,7 @@ def _columns(file: Path, header: list[str], layouts: tuple[tuple[str, ...], ...]
         if set(layout) <= set(header):
             return tuple(header.index(column) for column in layout)
     known = "; ".join(", ".join(layout) for layout in layouts)
-    raise UserError(f"{file}:1: the header must have the columns {known}; has {', '.join(header)}")
+    raise UserError(f"{file}:1: the header must have the columns {known}; it has {', '.join(header)}")
 
 
 def _parse_columns(
@@ -249,7 +249,7 @@ def _parse_columns(
         if len(cells) < width and short_is_empty:
             yield Row(number, "?", ("",) * (len(columns) - 1))
         elif len(cells) != width:
-            raise UserError(f"{file}:{number}: {len(cells)} tab-separated columns, must be {width}")
+            raise UserError(f"{file}:{number}: has {len(cells)} tab-separated columns instead of {width}")
         else:
             label, *sentences = (cells[column] for column in columns)
             yield Row(number, label, tuple(sentences))
@@ -270,7 +270,7 @@ def _classes(file: Path, rows: list[Row]) -> dict[str, int]:
                 raise UserError(f"{file}:{row.line}: label {row.label!r} is not an integer, but the first row's is")
         labels = sorted(labels, key=int)
         if [int(label) for label in labels] not in (list(range(len(labels))), list(range(1, len(labels) + 1))):
-            raise UserError(f"{file}: integer labels must be all of 0..C-1 or 1..C, are {shown(labels)}")
+            raise UserError(f"{file}: integer labels must be all of 0..C-1 or 1..C; found {shown(labels)}")
     return {label: number for number, label in enumerate(labels)}
 
 

@@ -78,7 +78,7 @@ def read(name: str, directory: str, task: str, size: int, **training: Any) -> Da
     test = next((each for each in found.values() if task == "segmentation" or scenes.has_boxes(itertools.islice(each, LOOKED_AT))), None)
     if train is None or test is None:
         what = " with boxes" if task == "detection" else ""
-        raise UserError(f"data.name {full_name}: needs the splits train and test (or validation){what}, has {list(splits)}")
+        raise UserError(f"data.name {full_name}: needs the splits train and test (or validation){what}; it has {list(splits)}")
     options = {"size": size, "num_classes": len(classes)}
     columns = scenes.columns(train, **options, **training), scenes.columns(test, **options)
     return Dataset(full_name, len(classes), *columns, classes=classes, task=task)

@@ -181,7 +181,7 @@ def encode_sentences(tokenizer: str, sentences: Sequence[str | Sequence[str]], i
     if not (words.padding and words.truncation):
         raise UserError("tokenizer.json: has no fixed row length; use one saved by a run")
     if isinstance(sentences, str):
-        raise UserError("sentences must be a list of strings, is one string")
+        raise UserError("sentences must be a list of strings, not one string")
     if not has_length(words):
         words.enable_padding(pad_id=words.padding["pad_id"], pad_token=words.padding["pad_token"], pad_to_multiple_of=STEP)
     tokens = encode(words, [_checked(number, sentence, in_row) for number, sentence in enumerate(sentences)])
@@ -191,7 +191,7 @@ def encode_sentences(tokenizer: str, sentences: Sequence[str | Sequence[str]], i
 def _checked(number: int, sentence: Any, in_row: int) -> str | tuple[str, str]:
     parts = (sentence,) if isinstance(sentence, str) else tuple(sentence) if isinstance(sentence, (tuple, list, np.ndarray)) else ()
     if len(parts) not in (1, 2) or not all(isinstance(part, str) for part in parts):
-        raise UserError(f"sentences[{number}] must be a string or a pair of strings, is {type(sentence).__name__}")
+        raise UserError(f"sentences[{number}] must be a string or a pair of strings, not {type(sentence).__name__}")
     if in_row and len(parts) != in_row:
         is_, takes = ("a pair", "single sentences") if len(parts) == 2 else ("a single sentence", "pairs")
         raise UserError(f"sentences[{number}] is {is_}, but this network takes {takes}")

@@ -190,15 +190,17 @@ def _say_which_sizes_differ(parsed: Sequence[Sequence[Parsed]]) -> None:
     differ = [each for each in every if each.stated_size not in (tuple(map(str, each.scene.size)), ("0", "0"))]
     if differ:
         (scene, _, stated), sizes = differ[0], "x".join
-        shown = f"{scene.name} is {sizes(map(str, scene.size))}, its XML file says {sizes(map(str, stated))}"
-        turned = " (images are turned as their EXIF orientation says)" if stated == tuple(map(str, scene.size[::-1])) else ""
-        logs.say(f"{len(differ)} of {len(every)} images have another size than their XML files say, so boxes may be wrong: {shown}{turned}")
+        shown = f"{scene.name} is {sizes(map(str, scene.size))}, but its XML file says {sizes(map(str, stated))}"
+        turned = " (images are turned to their EXIF orientation)" if stated == tuple(map(str, scene.size[::-1])) else ""
+        logs.say(
+            f"{len(differ)} of {len(every)} images differ in size from what their XML files say, so boxes may be wrong: {shown}{turned}"
+        )
 
 
 def _say_what_is_shared(name: str, train: Sequence[Scene], test: Sequence[Scene]) -> None:
     shared = {scene.name for scene in train} & {scene.name for scene in test}
     if shared:
-        known = f"{len(shared)} of {len(test)} test images are training images as well"
+        known = f"{len(shared)} of {len(test)} test images are also training images"
         logs.say(f"{name}: {known}; data.voc.train and data.voc.test choose the sets")
 
 

@@ -17,14 +17,14 @@ def combine(members: Sequence[Method]) -> Method:
       A Method whose teacher is the tuple of the members' teachers.
 
     Raises:
-      ValueError: several members have an order of the samples, or they observe different logits.
+      ValueError: several members have their own sample order, or they observe different logits.
     """
     orders = [member.order for member in members if member.order]
     if len(orders) > 1:
-        raise ValueError("name joins methods that each need an order of the samples of their own; keep one")
+        raise ValueError("name combines methods that each need their own sample order; keep one")
     observed = {member.observes for member in members if member.observe} or {"step"}
     if len(observed) > 1:
-        raise ValueError('name joins methods of which some store the logits of the step and others those of view="clean"; choose one')
+        raise ValueError('name combines methods that store the logits of the step with others that store those of view="clean"; choose one')
 
     def init(network):
         return tuple(member.init(network) for member in members)

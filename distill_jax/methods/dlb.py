@@ -52,7 +52,7 @@ def dlb(batch_size: int, num_classes: int, num_examples: int = 0, temperature: f
     """
     check_even(batch_size, "dlb")
     if 0 < num_examples < 2 * batch_size:
-        raise ValueError(f"batch_size is {batch_size}, but there are {num_examples} examples; dlb takes two batches an epoch or more")
+        raise ValueError(f"batch_size is {batch_size}, but there are {num_examples} examples; dlb needs at least two batches per epoch")
     check_range("temperature", temperature, 0.01, 100)
     check_range("weight", weight, 0)
     half = batch_size // 2
@@ -86,4 +86,4 @@ def overlapping_order(seed: int, epoch: int, labels_N: np.ndarray, batch_size: i
 
 def check_even(batch_size: int, name: str) -> None:
     if batch_size < 2 or batch_size % 2:
-        raise ValueError(f"batch_size is {batch_size}; {name} takes an even one")
+        raise ValueError(f"batch_size is {batch_size}; {name} needs an even one")

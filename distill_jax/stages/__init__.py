@@ -68,7 +68,7 @@ def listed(config: ConfigDict) -> dict[str, dict[str, Any]]:
     try:
         return {name: runs[name] for name in graphlib.TopologicalSorter(needs).static_order()}
     except graphlib.CycleError as error:
-        raise ValueError(f"list has stages that need each other: {', '.join(error.args[1])}") from error
+        raise ValueError(f"list has stages that depend on each other: {', '.join(error.args[1])}") from error
 
 
 FAMILIES = {

@@ -131,10 +131,7 @@ def write(folder: pathlib.Path, dataset: Dataset, found: Found, teacher: Any) ->
 def check(config: ConfigDict, method: Method) -> None:
     del method
     if config.method.name != "supervised" or config.method.get("label_smoothing", 0):
-        raise UserError(
-            f"method.name is {config.method.name!r}; detection learns from the boxes alone: set method.name to 'supervised', without "
-            "label_smoothing"
-        )
+        raise UserError(f"method.name is {config.method.name!r}; detection supports only 'supervised', without label_smoothing")
 
 
 def draw(sample: dict[str, np.ndarray], found: Found, dataset: Dataset, row: int) -> np.ndarray:
