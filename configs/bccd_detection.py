@@ -4,9 +4,9 @@
     python run.py --config=configs/bccd_detection.py --config.data.name=voc:DIR/raccoon --workdir=runs/raccoon
 
 205 images for training, 72 for test; any folder in the layout of the PASCAL VOC devkit will do, such as raccoon. To start from a trunk
-trained by configs/imagenette.py, add --config.initial=runs/imagenette. Towers of two convolutions and 64 channels are ours; the paper's
-have four and 256. So are the warm-up and the clipping: with one epoch of warm-up and without clipping, the classes' loss of some runs on
-raccoon rose in the second epoch, in one of twelve to 500, and their AP50 ended anywhere from 14 to 85 %.
+trained by configs/imagenette.py, add --config.initial=runs/imagenette. Towers of two convolutions and 64 channels are our choice; the
+paper's have four and 256. So are the warm-up and the clipping: with one epoch of warm-up and no clipping, the classification loss of some
+runs on raccoon rose in the second epoch (in one of twelve, to 500), and AP50 ended anywhere from 14 to 85 %.
 """
 
 from configs import common

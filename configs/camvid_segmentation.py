@@ -2,10 +2,10 @@
 
     python run.py --config=configs/camvid_segmentation.py --config.data.name=masks:DIR/camvid --workdir=runs/camvid
 
-With --config.initial=runs/imagenette it starts from the trunk of a run of configs/imagenette.py, by any method.
+With --config.initial=runs/imagenette it starts from the trunk of a run of configs/imagenette.py, with any method.
 
-The folder is that of the SegNet tutorial: 367 images of 240x180 or 480x360 pixels for training, 233 for test; unlabelled pixels are 11.
-It learns from labels alone; for Snapshot Distillation, add --config.schedule.cycles=2 --config.method.name=snapshot.
+The data are those of the SegNet tutorial: 367 images of 240x180 or 480x360 pixels for training, 233 for test; unlabelled pixels are 11.
+The network learns from labels alone; for Snapshot Distillation, add --config.schedule.cycles=2 --config.method.name=snapshot.
 """
 
 from configs import common

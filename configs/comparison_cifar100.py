@@ -1,11 +1,11 @@
-"""Methods with one network side by side on CIFAR-100, at a size for a CPU: 5,000 balanced images at 16x16, ResNet-20, 80 epochs.
+"""Self-distillation methods side by side on CIFAR-100, at a size for a CPU: 5,000 balanced images at 16x16, ResNet-20, 80 epochs.
 
     python -m distill_jax.compare configs/comparison_cifar100.py --workdir=runs/comparison --config.data.dir=DIR
 
-Here the network over-fits, so a method against over-fitting can show its worth: one cosine ends at 77 % of the training images and 32 % of
-the validation images. With 40 epochs it does not, at 51 % of the training images. The validation images of the tries are taken out of the
+Here the network over-fits, so a method against over-fitting can show its worth: one cosine ends at 77 % training accuracy and 32 %
+validation accuracy. With 40 epochs it does not over-fit (51 % training accuracy). The validation images of the tries are held out from the
 50,000 training images before the 5,000 are chosen. Every arm tries the same three weight decays; its method's own options are the paper's
-where we know them, and our choice otherwise. The generations take three times the steps of the others, tf_kd_self twice.
+where we know them, and our choice otherwise. The generations take three times as many steps as the others, tf_kd_self twice as many.
 """
 
 from configs import common

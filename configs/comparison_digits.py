@@ -1,4 +1,4 @@
-"""A comparison on the 8x8 digits that scikit-learn ships, in two minutes on a CPU: to see how it works; it says nothing about the methods.
+"""A comparison on scikit-learn's 8x8 digits, in two minutes on a CPU: a demonstration that says nothing about the methods.
 
 python -m distill_jax.compare configs/comparison_digits.py --workdir=runs/comparison_digits
 """

@@ -1,4 +1,4 @@
-r"""Methods with one network side by side in fine-tuning a pre-trained encoder on little data: 500 training examples, 12 epochs.
+r"""Self-distillation methods side by side in fine-tuning a pre-trained encoder on little data: 500 training examples, 12 epochs.
 
     python -m distill_jax.compare configs/comparison_finetune.py:trec --workdir=runs/finetune_trec --config.data.dir=DIR \
         --config.initial=hf:ENCODER
@@ -22,7 +22,7 @@ def get_config(task="trec"):
     config.data.train_examples = 500
     config.data.validation_examples = 500
     config.schedule.warmup_epochs = 1.0
-    config.checkpoint_every = 100  # at the end alone: a checkpoint of an encoder takes three times its size
+    config.checkpoint_every = 100  # only at the end: an encoder's checkpoint is three times its size
     return config
 
 

@@ -1,4 +1,4 @@
-"""Losses between a teacher and a student side by side, on the data of comparison_cifar100.py: ResNet-20 teaches ResNet-8.
+"""Distillation losses side by side, on the data of comparison_cifar100.py: ResNet-20 teaches ResNet-8.
 
     python -m distill_jax.compare configs/comparison_teachers_cifar100.py --workdir=runs/teachers --config.data.dir=DIR
 

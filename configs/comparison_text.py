@@ -4,8 +4,8 @@ r"""The methods of comparison_cifar100.py on sentences: TREC, or another set, wi
     python -m distill_jax.compare configs/comparison_text.py --workdir=runs/cr --config.data.dir=DIR --config.data.name=text:custrev.all \
         --config.data.text.test=""
 
-Every arm tries the same four learning rates. In the generations, the top-score difference is that of two classes, since some sets have no
-more. --config.model.name=transformer trains the Transformer instead.
+Every arm tries the same four learning rates. In the generations, the top-score difference is between two classes, since some sets have only
+two. --config.model.name=transformer trains a Transformer instead.
 """
 
 from configs import text_trec

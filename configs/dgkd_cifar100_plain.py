@@ -3,7 +3,7 @@
     python run.py --config=configs/dgkd_cifar100_plain.py --config.data.dir=DIR --workdir=/data/dgkd
     python run.py --config=configs/dgkd_cifar100_plain.py --config.data.dir=DIR --workdir=/data/one --config.stages.assistants=1
 
-The paper's students: TAKD 45.14, DGKD 48.92, stochastic DGKD 50.15 %; judging by its code, at the best epoch on the test set. Ours are
+The paper's students: TAKD 45.14, DGKD 48.92, stochastic DGKD 50.15 %; judging by its code, at the best test epoch. Ours are
 at the last epoch. Fourteen runs. Settings are the defaults of github.com/wonchulSon/DGKD unless a comment says otherwise.
 """
 

@@ -1,11 +1,11 @@
-"""Densely guided distillation on the 8x8 digits that scikit-learn ships: a whole path and all its baselines, in minutes on a CPU.
+"""Densely guided distillation on scikit-learn's 8x8 digits: a whole path and all its baselines, in minutes on a CPU.
 
     python run.py --config=configs/dgkd_digits.py
     python run.py --config=configs/dgkd_digits.py --config.seeds=3 --workdir=runs/dgkd_digits_3
 
-A demonstration, not evidence: with 200 images the teacher is the worst network alone (93.4 ± 0.4 % over three seeds) and the student, of
-3,194 parameters, the best (95.1 ± 1.8 %); guides bring it to 94.3 to 95.1 %. The assistant above it gains: 94.4 % alone, 96.6 with TAKD,
-96.0 with DGKD.
+A demonstration, not evidence: with 200 images, the teacher is the worst network alone (93.4 ± 0.4 % over three seeds) and the student,
+with 3,194 parameters, the best (95.1 ± 1.8 %); with guides it reaches 94.3 to 95.1 %. The assistant above it gains: 94.4 % alone, 96.6
+with TAKD, 96.0 with DGKD.
 """
 
 from configs import sd_digits

@@ -1,4 +1,4 @@
-r"""Densely guided distillation in depth: a pre-trained encoder of 6 layers, fine-tuned on TREC's questions, down to 2 layers.
+r"""Densely guided distillation of a pre-trained 6-layer encoder, fine-tuned on TREC's questions, down to 2 layers.
 
     python run.py --config=configs/dgkd_encoder.py --config.data.dir=DIR --config.initial=hf:ENCODER --workdir=/data/dgkd_encoder
 
@@ -17,7 +17,7 @@ def get_config():
     config.stages.path = ("bert6", "bert4", "bert3", "bert2")
     config.stages.inherit = True
     config.stages.form = "paper"
-    config.stages.weight_teacher = 0.5  # lambda; with the labels, which the teacher has seen in fine-tuning alone
+    config.stages.weight_teacher = 0.5  # lambda; below 1, to include the labels: the teacher has seen them only in fine-tuning
     config.stages.temperature = 2.0  # T
     config.stages.guide_logits = "table"  # sentences are not augmented, so the guides run once
     return config

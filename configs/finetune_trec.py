@@ -2,8 +2,8 @@ r"""Fine-tunes a pre-trained encoder on TREC's questions: labels alone, one sche
 
     python run.py --config=configs/finetune_trec.py --config.data.dir=DIR --config.initial=hf:ENCODER --workdir=/data/finetune_trec
 
-DIR is as in lstsd_trec.py. ENCODER is a local folder as Hugging Face lays it out (config.json, model.safetensors, tokenizer.json): BERT or
-MiniLM; for others --config.model.name=roberta or distilbert. Nothing is downloaded. Any method may be added, such as Snapshot Distillation:
+DIR is as in lstsd_trec.py. ENCODER is a local folder in Hugging Face's layout (config.json, model.safetensors, tokenizer.json): BERT or
+MiniLM; for others --config.model.name=roberta or distilbert. Nothing is downloaded. You can add any method, such as Snapshot Distillation:
 --config.method.name=snapshot --config.schedule.cycles=2. --config.model.name=bert3 starts from three of the encoder's layers.
 
 AdamW without decay of biases and norms, warm-up over a tenth of the run, linear decay, gradients clipped to norm 1: the recipe of BERT

@@ -2,8 +2,8 @@
 
     python run.py --config=configs/imagenette.py --config.data.name=folder:DIR/imagenette --workdir=runs/imagenette
 
-configs/imagenette_cycles.py and configs/sd_imagenette.py have the same budget. From each, a network for segmentation or detection can
-start: configs/camvid_segmentation.py shows how.
+configs/imagenette_cycles.py and configs/sd_imagenette.py have the same budget. A network for segmentation or detection can start from
+any of them: configs/camvid_segmentation.py shows how.
 """
 
 from configs import common

@@ -1,4 +1,4 @@
-"""Pre-training on Imagenette in two cycles of the learning rate, without a teacher: what remains of configs/sd_imagenette.py without SD.
+"""Pre-training on Imagenette in two learning-rate cycles without a teacher: the baseline of configs/sd_imagenette.py.
 
 python run.py --config=configs/imagenette_cycles.py --config.data.name=folder:DIR/imagenette --workdir=runs/imagenette_cycles
 """

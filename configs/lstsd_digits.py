@@ -1,4 +1,4 @@
-"""Long Short-Term Sample Distillation on the 8x8 digits that scikit-learn ships.
+"""Long Short-Term Sample Distillation on scikit-learn's 8x8 digits.
 
 python run.py --config=configs/lstsd_digits.py
 """

@@ -1,4 +1,4 @@
-"""Snapshot Distillation on the 8x8 digits that scikit-learn ships: the quickstart, with real images and no download.
+"""Snapshot Distillation on scikit-learn's 8x8 digits: the quickstart, with real images and no download.
 
 python run.py
 """

@@ -1,4 +1,4 @@
-"""Tolerant teachers on the 8x8 digits that scikit-learn ships: a patriarch and three generations of students.
+"""Tolerant teachers on scikit-learn's 8x8 digits: a patriarch and three generations of students.
 
 python run.py --config=configs/tolerant_digits.py
 """

@@ -2,7 +2,7 @@
 
     python run.py --config=configs/voc_detection.py --config.data.name=voc:DIR/VOCdevkit --workdir=runs/voc_boxes
 
-It shows that everything works; with so few images, the AP says little. configs/bccd_detection.py learns well from few.
+It shows that everything works; with so few images, the AP says little. configs/bccd_detection.py learns well from few images.
 With --config.initial=runs/imagenette, from configs/imagenette.py, it starts from a trained trunk.
 """
 

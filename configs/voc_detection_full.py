@@ -5,7 +5,7 @@
 `initial` is a finished run of the same trunk, such as configs/sd_imagenet.py with --config.model.name=resnet50; fcos_resnet101 takes a
 resnet101. 24,816 steps of 16 images (there are 16,551), about as many as in MoCo's detectron2 configs, where a Faster R-CNN on an ImageNet
 ResNet-50 has an AP50 of 81.3 % and an AP of 53.5 %: in VOC2007's form, here test_ap50_11point and test_ap_11point. Letterboxed 640 pixels,
-the learning rate and its two drops are our choice. On a devkit with one year alone:
+the learning rate and its two drops are our choice. On a devkit with only one year:
 
     --config.data.voc.train="('VOC2012/train',)" --config.data.voc.test="('VOC2012/val',)"
 """

@@ -6,7 +6,7 @@
 of Hariharan et al. (ICCV 2011) in VOC2012/SegmentationClassAug, and the list ImageSets/Segmentation/trainaug.txt (10,582 images); val is
 evaluated on VOC's own masks, in VOC2012/SegmentationClass. Crops are the paper's: at scale 1, an image's longer side has 513 pixels. The
 optimizer and about 20,000 steps are those of mmsegmentation's DeepLabV3, which reports a mIoU of 76.9 % for ResNet-50 at output stride 16,
-with larger images (512 pixels on the shorter side) and an auxiliary head. On a devkit with VOC's own masks alone:
+with larger images (512 pixels on the shorter side) and an auxiliary head. On a devkit with only VOC's own masks:
 
     --config.data.voc.train="('VOC2012/train',)" --config.data.voc.masks=SegmentationClass
 """
