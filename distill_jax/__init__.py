@@ -4,9 +4,9 @@ import distill_jax
 
 network = distill_jax.load("runs/sd_digits")   # the trained network of a finished run
 probabilities = network.predict(images)
-distill_jax.train(config, "runs/mine")         # the same as run.py; config as from configs/*.py
+distill_jax.train(config, "runs/mine")         # the same as run.py, with a config from configs/*.py
 
-Also: methods, losses, models, make_train_step, and UserError, which bad input raises.
+Also: methods, losses, models, make_train_step, and UserError, which is raised for bad input.
 """
 
 import importlib

@@ -30,9 +30,9 @@ SMALLER = "try a smaller batch_size or network"
 MODES = {  # --mode -> what it does
     "train": "train, or resume",
     "eval": "evaluate the workdir's newest checkpoint",
-    "ensemble": "average the workdir's stages or seeds, or --members",
+    "ensemble": "average the predictions of the workdir's stages or seeds, or of --members",
     "features": "write the features of the config's data set",
-    "linear_probe": "also fit a logistic regression on them",
+    "linear_probe": "write the features and fit a logistic regression on them",
     "predict": "apply the network to --inputs: classes go to standard output as CSV, boxes and masks to pictures in --output",
     "export": "write the network in a --format that other programs read",
 }
@@ -44,7 +44,7 @@ OF_MODES = {  # flags that belong to some modes
 }
 OF_PRETRAINED = ("predict", "export")  # modes that take hf:DIR or torchvision:FILE for a workdir
 flags.DEFINE_bool("traceback", False, "After an error, also print where in the code it was raised.")
-PROFILE = flags.DEFINE_integer("profile", 0, "Write a trace of this many train steps of each run, for TensorBoard.", lower_bound=0)
+PROFILE = flags.DEFINE_integer("profile", 0, "Trace this many train steps of each run, for TensorBoard.", lower_bound=0)
 MEMBERS = flags.DEFINE_list("members", [], "Workdirs of finished runs, for --mode=ensemble.")
 INPUTS = flags.DEFINE_string(
     "inputs",
@@ -64,7 +64,7 @@ DISTRIBUTED = flags.DEFINE_bool(
     "together even without this flag; use --nodistributed if each is a separate run.",
 )
 COORDINATOR = flags.DEFINE_string("coordinator", None, "With multiple processes: address and a free port of the first, HOST:PORT.")
-PROCESSES = flags.DEFINE_integer("processes", None, "With multiple processes: their number.", lower_bound=1)
+PROCESSES = flags.DEFINE_integer("processes", None, "With multiple processes: how many there are.", lower_bound=1)
 PROCESS = flags.DEFINE_integer("process", None, "With multiple processes: the index of this one, from 0.", lower_bound=0)
 JOIN_TIMEOUT = flags.DEFINE_integer("join_timeout", 300, "With multiple processes: seconds to wait for all to join.", lower_bound=1)
 
@@ -115,8 +115,8 @@ def default_workdir(config: str) -> str:
 def read_config(arguments: list[str], mode: str, workdir: str | None, members: Sequence[str] = ()) -> "tuple[ConfigDict, pathlib.Path]":
     """The config, with its overrides, and the workdir.
 
-    Without --config it is the config of the workdir, or of the first member; in a new workdir the quickstart; and for a pre-trained
-    network in place of a workdir, the default config.
+    Without --config, it is the config of the workdir or of the first member; in a new workdir, the quickstart; and for a pre-trained
+    network instead of a workdir, the default config.
 
     Args:
       arguments: as returned by `parse`, in any order; if a field is given several times, the last value wins.
@@ -192,7 +192,7 @@ def join_other_processes(mode: str) -> None:
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Ends the process with one line for every kind of error that is not a bug; with --traceback, also prints the stack trace."""
+    """Ends the process with one line for every error that is not a bug; with --traceback, also prints the stack trace."""
     from distill_jax.errors import Interrupted, UserError
 
     # Not KeyboardInterrupt: JAX's garbage-collection callback would swallow it, and modules wrap it while they are imported.

@@ -10,14 +10,14 @@ The file has get_config(), which all arms share, and get_arms(), which describes
         return {"cosine": ({}, tries), "sd": ({"schedule": {"cycles": 2}, "method": {"name": "snapshot"}}, tries)}
 
 An arm is a pair: its changes to the config, and its tries, each a further change; a change of method.name, model.name or stages.name drops
-the options of the old one. Every try is trained with the config's seed and evaluated on data.validation_examples; one that diverges is
-out, and the best at its last epoch is trained with the whole training set on the seeds after that one. An arm may be a family of stages,
-whose last stage counts. teachers=("arm:NAME",) stands for the network of an earlier arm: during tuning that of its best try, afterwards
-that of its first seed.
+the options of the old one. Every try is trained with the config's seed and evaluated on data.validation_examples. Tries that diverge are
+dropped; the one that is best at the last epoch is retrained on the whole training set, with the seeds after that one. An arm may be a
+family of stages, whose last stage counts. teachers=("arm:NAME",) stands for the network of an earlier arm: of its best try during tuning,
+of its first seed afterwards.
 
 Each run is an ordinary one in WORKDIR/<arm>/try_<n> or WORKDIR/<arm>/final. Repeat the command to resume. Finished runs are not repeated,
-so a new arm, or more seeds, train only those. If a try added later turns out best, you are asked to remove the arm's final runs first.
-WORKDIR/study has the tables, in the form of results/README.md.
+so adding an arm or seeds trains only what is new. If a try added later turns out best, you are asked to remove the arm's final runs first.
+WORKDIR/study has the tables, in the form that results/README.md describes.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
 
 
 def tune(comparison: Comparison, name: str) -> None:
-    """Trains the tries of an arm. One that diverges is out; diverged.json in its folder says so when the command is repeated.
+    """Trains the tries of an arm. One that diverges is dropped, and diverged.json in its folder records that for the next time.
 
     Raises:
       UserError: all of them diverge.
@@ -160,7 +160,7 @@ def check_teachers(comparison: Comparison, name: str, only: Sequence[str]) -> No
 
 
 def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
-    """Checks all that depends on neither the network nor its teachers; study.train checks the rest."""
+    """Checks everything that depends on neither the network nor its teachers; study.train checks the rest."""
     checks.check(config)
     for job in study.make_jobs(config, pathlib.Path("final")):
         with study.naming_stage(job.stage):
@@ -172,9 +172,9 @@ def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
 
 
 def check_networks(config: ConfigDict, root: pathlib.Path, known: dict[str, specs.Spec]) -> None:
-    """Raises UserError unless the given networks are there, but for those that earlier stages, or as teachers earlier arms, will train.
+    """Raises UserError unless the given networks exist, except those that earlier stages or (as teachers) earlier arms will train.
 
-    Those that are there are added to `known`, and read once.
+    Those that exist are read once and added to `known`.
     """
     for job in study.make_jobs(config, pathlib.Path("final")):
         later = [name for name in (job.config.initial, *job.config.teachers) if name.startswith(stages.STAGE)]
@@ -184,7 +184,7 @@ def check_networks(config: ConfigDict, root: pathlib.Path, known: dict[str, spec
 
 
 def check_final(comparison: Comparison, name: str) -> None:
-    """Raises UserError if an arm has final runs of another try than its best one, which may be a later one, or of an earlier teacher."""
+    """Raises UserError if an arm's final runs are not of its best try (one added later may be best), or had an older teacher."""
     folder, best = comparison.root / name / "final", best_try(comparison, name)
     if not workdir.is_claimed(folder):
         return

@@ -58,7 +58,7 @@ def without_old_options(config: dict[str, Any], changes: dict[str, Any]) -> dict
 
 
 def folder_of_teacher(comparison: Comparison, teacher: str, phase: str) -> pathlib.Path:
-    """The workdir that an entry of `teachers` stands for: of a family, its last stage. No teacher of a try has seen the validation set."""
+    """The workdir that an entry of `teachers` stands for; for a family, its last stage's. No try's teacher has seen the validation set."""
     name = teacher.removeprefix(ARM)
     if name == teacher:
         return pathlib.Path(teacher)
@@ -73,7 +73,7 @@ def folder_of_try(comparison: Comparison, name: str, attempt: int) -> pathlib.Pa
 
 
 def best_try(comparison: Comparison, name: str) -> int:
-    """Of the finished tries, that with the best validation result after its last epoch; 0 if there is none."""
+    """The finished try with the best validation result after its last epoch; 0 if there is none."""
     summaries = [summary_of_try(comparison, name, attempt) for attempt in range(len(comparison.arms[name].tries))]
     results = [summary.get(f"validation_{metric(comparison)}", -1.0) for summary in summaries]
     return results.index(max(results))

@@ -88,8 +88,8 @@ def last_stage(path: str, summary: dict[str, Any]) -> str:
 
 
 def cost(comparison: Comparison, name: str) -> dict[str, int]:
-    """What an arm's result takes: the steps, and the samples passed forward through any network in training, of one run of each of its
-    stages, of the arms that teach it, and of those that teach them. Each arm must have its best try alone."""
+    """The cost of an arm's result: steps, and samples passed forward through any network in training, summed over one run of each of its
+    stages, of the arms that teach it, and of those that teach them. Each arm must have only its best try."""
     total = {"total_steps": 0, "total_forward_passes": 0}
     for needed in with_teachers(comparison.arms, name):
         run = workdir.load_summary(comparison.root / needed / "final")["runs"][0]

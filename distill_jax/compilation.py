@@ -5,7 +5,7 @@ import os
 import pathlib
 import warnings
 
-LARGEST_CACHE = 2 * 1024**3  # bytes; JAX then drops the programs that were not used for longest
+LARGEST_CACHE = 2 * 1024**3  # bytes; beyond that, JAX evicts the least recently used programs
 SETTINGS = {  # small programs are kept too: a run has dozens
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -17,7 +17,7 @@ def keep_programs() -> None:
     """Turns on JAX's persistent compilation cache, in the user's cache folder.
 
     JAX's own environment variables, such as JAX_COMPILATION_CACHE_DIR, take precedence; JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off.
-    A program that cannot be read or written is compiled, without a word.
+    A program that cannot be read or written is compiled silently.
     """
     import jax
 

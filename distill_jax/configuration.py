@@ -120,7 +120,7 @@ def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recorded(config: ConfigDict) -> dict[str, Any]:
-    """The config as a workdir keeps it: resolved, but that a family's networks, which its stages choose, have the options given."""
+    """The config as a workdir keeps it: resolved, except that a family's networks, which its stages choose, keep the options given."""
     return resolved(config) | ({"model": config.model.to_dict()} if config.stages.name else {})
 
 
@@ -148,7 +148,7 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
 
 
 def _same(field: str, theirs: Any, ours: Any) -> bool:
-    """Whether two values are the same; a folder may be written in several ways."""
+    """Whether two values are the same; one folder has several spellings."""
     if field in ("initial", "teachers"):
         theirs, ours = ([os.path.abspath(name) for name in ([given] if isinstance(given, str) else given)] for given in (theirs, ours))
     return json.dumps(theirs) == json.dumps(ours)

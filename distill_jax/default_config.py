@@ -1,6 +1,6 @@
-"""The fields of every experiment, with their defaults. An experiment's file starts from these and changes what differs.
+"""The fields of every experiment, with their defaults. Each config file starts from these and changes some.
 
-A workdir older than a field is taken to have the field's default, so a new field's default must reproduce the previous behaviour.
+A workdir older than a field is assumed to have the field's default, so a new field's default must reproduce the previous behaviour.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
 
     # Networks are named by the workdir of a finished run, or as hf:DIR or torchvision:FILE: see distill_jax/pretrained.py.
     config.teachers = ()  # networks that teach this one (methods distillation, densely_guided, attention_transfer)
-    config.initial = ""  # network to start from, which may have another head: see distill_jax/initial.py; in a workdir's path, {seed}
+    config.initial = ""  # network to start from; its head may differ: see distill_jax/initial.py. In a workdir's path, {seed}
     # stands for the run's seed; "" for new weights
 
     config.data = ConfigDict()
@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.data.task = "classification"  # what the labels are: classification; segmentation, a class for each pixel; or detection, boxes
     config.data.dir = ""  # folder of the data set's files, and of relative paths in data.name; "" for the current one, or TFDS's own
     config.data.image_size = 0  # side in pixels of the square crops of streamed images (folder, tfds, voc, masks); 0: images in memory
-    config.data.downsample = 1  # average blocks of this many pixels squared, once, when images are read into memory; 1: keep the images
+    config.data.downsample = 1  # average blocks of this many pixels squared when images are read into memory; 1: keep the images
     config.data.damaged = "refuse"  # unreadable streamed images: refuse (stop there), or skip (read all images first, leave these out)
     config.data.train_examples = 0  # size of a class-balanced subset of the training set; 0 for all of it
     config.data.validation_examples = 0  # for tuning: hold out this many training examples and evaluate on them, not the test set; 0: none
@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
     config.optimizer.momentum = 0.9  # sgd: fraction of the previous update to keep
     config.optimizer.nesterov = True  # sgd: Nesterov's form of momentum
     config.optimizer.weight_decay = 1e-4  # sgd: on every parameter, added to the gradient; adamw: on matrices and kernels, decoupled
-    config.optimizer.clip_norm = 0.0  # largest global norm of the gradient, to which longer ones are scaled down; 0 for no limit
+    config.optimizer.clip_norm = 0.0  # the gradient is scaled down to this global norm if its norm is larger; 0 for no clipping
     config.optimizer.trunk_rate = 1.0  # rate of all but the head (models.in_trunk), in learning_rates; 0 freezes weights, not statistics
 
     config.schedule = ConfigDict()
@@ -66,7 +66,7 @@ def get_config() -> ConfigDict:
     config.schedule.cycle_epochs = ()  # lengths of the cycles in epochs, instead of `cycles`
     config.schedule.amplitudes = ()  # largest rate of each cycle as a fraction of learning_rate; () for all 1
     config.schedule.warmup_epochs = 0.0  # epochs, possibly fractional, over which the rate rises linearly; step i of n has i/n of it
-    config.schedule.power = 0.9  # poly: the rate falls as (1 - part of the cycle done)^power
+    config.schedule.power = 0.9  # poly: the rate falls as (1 - fraction of the cycle)^power
     config.schedule.boundaries = (0.5, 0.75)  # step: fractions of the run after which the rate falls
     config.schedule.factor = 0.1  # step: what the rate is multiplied by
 

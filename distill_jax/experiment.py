@@ -33,7 +33,7 @@ from distill_jax.step import make_train_step
 from distill_jax.tasks import TASKS, Task, pictures
 
 MOST_STEPS = 50_000_000  # per run
-# Fields that leave the compiled functions as they are. Of the teachers these see the specs, or for a table only the number.
+# Fields on which the compiled functions do not depend. Of teachers, they depend on the specs or, for a table, only on the number.
 NOT_IN_PROGRAMS = ("seed", "seeds", "teachers", "initial", "stages", "log_every", "eval_every", "checkpoint_every")
 
 

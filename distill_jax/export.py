@@ -1,7 +1,7 @@
 """Writes a trained network for other programs: --mode=export.
 
 The formats, each in a folder of its own, by default <workdir>/export/<format>:
-  safetensors: model.safetensors with the weights in float32, under the names and in the layout that others expect:
+  safetensors: model.safetensors with the weights in float32, under the names and in the layout that other libraries expect:
     BERT, RoBERTa, DistilBERT: those of Hugging Face, with config.json and tokenizer_config.json; the library transformers loads the
       folder: AutoModelForSequenceClassification, AutoTokenizer, pipeline("text-classification", FOLDER). Its tokenizers take "[SEP]"
       in a sentence for a separator; ours take it for text.

@@ -60,7 +60,7 @@ def tokenizer(config: ConfigDict, begun_in: pathlib.Path, networks: Given) -> st
 
 
 def fitted(networks: Given, config: ConfigDict, dataset: Dataset) -> Given:
-    """The specs for a run's data, to which pre-trained networks are fitted.
+    """The specs, with those of pre-trained networks fitted to a run's data.
 
     Raises:
       UserError: one does not fit, or takes images instead of sentences or the other way round; the message begins with the field.

@@ -1,8 +1,8 @@
-"""Networks that start from the weights of another: a finished run's, or a pre-trained one's.
+"""Networks that start from the weights of another: of a finished run, or a pre-trained one.
 
-All but the head must fit; a head that does not starts afresh. The head is the layer "head", with an encoder's "pooler", or in a network
-with a trunk all that stands on it. A trunk also fits a classification network, whose trunk is all but its head, and an encoder one with
-more layers.
+Everything but the head must fit; a head that does not is newly initialised. The head is the layer "head" (plus an encoder's "pooler") or,
+in a network with a trunk, everything on top of it. A trunk can start from a classification network, whose trunk is all but its head, and
+an encoder from one with more layers.
 """
 
 import pathlib
@@ -74,7 +74,7 @@ def load(name: str, folder: pathlib.Path, fresh: dict[str, Any], mesh: Mesh) -> 
 
 
 def _difference(theirs: Spec, ours: Spec) -> str | None:
-    """What keeps a network from starting from another, if its name does not tell; None if nothing does."""
+    """What keeps a network from starting from another: None if nothing does, "" if their names already say it."""
     one, other = theirs.module(), ours.module()
     if models.is_encoder(theirs.model["name"]) and models.is_encoder(ours.model["name"]):
         same = {option: getattr(other, option) for option in (*OF_ENCODERS, "num_classes")}

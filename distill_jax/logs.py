@@ -34,7 +34,7 @@ class RunLog:
       log_every: steps between lines within an epoch.
       step: finished steps at the start. Lines of later steps, left by a run that was killed after its last checkpoint, are dropped,
         since they will be written again.
-      steps_after: steps of the study's later runs, for the time left.
+      steps_after: steps of later runs, to estimate the time left.
     """
 
     def __init__(self, folder: pathlib.Path, plan: Any, log_every: int, step: int, steps_after: int = 0):

@@ -16,7 +16,7 @@ from distill_jax.state import TrainState, check_finite, empty_metrics, saved
 
 
 def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0) -> dict[str, Any]:
-    """Trains a run, or the rest of it, in its workdir; returns the content of summary.json. `steps_after` are those of later runs.
+    """Trains a run, or the rest of it, in its workdir; returns the content of summary.json. `steps_after`: the steps of later runs.
 
     Raises:
       UserError: the loss is not finite, or something cannot be read or written.

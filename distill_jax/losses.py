@@ -119,7 +119,7 @@ def decoupled_distillation(
     """Decoupled knowledge distillation (DKD), averaged over the batch: T^2 * (alpha * TCKD + beta * NCKD).
 
     TCKD is the KL divergence between the two-valued distributions (label, any other class); NCKD that between the distributions over the
-    other classes. KL = TCKD + (1 - p_teacher(label)) * NCKD: in `distillation`, NCKD counts little for a sample that the teacher knows.
+    other classes. KL = TCKD + (1 - p_teacher(label)) * NCKD: in `distillation`, NCKD counts little where the teacher is sure of the label.
 
     Args:
       teacher_logits_BxC: float32 [..., B, C]; the caller must ensure that it carries no gradient.

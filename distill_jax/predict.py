@@ -1,13 +1,13 @@
 """Applies a trained network to images or sentences: --mode=predict.
 
-A network for segmentation or detection writes pictures: see found.py. For one that classifies, standard output gets the answers alone, as
-CSV, a line for each input in order:
+A network for segmentation or detection writes pictures: see found.py. For one that classifies, standard output gets only the answers, as
+CSV, one line per input, in order:
 
     input,class,probability,class_2,probability_2,...,class_5,probability_5
     photos/a.jpg,tench,0.972113,cassette player,0.0104381,...
 
 The input is the path of an image or the line of text. Cells are quoted as in RFC 4180, and the encoding is UTF-8. Progress and
-everything else goes to standard error. An input that cannot be read is named there and left out; the others are predicted, and the
+everything else goes to standard error. An unreadable input is named there and skipped; the others are predicted, and the
 command then fails.
 """
 

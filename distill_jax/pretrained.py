@@ -1,9 +1,9 @@
-"""Networks that others have trained, read from local files: hf:DIR and torchvision:FILE. Nothing is downloaded, and nothing is unpickled.
+"""Pre-trained networks, read from local files: hf:DIR and torchvision:FILE. Nothing is downloaded, and nothing is unpickled.
 
-  hf:DIR            a folder as Hugging Face lays it out, with config.json, model.safetensors and tokenizer.json: BERT and MiniLM, RoBERTa,
+  hf:DIR            a folder in Hugging Face's layout, with config.json, model.safetensors and tokenizer.json: BERT and MiniLM, RoBERTa,
                     DistilBERT, with or without a head for classification
   torchvision:FILE  the weights of an ImageNet ResNet as torchvision or timm names them, in safetensors; images are normalised with
-                    ImageNet's statistics, and predicted from their central squares; those of an export, as its network.json says
+                    ImageNet's statistics and cropped to their central squares or, for an export, prepared as its network.json says
 
 A PyTorch user writes such a FILE with safetensors.torch.save_file(model.state_dict(), FILE). A network with a head needs no training:
 
@@ -172,7 +172,7 @@ def _opened(path: pathlib.Path, kind: str) -> Iterator[dict[str, Any]]:
 
 
 def _full_name(name: str, kind: str) -> str:
-    """A tensor's name today and in a model with a head: older files say gamma and beta, and those of bare encoders lack the prefix."""
+    """A tensor's current name in a model with a head: older files say gamma and beta, and files of bare encoders lack the prefix."""
     if kind == "resnet":
         return name
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))

@@ -120,7 +120,7 @@ def wait_for_all() -> None:
 
 
 def topology() -> str:
-    """The devices and processes of this run. If they are the same, so is every bit of its results."""
+    """The devices and processes of this run. As long as they stay the same, its results are bit-identical."""
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}, processes: {jax.process_count()}"
 
 
@@ -142,7 +142,7 @@ def preemption() -> Iterator[Callable[[], int]]:
         yield lambda: signal.SIGTERM if multihost_utils.reached_preemption_sync_point(next(QUESTIONS)) else 0
         return
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0  # signals reach the main thread alone
+        yield lambda: 0  # only the main thread receives signals
         return
     with caught_signals() as received:
         yield lambda: received[0] if received else 0

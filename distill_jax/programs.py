@@ -1,4 +1,4 @@
-"""Compiled functions of a network that all runs of a process share: networks that are equal are compiled once, whoever trains them."""
+"""Compiled functions of networks, shared by all runs of a process: equal networks are compiled once."""
 
 import functools
 from collections.abc import Callable

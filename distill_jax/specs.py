@@ -1,4 +1,4 @@
-"""What you need besides the weights to use a network: architecture, normalisation, class names, vocabulary."""
+"""What a network needs besides its weights: architecture, normalisation, class names, vocabulary."""
 
 import functools
 import pathlib
@@ -130,10 +130,10 @@ def facts(spec: Spec) -> dict[str, Any]:
 
 
 def completed(spec: Spec, start: Spec | None = None) -> Spec:
-    """The spec of a new network, with what the network that it starts from, or its tokenizer, determines.
+    """The spec of a new network, completed from the network that it starts from and from its tokenizer.
 
-    Images are normalised as in that network's training. Options of an encoder that are 0 are those of that network (`bert.SIZES`) or of
-    the tokenizer (`bert.IDS`); it may have fewer layers.
+    Images are normalised as in that network's training. Encoder options that are 0 are taken from that network (`bert.SIZES`) or from the
+    tokenizer (`bert.IDS`); the new network may have fewer layers.
 
     Raises:
       UserError: an option is 0 and nothing determines it, or is given and contradicts what does.

@@ -62,7 +62,7 @@ def load_given(exp: Experiment, folder: pathlib.Path) -> tuple[Any, ...]:
     if runs:
         hashes = {name: trained.weights_hash(run) for name, run in runs.items()}
 
-        names = {os.path.abspath(name): name for name in runs}  # a folder may be written in several ways
+        names = {os.path.abspath(name): name for name in runs}  # one folder has several spellings
 
         def same(recorded, value):  # workdirs of schema 1 hold params_sha256
             name = names.get(os.path.abspath(recorded))

@@ -16,7 +16,7 @@ from distill_jax.tasks import TrainMetrics
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that changes during a run, and the frozen networks of other runs."""
+    """Everything that changes during a run, plus the frozen networks of other runs."""
 
     step: jax.Array  # int32 []: finished iterations
     params: Any  # float32
@@ -54,7 +54,7 @@ def empty_metrics(mesh: Mesh, kind: type[Collection] = TrainMetrics) -> Collecti
 
 
 def check_finite(params: Any, step: int) -> None:
-    """Raises Diverged if a parameter is not finite: an epoch's last step may break the parameters without showing in its loss."""
+    """Raises Diverged if a parameter is not finite: an epoch's last step may break the parameters without affecting its loss."""
     if not _all_finite(params):
         raise Diverged(f"a parameter is not finite after step {step}; {logs.DIVERGED}")
 

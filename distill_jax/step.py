@@ -26,8 +26,8 @@ def make_train_step(
 ) -> Callable[..., tuple[TrainState, TrainMetrics, jax.Array | None]]:
     """Builds the pure function train_step(state, epoch_metrics, source, batch, key) -> (state, epoch_metrics, logits_BxC).
 
-    Jit it with the first argument donated. `batch` has "id" (int32 [B]), which names rows of the arrays in `source`, [N, ...]; or it has
-    all data, and `source` is {}. `key` is the run's key; the step's randomness is a function of it and of state.step, so a resumed run
+    Jit it with the first argument donated. `batch` has "id" (int32 [B]), which indexes the rows of the arrays in `source`, [N, ...]; or it
+    has all data, and `source` is {}. `key` is the run's key; the step's randomness is a function of it and of state.step, so a resumed run
     repeats it. The returned logits are those that the method observes; None if it observes none.
 
     Args:

@@ -1,4 +1,4 @@
-"""A study: the runs described by a config, one for each stage and seed, one after the other."""
+"""The runs that a config describes, one for each stage and seed, trained one after the other."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ class Job(NamedTuple):
     """One run."""
 
     stage: str  # "" for a run that is not a stage of a family
-    seed: int  # of the study; a stage's config may have a different one
+    seed: int  # one of the config's seeds; a stage's config may have a different one
     folder: pathlib.Path
     config: ConfigDict
 
@@ -107,7 +107,7 @@ def run(exp: Experiment, job: Job, later_steps: int = 0, profile: int = 0) -> di
     Args:
       exp: of the job's stage.
       job: the run.
-      later_steps: those of later runs, for the time left.
+      later_steps: steps of later runs, to estimate the time left.
       profile: see `train`.
     """
     if is_finished(job):
@@ -115,7 +115,7 @@ def run(exp: Experiment, job: Job, later_steps: int = 0, profile: int = 0) -> di
         logs.say(f"{job.folder}: already finished, {accuracy(summary)}")
         return summary
     with workdir.exclusive(job.folder), profiling.traced(exp, profile, job.folder) as exp:
-        configuration.check_claim(job.folder, job.config)  # again, since another command may have claimed it meanwhile
+        configuration.check_claim(job.folder, job.config)  # again: another command may have claimed it meanwhile
         if not workdir.is_claimed(job.folder):
             workdir.claim(job.folder, configuration.recorded(job.config))
         experiment.remember_data(job.folder, exp.data)
@@ -174,7 +174,7 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
     Args:
       config: see default_config.py.
       root: the workdir.
-      training: False if the runs are only evaluated, which takes neither their teachers nor their initial weights.
+      training: False if the runs are only evaluated, which needs neither their teachers nor their initial weights.
 
     Raises:
       UserError: a check failed.
@@ -219,7 +219,7 @@ def naming_stage(stage: str, kind: str = "stage") -> Iterator[None]:
 
 
 def given_to(job: Job, root: pathlib.Path, known: dict[str, specs.Spec], is_trained: bool) -> given.Given:
-    """The networks that a run still needs: its teachers, to train; and until it has its own record of them, the initial weights."""
+    """The networks that a run still needs: to train, its teachers; and the initial weights, until it has recorded them."""
     folder = begun_in(job, root)
     is_begun = workdir.exists(folder / "network.json") and (not is_trained or workdir.exists(folder / "checkpoints"))
     return given.read(job.config, job.folder, known, not is_begun, is_trained)

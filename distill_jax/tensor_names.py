@@ -1,4 +1,4 @@
-"""The names and layouts by which others know the weights of our networks, for reading and writing their files.
+"""The names and layouts of our networks' weights in other libraries, for reading and writing their files.
 
 Hugging Face's for the encoders of models/bert.py; for ImageNet ResNets torchvision's, which are also timm's.
 """

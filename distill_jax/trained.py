@@ -26,7 +26,7 @@ class Run(NamedTuple):
     folder: pathlib.Path  # of a pre-trained network, its source
     summary: dict[str, Any]
     spec: Spec
-    source: str = ""  # hf:DIR or torchvision:FILE, for a network that others have trained; its summary is empty
+    source: str = ""  # hf:DIR or torchvision:FILE, for a pre-trained network; its summary is empty
 
 
 @dataclasses.dataclass(frozen=True)

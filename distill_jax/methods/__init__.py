@@ -1,7 +1,7 @@
 """The distillation methods, one per file, and the registry.
 
-A method is a function that takes options and returns a `Method` (see base.py). Arguments named like a field of `Setting` are filled in by
-the run. Your own method needs no change here:
+Each is a function that takes options and returns a `Method` (see base.py). The run fills in arguments named like a field of `Setting`.
+Your own method needs no change here:
 
     # my_methods.py, in the folder where you start run.py:
     #   def label_noise(num_classes, rate=0.1):

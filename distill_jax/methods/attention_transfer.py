@@ -1,10 +1,10 @@
-"""Attention transfer (AT): the student's hidden layers attend to the same places as the teacher's.
+"""Attention transfer (AT): the student's hidden layers attend to the same positions as the teacher's.
 
 Zagoruyko, Komodakis, "Paying More Attention to Attention", ICLR 2017 (arXiv 1612.03928), activation-based.
 
-    L = CE + b * sum_j mean( (Q_S^j - Q_T^j)^2 )        Q^j = q^j / ||q^j||,  q^j(place) = mean over the channels of A^j(place)^2
+    L = CE + b * sum_j mean( (Q_S^j - Q_T^j)^2 )        Q^j = q^j / ||q^j||,  q^j(pixel) = mean over the channels of A^j(pixel)^2
 
-A^j is the output of the j-th stage (models/maps.py); the mean is over places and samples, as in the official code, where b = 1000. The
+A^j is the output of the j-th stage (models/maps.py); the mean is over pixels and samples, as in the official code, where b = 1000. The
 numbers of channels may differ, the sizes may not. To add Hinton's distillation: method.name="distillation+attention_transfer".
 """
 

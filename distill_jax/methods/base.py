@@ -96,7 +96,7 @@ class PredictFn(Protocol):
 
 class ForwardsFn(Protocol):
     def __call__(self, epoch: int) -> float:
-        """Forward passes per sample in an epoch (from 1), beside the student's own: expected, if the method draws them at random."""
+        """Forward passes per sample in an epoch (from 1), besides the student's own; their expected number if it is random."""
 
 
 def no_teacher(network: Network) -> Teacher:
@@ -132,7 +132,7 @@ class Method(NamedTuple):
     maps: bool = False  # whether `loss` takes the student's feature maps, and `signal` asks the teachers for theirs: see models/maps.py
     predict: PredictFn | None = None
     pixels: bool = False  # whether `loss` also takes a label for each pixel: logits [B, H, W, C], labels [B, H, W], means by `losses.mean`
-    forwards: ForwardsFn = no_forwards  # the method's cost, for comparisons; without the extra one of observes="clean"
+    forwards: ForwardsFn = no_forwards  # the method's cost, for comparisons; excludes the extra pass of observes="clean"
 
 
 class Setting(NamedTuple):

@@ -1,4 +1,4 @@
-"""Methods made of methods: several at once, each of which adds its teacher's term to a single cross-entropy; and one that warms up."""
+"""Methods made from methods: a sum, in which each adds its teacher's term to a single cross-entropy; and a warm-up."""
 
 from collections.abc import Sequence
 

@@ -59,7 +59,7 @@ def densely_guided(
         may be 0 if the teacher always teaches.
       drop: number of guides to drop from each minibatch, instead of `survival`, at most n; the code's default is 1. 0 for none.
       teacher_may_drop: whether guide 0 may be dropped. True as in the abstract and the code; in the paper's formula it always teaches.
-      loss: this, loss_weights and standardize choose another loss in the place of T^2 * KL, for every guide: see `losses.from_teacher`.
+      loss: this, loss_weights and standardize replace T^2 * KL by another loss, for every guide: see `losses.from_teacher`.
         Form "code" divides it by C as well.
 
     Returns:

@@ -4,9 +4,9 @@ Shen et al., "Self-Distillation from the Last Mini-Batch for Consistency Regular
 
     L = CE(batch) + a * T^2 * KL( softmax(z_previous / T) || softmax(z / T) )        the KL averages over the repeated half
 
-An epoch is a sequence of halves h_0, h_1, ..., and batch t is (h_t, h_{t+1}). As a step keeps its size, an epoch of as many steps as with
-other methods shows about half of the samples, each twice (our choice, so that all methods have one budget of steps). Each visit has its own
-augmentation (our choice). The first half of an epoch's first batch has no teacher.
+An epoch is a sequence of halves h_0, h_1, ..., and batch t is (h_t, h_{t+1}). At the same batch size, an epoch of as many steps as with
+other methods shows about half of the samples, each twice (our choice, so that all methods have the same number of steps). Each visit has
+its own augmentation (our choice). The first half of an epoch's first batch has no teacher.
 """
 
 import jax

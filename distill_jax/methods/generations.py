@@ -1,4 +1,4 @@
-"""Tolerant teachers: training in generations, each taught by the previous one; the first is regularised so as not to be too strict.
+"""Tolerant teachers: training in generations, each taught by the previous one; the first is regularised to be less strict.
 
 Yang, Xie, Qiao, Yuille, "Training Deep Neural Networks in Generations: A More Tolerant Teacher Educates Better Students", AAAI 2019
 (arXiv 1805.05551).
@@ -83,7 +83,7 @@ def distillation(
       epochs: length of the run, if known, to check warmup_epochs.
       weight_ce: lambda; in [0, 1] unless weight_teacher is given.
       temperature: T > 0, softens both; 1 in the generations paper; 4 is usual for a large teacher and a small student.
-      loss: this, loss_weights and standardize choose another loss in the place of T^2 * KL: see `losses.from_teacher`.
+      loss: this, loss_weights and standardize replace T^2 * KL by another loss: see `losses.from_teacher`.
       weight_teacher: the weight of the teacher's term; -1 for 1 - weight_ce.
       warmup_epochs: the teacher's term grows linearly over this many epochs, reaching its weight in the last of them; 20 in DKD.
 

@@ -1,4 +1,4 @@
-"""Long Short-Term Sample Distillation: every sample is taught by the network's earlier predictions for it.
+"""Long Short-Term Sample Distillation: the network's earlier predictions for a sample teach it.
 
 Jiang et al., "Long Short-Term Sample Distillation", AAAI 2020 (arXiv 2003.00739).
 

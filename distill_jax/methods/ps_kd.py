@@ -5,7 +5,7 @@ Kim et al., "Self-Knowledge Distillation with Progressive Refinement of Targets"
     L_n = H( (1 - a_t) y_n + a_t p_n,  softmax(z_n) ),    a_t = a_T * t / T
 
 H(p, q) is the cross-entropy, p_n the network's softmax for sample n at its last visit, t the epoch from 1, and T their number. There is no
-temperature. In its first visit a sample has its label alone.
+temperature. At its first visit, a sample has only its label.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""Encoders of the BERT family: post-norm Transformers whose weights others have trained.
+"""Encoders of the BERT family: post-norm Transformers with pre-trained weights.
 
 Devlin et al., "BERT", 2019, arXiv 1810.04805; Liu et al., "RoBERTa", 2019, arXiv 1907.11692; Sanh et al., "DistilBERT", 2019, arXiv
 1910.01108; Wang et al., "MiniLM", 2020, arXiv 2002.10957, which has BERT's architecture. The hidden states are those of the `transformers`

@@ -1,4 +1,4 @@
-"""The feature maps of a network for images: the ends of its stages, which it marks with self.sow("intermediates", "stage1", x)."""
+"""The feature maps of a network for images: the outputs of its stages, marked with self.sow("intermediates", "stage1", x)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
