@@ -6,7 +6,7 @@
                                                                       # with a table of their logits, augmentation is off
     python benchmarks/throughput.py --torch                           # also PyTorch (pip install -e '.[bench]')
 
-The variants take turns, block by block, so that noise on the machine affects all alike; a ratio is the median of the blocks' ratios.
+The cases take turns, block by block, so that noise on the machine affects all alike; a ratio is the median of the blocks' ratios.
 """
 
 import argparse

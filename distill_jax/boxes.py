@@ -20,7 +20,7 @@ def intersection_and_union(one: jax.Array, other: jax.Array) -> tuple[jax.Array,
 
 
 def generalized_iou(one: jax.Array, other: jax.Array) -> jax.Array:
-    """IoU - (1 - union / area of the smallest box around both), in -1..1: unlike IoU it also tells how far apart disjoint boxes are.
+    """IoU - (1 - union / area of the smallest box around both), in -1..1: unlike IoU, it also reflects how far apart disjoint boxes are.
 
     Args:
       one, other: boxes [..., 4] whose leading axes broadcast.
@@ -37,9 +37,9 @@ def suppress(boxes_Kx4: jax.Array, labels_K: jax.Array, overlap: float) -> jax.A
     """Greedy non-maximum suppression among the boxes of each class: which boxes stay, bool [K].
 
     From the first box to the last, a box goes if it overlaps one before it that stays, of its class, by more than `overlap` (intersection
-    over union). All boxes are judged at once by the verdicts of the round before, until none changes. Round n settles the first n boxes,
-    so the result is exactly the greedy one. There are about as many rounds as boxes in the longest chain in which each decides on the next:
-    usually few.
+    over union). Each round decides on all boxes at once, given the decisions of the round before, until none changes. Round n settles the
+    first n boxes, so the result is exactly the greedy one. There are about as many rounds as boxes in the longest chain in which each
+    decides on the next: usually few.
 
     Args:
       boxes_Kx4: by descending score.

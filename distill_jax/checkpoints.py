@@ -57,7 +57,7 @@ def schema(manager: ocp.CheckpointManager, step: int) -> int:
 
 @contextlib.contextmanager
 def told_if_not_saved(path: pathlib.Path) -> Iterator[None]:
-    """Turns the errors of orbax and TensorStore on a full disk into one line, and keeps their threads from printing pages more."""
+    """Turns the errors of orbax and TensorStore on a full disk into one line, and keeps their threads from printing pages of them."""
     noise = io.StringIO()
     try:
         with contextlib.redirect_stderr(noise):

@@ -136,7 +136,7 @@ def inputs(spec: Spec, dtype: str, channels_first: bool = False) -> str:
 
 def logits(spec: Spec) -> str:
     if spec.task == "detection":
-        return "logits, box sides and centerness of each place, as in distill_jax/models/fcos.py"
+        return "logits, box sides and centerness of each location, as in distill_jax/models/fcos.py"
     pixels = "".join(f"{side}, " for side in spec.input_shape[:2]) if spec.task == "segmentation" else ""
     return f"logits, float32 [batch, {pixels}{spec.num_classes}]"
 

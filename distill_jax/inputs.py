@@ -115,11 +115,11 @@ def sentence(where: str, line: str, sentences: int) -> str | tuple[str, ...]:
 
 def read_image(path: str, spec: Spec, downsample: int = 1) -> np.ndarray:
     """An image as the network was evaluated: uint8, of `spec.input_shape`. For segmentation and detection, the whole image in colour,
-    turned as its EXIF orientation says, so that boxes and masks fit what people see.
+    turned to its EXIF orientation, so that boxes and masks match what people see.
 
-    For networks trained on streamed images it is the central crop. Other networks get the whole image: as it is if it has their size,
-    averaged over blocks if it has the size of training images that were (data.downsample), and otherwise resized (bilinear). It becomes
-    grey for a network of grey images.
+    For networks trained on streamed images, the central crop. Other networks get the whole image: as it is if it has their size, averaged
+    over blocks if it has the size of training images before data.downsample, and otherwise resized (bilinear). It is converted to grey for
+    a network of grey images.
 
     Raises:
       UserError: the file cannot be read or decoded.

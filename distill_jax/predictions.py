@@ -1,4 +1,4 @@
-"""What a trained network predicts for the test set, in one small file: predictions.json, from which the report draws.
+"""What a trained network predicts for the test set, in one small file for the report: predictions.json.
 
     classes       names in the order of the labels; [] if the data has none
     reliability   the 15 bins of the calibration error: `examples`, mean `confidence` and `accuracy` of each; 0 in empty bins

@@ -183,7 +183,7 @@ def _unfinished(target: pathlib.Path) -> pathlib.Path:
 
 @contextlib.contextmanager
 def exclusive(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps other runs from training in a workdir, and makes its folder. The lock goes when the (first) process ends, however it ends.
+    """Keeps other runs from training in a workdir, and makes its folder. The lock ends with the (first) process, however that ends.
 
     Raises:
       UserError: another run is training there, or the folder cannot be written.

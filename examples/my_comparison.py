@@ -1,9 +1,10 @@
-"""A comparison of your own method with its kin under one budget. Run in this file's folder:
+"""A comparison of your own method with related ones under one budget. Run in this file's folder:
 
     python -m distill_jax.compare my_comparison.py --config.data.dir=DIR --workdir=../runs/mine
     python -m distill_jax.compare my_comparison.py --config.data.dir=DIR --workdir=../runs/mine --arms=cosine,ps_kd,class_means
 
-Data, network and kin are those of configs/comparison_cifar100.py. Every arm tries the same settings; see distill_jax/compare.py.
+Data, network and the other methods are those of configs/comparison_cifar100.py. Every arm tries the same settings; see
+distill_jax/compare.py.
 """
 
 from configs import comparison_cifar100

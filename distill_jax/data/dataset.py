@@ -47,7 +47,7 @@ def count(rows: dict[str, Any]) -> int:
 
 
 def strata(rows: dict[str, Any]) -> np.ndarray:
-    """What a selection of a split's rows is balanced by, int [N]: their labels; the rows of scenes are all alike."""
+    """What a selection of a split's rows is balanced by, int [N]: their labels; for scenes, all equal."""
     return np.asarray(rows["label"]) if "label" in rows else np.zeros(count(rows), np.int32)
 
 
@@ -175,7 +175,7 @@ def _warn_of_untested_classes(dataset: Dataset) -> None:
 
 
 def check_crop(dataset: Dataset, crop_padding: int) -> None:
-    """Raises UserError if `crop_padding` (data.crop_padding, in pixels) does not suit the images."""
+    """Raises UserError if the images do not allow `crop_padding` (data.crop_padding, in pixels)."""
     images = dataset.train.get("image")
     if images is None:
         return

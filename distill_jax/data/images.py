@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 from distill_jax.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # of image files, in lower case
-ORIENTATIONS = {  # of EXIF, beside 1: what turns the pixels upright
+ORIENTATIONS = {  # of EXIF, besides 1: what turns the pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,

@@ -3,7 +3,7 @@
     PATH/train/*    PATH/trainannot/*.png    PATH/test/*    PATH/testannot/*.png    (or val, valannot)
     PATH/classes.txt (optional: one name per line)
 
-An image and its mask have the same name but for the suffix. A mask's pixels are class indices; data.void is the value of unlabelled ones.
+An image and its mask have the same name except for the suffix. A mask's pixels are class indices; data.void marks unlabelled ones.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ def read(path: str, directory: str, size: int, void: int, damaged: str, **traini
       The classes of classes.txt; without it, as many as the training masks use, without names.
 
     Raises:
-      UserError: a folder is missing or empty, an image has no mask, the training masks have one class alone, or see `class_names`.
+      UserError: a folder is missing or empty, an image has no mask, the training masks have only one class, or see `class_names`.
     """
     root, name = locate(path, directory), f"masks:{path}"
     test = next((part for part in TEST if (root / part).is_dir()), TEST[0])

@@ -1,7 +1,7 @@
 """Images of their own sizes with a mask or with boxes, read from disk as needed, for segmentation and detection.
 
 A training view is a random affine map (data/affine.py) of a scene, a function of (seed, epoch, id). Evaluation sees the whole scene,
-letterboxed, and compares at the image's own size. An image is turned as its EXIF orientation says; its mask and its boxes are those of the
+letterboxed, and scores it at the image's original size. An image is turned to its EXIF orientation; its mask and boxes are those of the
 turned image.
 """
 
@@ -182,7 +182,7 @@ def has_boxes(scenes: Iterable[Scene]) -> bool:
 
 
 def image_size(name: str, file: str | bytes) -> tuple[int, int]:
-    """Width and height of an image that is turned as its EXIF orientation says, from its header."""
+    """Width and height of an image turned to its EXIF orientation, from its header."""
     with images.opened(name, file, ADVICE) as image:
         return image.size[::-1] if images.is_on_its_side(image) else image.size
 

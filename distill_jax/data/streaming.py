@@ -1,4 +1,4 @@
-"""Images read from disk as needed: data sets of any length, images of any size.
+"""Images read from disk as needed: data sets and images of any size.
 
 Each process reads its own share of a batch; grain's threads decode it a few batches ahead of the step. The order of the samples is a
 function of (seed, epoch), as for data in memory, and each crop of (seed, epoch, id), so a run resumes mid-epoch without stored state.

@@ -1,4 +1,4 @@
-"""Tokenizers: one fitted to a data set, or that of a pre-trained network; both are a JSON of the library `tokenizers`."""
+"""Tokenizers, fitted to a data set or from a pre-trained network; both are JSON of the library `tokenizers`."""
 
 import itertools
 import json
@@ -77,7 +77,7 @@ def is_fitted(tokenizer: str) -> bool:
 
 
 def check_length(words: Any, sentences: int) -> None:
-    """Raises UserError if rows have no place for a token of each of their sentences, 1 or 2, beside the special tokens."""
+    """Raises UserError if rows have no room for a token of each of their 1 or 2 sentences, besides the special tokens."""
     needed = words.num_special_tokens_to_add(sentences == 2) + sentences
     if words.truncation["max_length"] < needed:
         what = f"{needed - sentences} special tokens and a token of {'each sentence' if sentences == 2 else 'the sentence'}"
@@ -104,7 +104,7 @@ def special_ids(tokenizer: str) -> tuple[int, int]:
     """The ids of the padding, and of the separator at which the first segment of a pair ends; 0 if all tokens are of one segment.
 
     Raises:
-      UserError: the segments are not those of BERT, so that the tokens would not tell them.
+      UserError: the segments are not those of BERT, so the tokens do not determine them.
     """
     words = parse(tokenizer)
     padding = words.padding["pad_id"]

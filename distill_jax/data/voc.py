@@ -5,10 +5,10 @@
 
 PATH is the devkit, with a folder for each year, or one year's folder, or any folder with this layout, such as another data set that was
 labelled with VOC's tools. Boxes in the XML files count pixels from 1 and include the last one; here they are edges, from 0. An image is
-turned as its EXIF orientation says: its boxes and its mask must be those of the turned image.
+turned to its EXIF orientation; its boxes and mask must be those of the turned image.
 
-data.voc.masks names the folder of the masks. If it is another one that begins with SegmentationClass, such as SegmentationClassAug with the
-masks of Hariharan et al. (ICCV 2011), it is for training: the test set is evaluated on SegmentationClass if that has all of its masks.
+data.voc.masks names the folder of the masks. With another name that begins with SegmentationClass, such as SegmentationClassAug for
+the masks of Hariharan et al. (ICCV 2011), the test set is still evaluated on SegmentationClass if that has all of its masks.
 """
 
 import xml.etree.ElementTree as ElementTree

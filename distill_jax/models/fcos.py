@@ -1,8 +1,8 @@
 """FCOS: one-stage object detection without anchors (Tian et al., ICCV 2019, arXiv 1904.01355).
 
 A feature pyramid (FPN; Lin et al., CVPR 2017, arXiv 1612.03144) over a trunk's maps C3, C4, C5, and two towers of convolutions with
-GroupNorm, shared by its five levels. Every place of every level gives the logits of the classes, its distances to the four sides of a box,
-and how central it is in that box. What these mean, and the loss: distill_jax/tasks/anchor_free.py.
+GroupNorm, shared by its five levels. Each location of each level gives class logits, its distances to the four sides of a box, and how
+central it is in that box. What these mean, and the loss: distill_jax/tasks/anchor_free.py.
 """
 
 import math
@@ -17,12 +17,12 @@ from distill_jax.models.layers import GROUP, Conv
 from distill_jax.models.resnet_imagenet import Trunk
 
 STRIDES = (8, 16, 32, 64, 128)  # pixels, of the levels P3 to P7
-RARE = 0.01  # probability of each class at the start, so that the many places without an object do not swamp the first steps
+RARE = 0.01  # probability of each class at the start, so that the many locations without an object do not swamp the first steps
 FURTHEST = 8.0  # largest logarithm of a distance in strides; a distance must stay finite, whatever a step does
 
 
 class Outputs(NamedTuple):
-    """FCOS's outputs for each place: those of P3 row by row, then those of P4, ..., P7; L in all. float32."""
+    """FCOS's outputs for each location: those of P3 row by row, then those of P4, ..., P7; L in all. float32."""
 
     logits_BxLxC: jax.Array  # of each class by itself: sigmoid, not softmax
     distances_BxLx4: jax.Array  # to the left, top, right and bottom side of the box, in pixels; > 0

@@ -12,7 +12,7 @@ from distill_jax.errors import UserError
 from distill_jax.results import main_result, validation_name
 
 MOST = 8  # lines in one figure: as many as there are colours
-NEEDED = ("train_accuracy", "epochs", "steps")  # beside the result that counts
+NEEDED = ("train_accuracy", "epochs", "steps")  # besides the result that counts
 OPTIONAL = ("test_nll", "test_ece", "num_params", "wall_seconds")
 CURVES = (
     "step", "learning_rate", "loss_ce", "loss_teacher", "train_accuracy", "test_accuracy", "test_miou", "test_ap50", "test_nll",

@@ -1,4 +1,4 @@
-"""What networks predict for test samples: the classes beside the label are what a teacher knows and a label does not."""
+"""What networks predict for test samples: the classes besides the label are what a teacher adds to the label."""
 
 import html
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""What the outputs of FCOS (models/fcos.py) mean: which place must find which box, the loss, and the boxes that are found.
+"""What the outputs of FCOS (models/fcos.py) mean: which location must find which box, the loss, and the boxes that are found.
 
-Tian et al., ICCV 2019, arXiv 1904.01355. The places (the paper's locations) of a level are the centres of its cells. Boxes are (left, top,
-right, bottom) in pixels of the canvas, the network's input.
+Tian et al., ICCV 2019, arXiv 1904.01355. A location is the centre of a cell of a level's feature map. Boxes are (left, top, right,
+bottom) in pixels of the canvas, the network's input.
 """
 
 from typing import NamedTuple
@@ -14,17 +14,17 @@ import optax
 from distill_jax import boxes
 from distill_jax.models.fcos import STRIDES, Outputs
 
-# Those of the paper on any canvas, since what a level can see goes with its stride: on BCCD at 128 pixels, a fifth of them gave an AP50 of
+# The paper's, on any canvas, since a level's receptive field depends on its stride: on BCCD at 128 pixels, a fifth of them gave an AP50 of
 # 23 % instead of 56 % (one run each, width 16, 30 epochs).
-FURTHEST = (64.0, 128.0, 256.0, 512.0, np.inf)  # pixels: the largest distance to a side of its box that a place of each level may have
-RADIUS = 1.5  # strides: a place must lie this close to the centre of its box, in x and in y
-NO_OBJECT = -1  # the label of a place without an object, and of a row of padding
+FURTHEST = (64.0, 128.0, 256.0, 512.0, np.inf)  # pixels: the largest distance to a side of its box that a location of each level may have
+RADIUS = 1.5  # strides: a location must lie this close to the centre of its box, in x and in y
+NO_OBJECT = -1  # the label of a location without an object, and of a row of padding
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss
 CANDIDATES, OVERLAP, MOST = 1000, 0.6, 100  # boxes per image before suppression, largest overlap after it, boxes per image in the end
 
 
 class Places(NamedTuple):
-    """The L places of a canvas. Host arrays, constants inside jit."""
+    """The L locations of a canvas. Host arrays, constants inside jit."""
 
     point_Lx2: np.ndarray  # x and y, in pixels
     stride_L: np.ndarray
@@ -33,7 +33,7 @@ class Places(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What each place of an image must say; of a batch, with a leading axis B."""
+    """The target of each location of an image; for a batch, with a leading axis B."""
 
     label_L: jax.Array  # int32; NO_OBJECT for none
     box_Lx4: jax.Array  # meaningless without an object
@@ -61,7 +61,7 @@ class Found(NamedTuple):
 
 
 def places(height: int, width: int) -> Places:
-    """The places of a canvas of the given size in pixels, in the order of the network's outputs."""
+    """The locations of a canvas of the given size in pixels, in the order of the network's outputs."""
     parts = []
     for level, stride in enumerate(STRIDES):
         y, x = np.mgrid[: -(-height // stride), : -(-width // stride)].reshape(2, -1)
@@ -71,18 +71,18 @@ def places(height: int, width: int) -> Places:
 
 
 def assign(at: Places, box_Mx4: jax.Array, label_M: jax.Array) -> Targets:
-    """Chooses the box that each place of an image must find: the smallest of those in which it may lie.
+    """Chooses the box that each location of an image must find: the smallest of those in which it may lie.
 
     It may lie in a box if it is inside, within `RADIUS` strides of the centre, and the furthest side of the box is as far away as its level
     allows.
 
     Args:
-      at: the places.
+      at: the locations.
       box_Mx4: the image's boxes, with padding.
       label_M: int32, their classes; NO_OBJECT for rows of padding.
 
     Returns:
-      One target for each place, [L, ...].
+      One target for each location, [L, ...].
     """
     distances_LxMx4 = _distances(at.point_Lx2[:, None], box_Mx4)
     off_centre_LxM = jnp.abs(at.point_Lx2[:, None] - (box_Mx4[:, :2] + box_Mx4[:, 2:]) / 2).max(axis=-1)
@@ -104,15 +104,15 @@ def centerness(distances: jax.Array) -> jax.Array:
 
 
 def loss(outputs: Outputs, at: Places, targets: Targets) -> FCOSLoss:
-    """The loss of a batch: each part is a sum over places, divided by the number of places with an object in the whole batch, at least 1.
+    """The loss of a batch: each part is a sum over locations, divided by the number of those with an object in the whole batch, at least 1.
 
-    Focal loss of every class at every place; 1 - GIoU at the places with an object, weighted by their centerness; binary cross-entropy of
+    Focal loss of every class at every location; 1 - GIoU at the locations with an object, weighted by centerness; binary cross-entropy of
     their centerness. The weighting of GIoU, sampling around the centre, and centerness from the box tower are the authors' later
-    improvements. They divide the second part by the sum of the weights; ours by the number of places, like the others.
+    improvements. They divide the second part by the sum of the weights; ours by the number of locations, like the others.
 
     Args:
       outputs: of the network.
-      at: the places of its canvas.
+      at: the locations of its canvas.
       targets: of the whole batch, with a leading axis B; `assign`, vectorised.
     """
     positive_BxL = targets.label_L != NO_OBJECT
@@ -129,7 +129,7 @@ def loss(outputs: Outputs, at: Places, targets: Targets) -> FCOSLoss:
 
 
 def accuracy(logits_BxLxC: jax.Array, label_BxL: jax.Array) -> jax.Array:
-    """Of the places with an object, the fraction at which its class is the most probable one and has a probability above 1/2."""
+    """Of the locations with an object, the fraction at which its class is the most probable one and has a probability above 1/2."""
     sure_BxL = (logits_BxLxC.argmax(axis=-1) == label_BxL) & (logits_BxLxC.max(axis=-1) > 0)
     return sure_BxL.sum() / jnp.maximum((label_BxL != NO_OBJECT).sum(), 1)
 

@@ -1,4 +1,4 @@
-"""The definition of a task: what a network's outputs and the labels mean. It stands beside the method, which says what teachers add.
+"""The definition of a task: what a network's outputs and the labels mean. What teachers add is up to the method.
 
 A task is a record of functions, like a method. The step calls `labels`, `loss` and `measure`, the evaluation `predict` (both jitted), and
 then, on the host, `evaluate`.
@@ -34,7 +34,7 @@ class TrainMetrics(metrics.Collection):
 
 class LossFn(Protocol):
     def __call__(self, method: Method, outputs: Outputs, labels: Labels, signal: Any, *maps: Any) -> Losses:
-        """A batch's loss. `method` adds what its teachers say; `maps` are the student's feature maps, for methods that take them."""
+        """A batch's loss. `method` adds its teachers' terms; `maps` are the student's feature maps, for methods that take them."""
 
 
 class EvaluateFn(Protocol):
@@ -44,7 +44,7 @@ class EvaluateFn(Protocol):
 
 class WriteFn(Protocol):
     def __call__(self, folder: pathlib.Path, dataset: Dataset, predictions: Predictions, teacher: Predictions | None) -> None:
-        """Writes what the report draws of the last evaluation into a workdir."""
+        """Writes what the report plots from the last evaluation into a workdir."""
 
 
 def method_loss(method: Method, outputs: Outputs, labels: Labels, signal: Any, *maps: Any) -> Losses:
@@ -52,7 +52,7 @@ def method_loss(method: Method, outputs: Outputs, labels: Labels, signal: Any, *
 
 
 def accept(config: ConfigDict, method: Method) -> None:
-    """A `check` for tasks that every method serves."""
+    """A `check` for tasks that work with every method."""
     del config, method
 
 
@@ -73,7 +73,7 @@ class Task(NamedTuple):
     loss: LossFn = method_loss
     measure: Callable[[Losses, Outputs, Labels], dict[str, jax.Array]] = of_losses  # what `train_metrics` are made from
     train_metrics: type[metrics.Collection] = TrainMetrics
-    check: Callable[[ConfigDict, Method], None] = accept  # raises UserError if a method cannot serve the task
+    check: Callable[[ConfigDict, Method], None] = accept  # raises UserError if a method does not support the task
     write: WriteFn | None = None
     ensemble: Callable[[Sequence[Predictions], Dataset], dict[str, Any]] | None = None  # the metrics of several networks' mean prediction,
     # and the result of each; None if predictions have no mean

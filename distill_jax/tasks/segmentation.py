@@ -1,4 +1,4 @@
-"""A class for each pixel. Outputs are logits [B, H, W, C], labels int32 [B, H, W], negative where there is none.
+"""A class for each pixel. Outputs are logits [B, H, W, C], labels int32 [B, H, W], negative for unlabelled pixels.
 
 The metric is the mean intersection over union (mIoU) of the whole set, at the images' own size: a letterboxed image's logits are resampled
 (bilinear) at the pixels of the image, and the arg-max is counted in one confusion matrix.
