@@ -26,7 +26,7 @@ class Run(NamedTuple):
 
     variant: str  # the workdir's path below the folder that was collected
     stage: str  # "" for a plain run and for a family
-    seed: int | None  # the study's seed, by which runs are paired; a stage's own may differ. None for a set of seeds
+    seed: int | None  # the run's seed, by which runs are paired; a stage's own may differ. None for a set of seeds
     config: dict[str, Any]  # flat: {"data.name": ...}
     results: dict[str, Any]  # flat: {"test_accuracy": ..., "linear_probe.test_accuracy": ...}
 

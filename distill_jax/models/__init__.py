@@ -6,7 +6,7 @@ return float32 logits [B, C] from a last dense layer called "head", whose inputs
 is a network for text and gets tokens [B, L]; any other gets images [B, H, W, channels]. A field `dtype` is needed only for bfloat16. Every
 other field needs a default and is an option: a number, a string, a bool, or a tuple.
 
-For segmentation it returns logits [B, H, W, C] instead. A network whose submodule "trunk" has the parameters of another network but
+For segmentation it returns logits [B, H, W, C] instead. A network whose submodule "trunk" has all parameters of another network except
 "head" can start from that network's weights (the field `initial`).
 """
 

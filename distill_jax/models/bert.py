@@ -75,7 +75,7 @@ class Encoder(nn.Module):
       kind: a key of `KINDS`.
       num_classes: number of classes, C.
       vocabulary_size: number of token ids.
-      layers: number of layers; with fewer than the weights that it starts from, these are chosen by `evenly`.
+      layers: number of layers; if the weights that it starts from have more, `evenly` chooses among them.
       width: size of the hidden states.
       heads: number of attention heads; must divide `width`.
       mlp_width: hidden units of a layer's MLP.

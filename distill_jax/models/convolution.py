@@ -1,4 +1,4 @@
-"""A convolution that is faster on CPUs; what accelerators get is `lax.conv_general_dilated`."""
+"""A convolution that is faster on CPUs; accelerators get `lax.conv_general_dilated`."""
 
 import itertools
 import math

@@ -29,7 +29,7 @@ class DeepLabV3(nn.Module):
       version: as in `ImageNetResNet`.
       width: as in `ImageNetResNet`.
       norm: of the trunk, see `layers.normalization`. The head has BatchNorm where the trunk's is frozen. With "group", its groups have 8
-        channels whatever `channels`, a multiple of 8: the pooled map has one place, so a group of one channel would be a constant.
+        channels whatever `channels`, a multiple of 8: the pooled map has one pixel, so a group of one channel would be a constant.
       dtype: computation dtype; parameters, BatchNorm statistics and logits stay float32.
     """
 
@@ -73,8 +73,8 @@ class DeepLabV3(nn.Module):
 def enlarged(logits_BxHxWxC: jax.Array, stride: int, height: int, width: int) -> jax.Array:
     """Logits of every `stride`-th pixel resized (bilinear) to images of height x width pixels.
 
-    The factor is `stride` whatever the size: if the stride does not divide it, as with crops of 513 pixels, resizing 33 places to 513
-    pixels would shift each of them by another distance, up to 7 pixels, which no convolution can undo.
+    The factor is `stride` whatever the size: if the stride does not divide it, as with crops of 513 pixels, resizing 33 cells to 513
+    pixels would shift each by a different distance, up to 7 pixels, which no convolution can undo.
     """
     batch, rows, columns, classes = logits_BxHxWxC.shape
     large = jax.image.resize(logits_BxHxWxC, (batch, rows * stride, columns * stride, classes), "bilinear")
