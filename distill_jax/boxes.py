@@ -7,7 +7,7 @@ TINY = 1e-6  # square pixels, below any real area; keeps quotients and their gra
 
 
 def area(boxes: jax.Array) -> jax.Array:
-    """Of boxes [..., 4]: [...]; 0 for a box turned inside out."""
+    """The area of boxes [..., 4]: [...]; 0 for a box turned inside out."""
     sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return sides[..., 0] * sides[..., 1]
 

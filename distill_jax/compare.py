@@ -202,7 +202,7 @@ def check_final(comparison: Comparison, name: str) -> None:
 
 
 def check_same(folder: pathlib.Path, theirs: ConfigDict, config: ConfigDict) -> None:
-    """Raises UserError if the config of the runs in a folder, `theirs`, is another one."""
+    """Raises UserError if the config of the runs in a folder, `theirs`, differs from `config`."""
     if differing := configuration.differences(theirs.to_dict(), config):
         described = "; ".join(differing)
         raise UserError(f"{folder} has runs of another config: {described}. Restore it, or remove the folder to retrain them")

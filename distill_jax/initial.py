@@ -98,7 +98,7 @@ def _body(tree: dict[str, Any], network: dict[str, Any]) -> dict[str, Any]:
 
 
 def _placed(network: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
-    """A network's variables under the names that they have in another: see the top of this file."""
+    """A network's variables under the names of another's: see the top of this file."""
     params = network["params"]
     if "trunk" in like["params"] and "trunk" not in params:
         return {

@@ -171,7 +171,7 @@ class RunLog:
         )
 
     def _time_left(self, step: int) -> str:
-        """For this run and, if others follow, for all; a step of theirs may take longer or shorter, so this is only about right."""
+        """The time left for this run and, if others follow, for all: an estimate, since their steps may be faster or slower."""
         first, since = self._timed if self._timed and step > self._timed[0] else (self._first_step, self._start)
         seconds_a_step, left = (time.perf_counter() - since) / max(step - first, 1), self.plan.steps - step
         others = f", about {duration(seconds_a_step * (left + self.steps_after))} for all runs" if self.steps_after else ""

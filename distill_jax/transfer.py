@@ -127,7 +127,7 @@ def linear_probe(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
 
 def check_unchanged(run: trained.Run, config: ConfigDict, dataset: Dataset) -> None:
     """Raises UserError if a data set is that of the run, and has changed since."""
-    is_own = configuration.of_workdir(run.folder).data.to_dict() == config.data.to_dict()  # in another data.dir there is another set
+    is_own = configuration.of_workdir(run.folder).data.to_dict() == config.data.to_dict()  # another data.dir holds another set
     if is_own and workdir.exists(run.folder / "data.json"):
         workdir.remember(run.folder / "data.json", fingerprint(dataset, workdir.load_config(run.folder)[1]))
 

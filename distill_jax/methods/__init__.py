@@ -136,7 +136,7 @@ def _create_member(name: str, setting: Setting, given: dict[str, Any]) -> Method
 
 
 def _forwards(members: dict[str, Method], epoch: int) -> float:
-    """Of several methods: those taught by frozen networks share the passes of these networks, since XLA computes each only once."""
+    """The sum over several methods; those taught by frozen networks share these networks' passes, since XLA computes each only once."""
     shared = max((method.forwards(epoch) for name, method in members.items() if is_guided(name)), default=0.0)
     return shared + sum(method.forwards(epoch) for name, method in members.items() if not is_guided(name))
 

@@ -129,7 +129,7 @@ def loss(outputs: Outputs, at: Places, targets: Targets) -> FCOSLoss:
 
 
 def accuracy(logits_BxLxC: jax.Array, label_BxL: jax.Array) -> jax.Array:
-    """Of the locations with an object, the fraction at which its class is the most probable one and has a probability above 1/2."""
+    """The fraction of locations with an object at which its class is the most probable one and has a probability above 1/2."""
     sure_BxL = (logits_BxLxC.argmax(axis=-1) == label_BxL) & (logits_BxLxC.max(axis=-1) > 0)
     return sure_BxL.sum() / jnp.maximum((label_BxL != NO_OBJECT).sum(), 1)
 
