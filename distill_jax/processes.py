@@ -120,7 +120,7 @@ def wait_for_all() -> None:
 
 
 def topology() -> str:
-    """The devices and processes of this run. As long as they stay the same, its results are bit-identical."""
+    """The devices and processes of this run. While they (and the CPU cores that XLA uses) stay the same, its results are bit-identical."""
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}, processes: {jax.process_count()}"
 
 
