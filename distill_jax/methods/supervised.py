@@ -30,4 +30,4 @@ def supervised(label_smoothing: float = 0.0) -> Method:
         uniform = losses.mean(losses.uniform_cross_entropy(logits_BxC), labels_B)
         return Losses(loss=(1 - label_smoothing) * ce + label_smoothing * uniform, ce=ce, teacher=jnp.zeros(()))
 
-    return Method(signal=lambda teacher, batch, key: None, loss=loss, pixels=True)
+    return Method(signal=lambda teacher, batch, key: None, loss=loss, pixels=True, weight_ce=1 - label_smoothing)
