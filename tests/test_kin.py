@@ -284,7 +284,7 @@ def test_maps_are_the_ends_of_the_stages(name, size, maps, ends):
         assert np.array_equal(marked[0][..., :8], caught["intermediates"]["stem_conv"]["__call__"][0]), "all inputs of the transition"
 
 
-# Against PyTorch, as the public code computes them
+# Against PyTorch, as the public code computes them, but for Tf-KD: its own is described in tf_kd.py
 
 
 def torch_losses(torch, F, z, other, labels):
