@@ -12,7 +12,7 @@ def supervised(label_smoothing: float = 0.0) -> Method:
 
     Args:
       label_smoothing: e in [0, 1): (1 - e) * CE + e * cross-entropy with the uniform distribution (Szegedy et al., arXiv 1512.00567).
-        To add it to another method: method.name="supervised+snapshot".
+        To add it to another method: method.name="supervised+snapshot". It takes e of the cross-entropy's weight there: see `combine`.
 
     Returns:
       A Method without a teacher.
