@@ -17,6 +17,7 @@ from distill_jax.errors import UserError
 from distill_jax.methods import Batch
 from distill_jax.methods.attention_transfer import attention
 from distill_jax.methods.cs_kd import paired_order
+from distill_jax.methods.densely_guided import Guidance
 from distill_jax.methods.dlb import LastHalf, Repeated, overlapping_order
 from distill_jax.methods.ps_kd import PastPrediction
 from distill_jax.models.maps import with_maps
@@ -283,7 +284,7 @@ def test_maps_are_the_ends_of_the_stages(name, size, maps, ends):
         assert np.array_equal(marked[0][..., :8], caught["intermediates"]["stem_conv"]["__call__"][0]), "all inputs of the transition"
 
 
-# Against PyTorch, as the public code computes them
+# Against PyTorch, as the public code computes them, but for Tf-KD: its own is described in tf_kd.py
 
 
 def torch_losses(torch, F, z, other, labels):
@@ -389,6 +390,52 @@ def test_a_table_of_another_view_is_refused():
     with pytest.raises(ValueError, match="^name combines methods that store the logits of the step"):
         make("long_short_term+ps_kd", long_short_term={"generation_epochs": 2, "view": "clean"})
     assert make("snapshot+long_short_term", long_short_term={"view": "clean", "weight_long": 0.0}).observes == "clean"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("supervised", {"label_smoothing": 0.2}),
+        ("patriarch", {"eta": 0.7}),
+        ("snapshot", {"temperature": 1e2}),
+        ("ps_kd", {"weight": 0.7}),
+        ("distillation", {"weight_ce": 0.3}),
+        ("densely_guided", {"weight_teacher": 0.9}),
+        ("densely_guided", {"weight_teacher": 0.9, "form": "code"}),
+    ],
+)
+def test_a_method_knows_how_much_the_labels_count(batch, name, options):
+    """What the loss changes by when the labels change, per change of the cross-entropy."""
+    student, other, labels = batch
+    method = methods.create(name, SETTING._replace(num_teachers=3 if name == "densely_guided" else int(methods.is_guided(name))), **options)
+    signals = {
+        "ps_kd": PastPrediction(other, jnp.full(B, 0.7)),
+        "distillation": other,
+        "densely_guided": Guidance(np.stack([other] * 3), jnp.ones(3)),
+    }
+    one, two = (method.loss(student, each, signals.get(name)) for each in (labels, (labels + 1) % C))
+    assert method.weight_ce == pytest.approx(float((two.loss - one.loss) / (two.ce - one.ce)), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "taken"),
+    [
+        ("distillation+ps_kd", {}, "1.2"),
+        ("supervised+distillation", {"supervised": {"label_smoothing": 0.1}, "distillation": {"weight_ce": 0.1}}, "1"),
+        ("supervised+densely_guided", {"supervised": {"label_smoothing": 0.1}}, "1.1"),
+    ],
+)
+def test_methods_that_leave_nothing_of_the_labels_are_refused(name, options, taken):
+    """Otherwise training would push the labels' probability down, and nothing would tell."""
+    with pytest.raises(ValueError, match=f"^name combines methods that together take {taken} of the labels' weight of 1;"):
+        make(name, **options)
+
+
+def test_methods_that_leave_some_of_the_labels_are_not():
+    """Nor one that ignores them by itself, beside another that takes nothing."""
+    smoothed = {"supervised": {"label_smoothing": 0.1}, "distillation": {"weight_ce": 0.2}}
+    assert make("supervised+distillation", **smoothed).weight_ce == pytest.approx(0.1)
+    assert make("densely_guided+ema_teacher").weight_ce == 0
 
 
 @pytest.mark.parametrize(

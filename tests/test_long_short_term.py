@@ -108,13 +108,15 @@ def test_a_clean_view_is_stored_on_demand():
 
 def test_the_long_signal_is_the_last_of_a_mini_generation_and_stays():
     method = make_method(generation_epochs=2)
-    long = []
+    long, count = [], []
     table = method.init(None)
     for epoch in range(1, 6):
-        table = write_rows(table, jnp.arange(50), jnp.full((50, 7), float(epoch)))
+        left_out = 10 if epoch < 3 else 0  # which no teacher knows before their first visit
+        table = write_rows(table, jnp.arange(50 - left_out), jnp.full((50 - left_out, 7), float(epoch)))
         table = method.end_epoch(table, None, epoch)
-        long.append(float(table.long[0, 0]))
-    assert long == [0, 2, 2, 4, 4]
+        long.append(table.long[jnp.array([0, 49]), 0].tolist())
+        count.append(int(table.has_long.sum()))
+    assert long == [[0, 0], [2, 0], [2, 0], [4, 4], [4, 4]] and count == [0, 40, 40, 50, 50]
 
 
 @pytest.fixture(scope="module")

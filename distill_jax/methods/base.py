@@ -132,6 +132,7 @@ class Method(NamedTuple):
     maps: bool = False  # whether `loss` takes the student's feature maps, and `signal` asks the teachers for theirs: see models/maps.py
     predict: PredictFn | None = None
     pixels: bool = False  # whether `loss` also takes a label for each pixel: logits [B, H, W, C], labels [B, H, W], means by `losses.mean`
+    weight_ce: float = 1.0  # weight of the cross-entropy with the labels in `loss`, at its smallest: `combine` adds up what is left
     forwards: ForwardsFn = no_forwards  # the method's cost, for comparisons; excludes the extra pass of observes="clean"
 
 

@@ -17,8 +17,10 @@ def combine(members: Sequence[Method]) -> Method:
       A Method whose teacher is the tuple of the members' teachers.
 
     Raises:
-      ValueError: several members have their own sample order, or they observe different logits.
+      ValueError: several members have their own sample order, they observe different logits, or together they take all of the labels'
+        weight, which is 1 + sum_i (w_i - 1), where w_i is the weight of CE in L_i.
     """
+    weight_ce = _weight_of_labels(members)
     orders = [member.order for member in members if member.order]
     if len(orders) > 1:
         raise ValueError("name combines methods that each need their own sample order; keep one")
@@ -64,8 +66,18 @@ def combine(members: Sequence[Method]) -> Method:
         order=orders[0] if orders else None,
         maps=any(member.maps for member in members),
         pixels=all(member.pixels for member in members),
+        weight_ce=weight_ce,
         forwards=lambda epoch: sum(member.forwards(epoch) for member in members),  # more than needed if members share networks
     )
+
+
+def _weight_of_labels(members: Sequence[Method]) -> float:
+    weights = [member.weight_ce for member in members]
+    total = 1 + sum(weight - 1 for weight in weights)
+    if total < 1e-6 and total < min(weights):  # rounded; 0 is fine beside a member that ignores the labels
+        taken = f"name combines methods that together take {1 - total:g} of the labels' weight of 1"
+        raise ValueError(f"{taken}; give them options that leave some, such as a larger weight_ce or a smaller weight_teacher")
+    return total
 
 
 def warmed_up(method: Method, epochs: int) -> Method:

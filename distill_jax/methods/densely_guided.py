@@ -79,6 +79,7 @@ def densely_guided(
         raise ValueError(f"drop is {drop} and survival {survival}; choose one: drop=0 or survival=1")
     from_guide = losses.from_teacher(loss, temperature, loss_weights, standardize, num_classes)
     is_stochastic = bool(drop) or survival < 1
+    weight_ce = (1 - weight_teacher) * (num_teachers if form == "paper" else 1)
 
     def signal(teacher, batch, key):
         del teacher
@@ -94,13 +95,12 @@ def densely_guided(
         kd_G = from_guide(guidance.logits_GxBxC, logits_BxC, labels_B)
         if form == "code":
             kd_G /= logits_BxC.shape[-1]
-        weight_ce = (1 - weight_teacher) * (num_teachers if form == "paper" else 1)
         taught = weight_teacher * (guidance.weights_G * kd_G).sum()
         return Losses(loss=weight_ce * ce + taught, ce=ce, teacher=taught)
 
     drawn = num_teachers if teacher_may_drop else num_teachers - 1
     expected = num_teachers - drop - (1 - survival) * drawn
-    return Method(signal, total, pixels=loss != "dist", forwards=lambda epoch: expected)
+    return Method(signal, total, pixels=loss != "dist", weight_ce=weight_ce, forwards=lambda epoch: expected)
 
 
 def draw_survivors(key: jax.Array, guides: int, survival: float, drop: int, teacher_may_drop: bool) -> jax.Array:

@@ -60,7 +60,7 @@ def patriarch(num_classes: int, regularizer: str = "top_score_difference", eta: 
             return Losses(loss=ce, ce=ce, teacher=no_teacher)
         return Losses(loss=eta * ce + (1 - eta) * losses.mean(penalty_B(logits_BxC), labels_B), ce=ce, teacher=no_teacher)
 
-    return Method(signal=lambda teacher, batch, key: None, loss=loss, pixels=True)
+    return Method(signal=lambda teacher, batch, key: None, loss=loss, pixels=True, weight_ce=eta)
 
 
 def distillation(
@@ -112,5 +112,5 @@ def distillation(
         taught = weight * from_teacher(teacher_logits_BxC, logits_BxC, labels_B)
         return Losses(loss=weight_ce * ce + taught, ce=ce, teacher=taught)
 
-    method = Method(signal, total, pixels=loss != "dist", forwards=lambda epoch: 1.0)
+    method = Method(signal, total, pixels=loss != "dist", weight_ce=weight_ce, forwards=lambda epoch: 1.0)
     return warmed_up(method, warmup_epochs) if warmup_epochs else method

@@ -8,8 +8,9 @@ part, from several epochs ago, and a more up-to-date short-term part. The formul
     L_n = CE(y_n, z_n) + weight_short * KD(short_n, z_n) + weight_long * KD(long_n, z_n)
     KD(t, z) = T^2 * KL( softmax(t / T) || softmax(z / T) )
 
-short_n are the logits of sample n at its last visit, stored during training. long_n are those of the last epoch of the previous
-mini-generation (a fixed number of epochs), and do not change within one. A term is absent for a sample until its signal exists.
+short_n are the logits of sample n at its last visit, stored during training. long_n are what short_n were at the end of the previous
+mini-generation (a fixed number of epochs): those of its last epoch, or of an earlier one for a sample that this epoch left out with its
+partial batch. They do not change within a mini-generation. A term is absent for a sample until its signal exists.
 """
 
 import math

@@ -78,4 +78,5 @@ def ps_kd(num_examples: int, num_classes: int, num_devices: int = 1, epochs: int
         del network
         return past.replace(weight=jnp.full_like(past.weight, weight_of(epochs_done + 1)))
 
-    return Method(signal, loss, init, end_epoch, observe=observe, by_sample=Predictions(logits=True, seen=True, weight=False))
+    by_sample = Predictions(logits=True, seen=True, weight=False)
+    return Method(signal, loss, init, end_epoch, observe=observe, by_sample=by_sample, weight_ce=1 - weight)

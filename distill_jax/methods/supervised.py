@@ -12,7 +12,7 @@ def supervised(label_smoothing: float = 0.0) -> Method:
 
     Args:
       label_smoothing: e in [0, 1): (1 - e) * CE + e * cross-entropy with the uniform distribution (Szegedy et al., arXiv 1512.00567).
-        To add it to another method: method.name="supervised+snapshot".
+        To add it to another method: method.name="supervised+snapshot". It takes e of the cross-entropy's weight there: see `combine`.
 
     Returns:
       A Method without a teacher.
@@ -30,4 +30,4 @@ def supervised(label_smoothing: float = 0.0) -> Method:
         uniform = losses.mean(losses.uniform_cross_entropy(logits_BxC), labels_B)
         return Losses(loss=(1 - label_smoothing) * ce + label_smoothing * uniform, ce=ce, teacher=jnp.zeros(()))
 
-    return Method(signal=lambda teacher, batch, key: None, loss=loss, pixels=True)
+    return Method(signal=lambda teacher, batch, key: None, loss=loss, pixels=True, weight_ce=1 - label_smoothing)

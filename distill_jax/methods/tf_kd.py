@@ -44,4 +44,4 @@ def tf_kd(num_classes: int, weight: float = 0.1, temperature: float = 20.0, conf
         taught = weight * losses.distillation(fixed_BxC, logits_BxC, temperature, labels=labels_B)
         return Losses(loss=(1 - weight) * ce + taught, ce=ce, teacher=taught)
 
-    return Method(signal=lambda teacher, batch, key: None, loss=loss, pixels=True)
+    return Method(signal=lambda teacher, batch, key: None, loss=loss, pixels=True, weight_ce=1 - weight)
