@@ -9,7 +9,10 @@ from distill_jax.archive import write_study
 from distill_jax.comparison import Comparison, best_try, folder_of_try, metric, summary_of, summary_of_try, with_teachers
 from distill_jax.results import spelled
 
-FURTHER = {"accuracy": {"test NLL, nats": "test_nll", "ECE, %": "test_ece"}, "ap50": {"test AP, %": "test_ap"}}  # columns, by metric
+FURTHER = {  # columns, by metric
+    "accuracy": {"test NLL, nats": "test_nll", "ECE, %": "test_ece"},
+    "ap50": {f"test {spelled('ap')}, %": "test_ap"},
+}
 
 
 def write_tables(comparison: Comparison) -> str:
