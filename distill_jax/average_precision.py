@@ -57,18 +57,27 @@ def voc_average_precision(detections: Detections, truths: Truths, num_classes: i
     return _voc(detections, truths, best_overlaps(detections, truths), num_classes, overlap)
 
 
-def detection_metrics(detections: Detections, truths: Truths, num_classes: int, split: str = "test") -> dict[str, float]:
+def at_coco_overlaps(detections: Detections, truths: Truths, num_classes: int) -> AveragePrecision:
+    """`voc_average_precision` at each of `COCO_OVERLAPS`, [O, C]; the boxes are compared once."""
+    found = best_overlaps(detections, truths)
+    each = [_voc(detections, truths, found, num_classes, overlap) for overlap in COCO_OVERLAPS]
+    return AveragePrecision(*map(np.stack, zip(*each, strict=True)))
+
+
+def detection_metrics(every: AveragePrecision, split: str = "test") -> dict[str, float]:
     """VOC's mean average precision over the classes that have boxes, as fractions in 0..1.
+
+    Args:
+      every: of each class, `at_coco_overlaps`.
+      split: "test" or "validation"; the names of the metrics begin with it.
 
     Returns:
       test_ap50, test_ap75: at overlaps 0.5 and 0.75, the area under the curve; test_ap: its mean over the overlaps 0.5, 0.55, ..., 0.95.
       test_ap50_11point, test_ap_11point: the same in VOC2007's form, in which detectron2 and mmdetection report all results on VOC2007.
       All 0 if no class has boxes.
     """
-    found = best_overlaps(detections, truths)
-    ap_Ox2xC = np.array([_voc(detections, truths, found, num_classes, overlap) for overlap in COCO_OVERLAPS])
-    has_boxes_C = ~np.isnan(ap_Ox2xC[0, 0])
-    area_O, eleven_point_O = ap_Ox2xC[..., has_boxes_C].mean(axis=-1).T if has_boxes_C.any() else np.zeros((2, len(COCO_OVERLAPS)))
+    has_boxes_C = ~np.isnan(every.area[0])
+    area_O, eleven_point_O = (ap_OxC[:, has_boxes_C].mean(axis=1) if has_boxes_C.any() else np.zeros(len(ap_OxC)) for ap_OxC in every)
     results = {
         "ap50": area_O[0],
         "ap50_11point": eleven_point_O[0],

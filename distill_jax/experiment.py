@@ -320,11 +320,5 @@ def is_augmented(dataset: Dataset, config: ConfigDict) -> bool:
 
 
 def evaluate_network(exp: Experiment, network: Any, teacher: Any, folder: pathlib.Path | None = None) -> dict[str, float]:
-    """The student's metrics on the test set; given its teacher's predictions, also those that compare the two.
-
-    With a folder, writes there what the report draws.
-    """
-    found = exp.predict(network)
-    if folder and exp.task.write:
-        exp.task.write(folder, exp.data.dataset, found, teacher)
-    return exp.task.evaluate(found, exp.data.dataset, teacher)
+    """The student's metrics on the test set; given its teacher's predictions, also those that compare the two. For `folder` see `Task`."""
+    return exp.task.evaluate(exp.predict(network), exp.data.dataset, teacher, folder)

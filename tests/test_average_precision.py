@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distill_jax import average_precision
-from distill_jax.average_precision import Detections, Truths, voc_average_precision
+from distill_jax.average_precision import Detections, Truths, at_coco_overlaps, voc_average_precision
 from distill_jax.errors import UserError
 
 TRUE_BOXES = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [0, 0, 10, 10], [5, 5, 25, 25]], float)
@@ -59,7 +59,7 @@ def test_difficult_boxes_count_for_nothing():
     ap = voc_average_precision(found([2, 0, 1], [0.9, 0.8, 0.7]), truths, 2).area
     assert ap[0] == 1  # finding the difficult one first is no mistake
     assert np.isnan(ap[1])  # only difficult boxes: no average precision
-    metrics = average_precision.detection_metrics(found([0], [1]), truths, 2)
+    metrics = average_precision.detection_metrics(at_coco_overlaps(found([0], [1]), truths, 2))
     assert metrics == dict.fromkeys(("test_ap50", "test_ap50_11point", "test_ap75", "test_ap", "test_ap_11point"), 1)
 
 
@@ -68,7 +68,7 @@ def test_overlap_at_the_threshold_counts():
     half = Detections(np.zeros(1, int), np.zeros(1, int), np.array([[0, 0, 10, 5]], float), np.ones(1))
     assert voc_average_precision(half, truths, 1, overlap=0.5).area[0] == 1
     higher = half._replace(box=np.array([[0, 0, 10, 5.6]], float))  # right at overlaps 0.5 and 0.55, of ten
-    metrics = average_precision.detection_metrics(higher, truths, 1)
+    metrics = average_precision.detection_metrics(at_coco_overlaps(higher, truths, 1))
     assert metrics["test_ap"] == pytest.approx(0.2) and metrics["test_ap_11point"] == pytest.approx(0.2)
 
 
@@ -152,7 +152,7 @@ def test_equals_the_devkits_procedure(overlap, eleven_point):
         assert np.isnan(ours[3]) and 0 < ours[0] < 0.95
     name = "test_ap_11point" if eleven_point else "test_ap"
     every = [np.nanmean(devkit(detections, truths, 4, each, eleven_point)) for each in average_precision.COCO_OVERLAPS]
-    assert average_precision.detection_metrics(detections, truths, 4)[name] == pytest.approx(np.mean(every))
+    assert average_precision.detection_metrics(at_coco_overlaps(detections, truths, 4))[name] == pytest.approx(np.mean(every))
 
 
 def test_coco_average_precision():
@@ -171,5 +171,5 @@ def test_coco_average_precision():
         detections, truths = random_set(seed)
         truths = truths._replace(difficult=np.zeros(40, bool))
         coco = average_precision.coco_average_precision(detections, truths, 3)
-        voc = average_precision.detection_metrics(detections, truths, 3)
+        voc = average_precision.detection_metrics(at_coco_overlaps(detections, truths, 3))
         assert abs(coco["test_coco_ap50"] - voc["test_ap50"]) < 0.05
