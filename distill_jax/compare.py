@@ -69,9 +69,10 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
             tune(comparison, name)
         check_final(comparison, name)
         train(final_config(comparison, name, best_try(comparison, name)), comparison.root / name / "final")
-        logs.say(write_tables(comparison))
         study_folder = shlex.quote(str(comparison.root / "study"))
-        logs.say(f"{study_folder} has this table; plots: python -m distill_jax.report {study_folder} --html {study_folder}/report.html")
+        plots = f"{study_folder} has this table; plots: python -m distill_jax.report {study_folder} --html {study_folder}/report.html"
+        table = write_tables(comparison)
+        logs.say(f"{table}\n{plots}" if table else f"no table yet: not all runs of the arms that teach {name} are finished")
 
 
 def tune(comparison: Comparison, name: str) -> None:

@@ -5,13 +5,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from helpers import ROOT, Crash, act_at, crash, make_config
 
 from configs import comparison_cifar100, comparison_digits, comparison_teachers_cifar100, comparison_text
-from distill_jax import checks, collect, command_line, compare, comparison, comparison_tables, loop, methods, report, stages, study
+from distill_jax import archive, checks, collect, command_line, compare, comparison, comparison_tables, loop, methods, report, stages, study
 from distill_jax.comparison import Arm, Comparison
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
@@ -190,9 +191,20 @@ def test_the_tables_are_of_arms_that_are_complete(compared, removed, left, tmp_p
         shutil.rmtree(folder)
     whole = Comparison(tiny(seeds=len(read_json(copy / "born_again" / "final" / "summary.json")["runs"])), ARMS, copy)
     assert {name for name in ARMS if comparison_tables.is_done(whole, name)} == left
+    assert {name for name in ARMS if f"\n| {name} |" in comparison_tables.write_tables(whole)} == left
     if left:
-        assert {name for name in ARMS if f"\n| {name} |" in comparison_tables.write_tables(whole)} == left
         assert len(collect.read_workdirs(copy)) > 3, "the study inside is not taken for a run"
+
+
+def test_two_processes_write_the_tables_one_after_the_other(compared):
+    whole = Comparison(tiny(seeds=len(read_json(compared / "cosine" / "final" / "summary.json")["runs"])), ARMS, compared)
+    with archive.in_turn(compared / "study"):
+        (other := threading.Thread(target=comparison_tables.write_tables, args=[whole])).start()
+        (compared / "study" / "runs.csv").write_text("of this process, which has not seen all runs")
+        other.join(0.3)
+        assert other.is_alive()
+    other.join()
+    assert {run.variant for run in archive.read_runs(compared / "study")} >= set(ARMS)
 
 
 def test_a_family_as_baseline_and_as_teacher(tmp_path):
