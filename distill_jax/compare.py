@@ -30,7 +30,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from distill_jax import checks, command_line, configuration, experiment, fields, given, logs, specs, stages, study, workdir
+from distill_jax import checks, command_line, configuration, experiment, fields, given, logs, specs, stages, study, trained, workdir
 from distill_jax.comparison import (
     ARM,
     Arm,
@@ -196,9 +196,9 @@ def check_final(comparison: Comparison, name: str) -> None:
         raise UserError(f"arm {name}: its final runs are not of its best try, try_{best}; {again}")
     check_same(folder, theirs, configs[best])
     for path in sorted(folder.glob("seed_*/teachers.json")):
-        for teacher, weights in read_json(path).items():
-            summary = pathlib.Path(teacher) / "summary.json"
-            if summary.exists() and weights != read_json(summary).get("weights_sha256", weights):
+        for teacher, recorded in read_json(path).items():
+            place = trained.resolve(teacher, path.parent)
+            if workdir.exists(pathlib.Path(place, "summary.json")) and not trained.has_weights(trained.find(place), recorded):
                 raise UserError(f"arm {name}: {teacher}, the teacher of its final runs, was trained again since; {again}")
 
 
