@@ -30,7 +30,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from distill_jax import checks, command_line, configuration, experiment, fields, given, logs, specs, stages, study, trained, workdir
+from distill_jax import checks, command_line, configuration, experiment, fields, given, jobs, logs, specs, stages, study, trained, workdir
 from distill_jax.comparison import (
     ARM,
     Arm,
@@ -47,6 +47,7 @@ from distill_jax.comparison import (
 from distill_jax.comparison_tables import write_tables
 from distill_jax.errors import Diverged, UserError
 from distill_jax.files import read_json
+from distill_jax.plan import make_plan
 
 
 def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: Sequence[str] = ()) -> None:
@@ -163,12 +164,12 @@ def check_teachers(comparison: Comparison, name: str, only: Sequence[str]) -> No
 def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
     """Checks all that depends on neither the network nor its teachers; study.train checks the rest."""
     checks.check(config)
-    for job in study.make_jobs(config, pathlib.Path("final")):
+    for job in jobs.make_jobs(config, pathlib.Path("final")):
         with study.naming_stage(job.stage):
             checks.check(job.config)
             key = json.dumps(job.config.data.to_dict())
             data = loaded[key] = loaded.get(key) or experiment.load_data(job.config)
-            plan, _ = experiment.make_plan(job.config, data)
+            plan, _ = make_plan(job.config, data.dataset, data.mesh)
             experiment.make_method(job.config, data, plan, apply=None)
 
 
@@ -177,7 +178,7 @@ def check_networks(config: ConfigDict, root: pathlib.Path, known: dict[str, spec
 
     Those that are there are added to `known`, and read once.
     """
-    for job in study.make_jobs(config, pathlib.Path("final")):
+    for job in jobs.make_jobs(config, pathlib.Path("final")):
         later = [name for name in (job.config.initial, *job.config.teachers) if name.startswith(stages.STAGE)]
         later += [name for name in job.config.teachers if pathlib.Path(name).is_relative_to(root)]
         with study.naming_stage(job.stage):

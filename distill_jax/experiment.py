@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -17,7 +16,6 @@ from distill_jax import (
     methods,
     optimizers,
     programs,
-    schedules,
     sharding,
     specs,
     state,
@@ -28,11 +26,11 @@ from distill_jax.data.dataset import check_crop, count, fingerprint
 from distill_jax.errors import UserError
 from distill_jax.models.maps import sizes as map_sizes
 from distill_jax.models.maps import with_maps
+from distill_jax.plan import Plan, make_plan
 from distill_jax.state import TrainState, init_state
 from distill_jax.step import make_train_step
 from distill_jax.tasks import TASKS, Task, pictures
 
-MOST_STEPS = 50_000_000  # per run
 # Fields that leave the compiled functions as they are. Of the teachers these see the specs, or for a table only the number.
 NOT_IN_PROGRAMS = ("seed", "seeds", "teachers", "initial", "stages", "log_every", "eval_every", "checkpoint_every")
 
@@ -45,27 +43,6 @@ class Data(NamedTuple):
     train: dict[str, jax.Array]  # {} if it is streamed
     test: dict[str, jax.Array]
     fingerprint: dict[str, Any]  # identifies the data, so that a resumed run can detect changes
-
-
-class Plan(NamedTuple):
-    """The shape of a run."""
-
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-    cycle_ends: tuple[int, ...]  # in finished epochs, increasing; the last is `epochs`
-    learning_rates: np.ndarray  # one per step
-    evaluated_on: str  # "test", or "validation" if one is held out from the training set
-    metric: str = "accuracy"  # of the task: the result that counts
-
-    @property
-    def steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
-
-    @property
-    def result(self) -> str:
-        """The name of the result that counts, such as test_accuracy."""
-        return f"{self.evaluated_on}_{self.metric}"
 
 
 class Experiment(NamedTuple):
@@ -125,24 +102,16 @@ def build(
     """
     dataset, mesh = data.dataset, data.mesh
     check_crop(dataset, config.data.crop_padding)
-    plan, schedule = make_plan(config, data)
-    task = TASKS[dataset.task]
+    plan, schedule = make_plan(config, dataset, mesh)
+    task, table = TASKS[dataset.task], methods.wants_table(**config.method)
     spec = recorded or specs.completed(make_spec(config, dataset), start)
     spec.abstract_network(config.dtype)  # raises if the network cannot take such inputs
     model = spec.module(config.dtype)
     apply = programs.inference(model)
     method = make_method(config, data, plan, apply)
-    task.check(config, method)
+    check_method(config, method, dataset, spec, teachers)
     with checks.naming("optimizer"):
         optimizer = optimizers.create(config.optimizer, schedule)
-    table = methods.wants_table(**config.method)
-    if table and is_augmented(dataset, config):
-        raise UserError("method.guide_logits is 'table', which needs data.crop_padding=0, data.flip=False, and images in memory")
-    if method.observes == "clean" and batches.is_streamed(dataset.train):
-        raise UserError("method.view is 'clean', which needs images in memory: streamed ones come as random crops")
-
-    if method.maps:
-        check_maps(config, spec, teachers, table)
     layout = state.layout(method, mesh)
     whole = layout.step
     views = augment.make_augment(config.data.crop_padding, config.data.flip and dataset.task == "classification")
@@ -207,25 +176,6 @@ def make_method(config: ConfigDict, data: Data, plan: Plan, apply: Callable[[Any
         return methods.create(setting=setting, **config.method.to_dict())
 
 
-def make_plan(config: ConfigDict, data: Data) -> tuple[Plan, Callable]:
-    """The shape of a run, and its learning-rate schedule."""
-    sharding.check_batch_size(config.batch_size, data.mesh)
-    num_examples = count(data.dataset.train)
-    steps_per_epoch = num_examples // config.batch_size
-    if steps_per_epoch == 0:
-        raise UserError(f"batch_size is {config.batch_size}, but the training set has only {num_examples} examples")
-    steps = config.epochs * steps_per_epoch
-    if steps > MOST_STEPS:
-        raise UserError(f"epochs is {config.epochs}, which makes {steps:,} steps; at most {MOST_STEPS:,} are allowed")
-    with checks.naming("schedule"):
-        rate = optimizers.scaled_rate(config.optimizer, config.batch_size)
-        schedule = schedules.create(config.schedule, rate, config.epochs, steps_per_epoch)
-        ends = schedules.cycle_ends(config.epochs, config.schedule.cycles, config.schedule.cycle_epochs)
-    rates = np.asarray(jax.vmap(schedule)(jnp.arange(steps)))  # on the host: a log line must not wait for the device
-    metric = TASKS[data.dataset.task].metric
-    return Plan(config.epochs, steps_per_epoch, config.batch_size, ends, rates, data.dataset.evaluated_on, metric), schedule
-
-
 def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
     """The spec of a new network to be trained on a data set."""
     images = dataset.train.get("image")
@@ -247,6 +197,18 @@ def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
         sentences=dataset.sentences,
         task=dataset.task,
     )
+
+
+def check_method(config: ConfigDict, method: methods.Method, dataset: Dataset, spec: specs.Spec, teachers: Sequence[specs.Spec]) -> None:
+    """Raises UserError unless a method suits the task, the data, and the networks."""
+    table = methods.wants_table(**config.method)
+    TASKS[dataset.task].check(config, method)
+    if table and is_augmented(dataset, config):
+        raise UserError("method.guide_logits is 'table', which needs data.crop_padding=0, data.flip=False, and images in memory")
+    if method.observes == "clean" and batches.is_streamed(dataset.train):
+        raise UserError("method.view is 'clean', which needs images in memory: streamed ones come as random crops")
+    if method.maps:
+        check_maps(config, spec, teachers, table)
 
 
 def check_maps(config: ConfigDict, spec: specs.Spec, teachers: Sequence[specs.Spec], table: bool) -> None:

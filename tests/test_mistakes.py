@@ -18,7 +18,6 @@ from distill_jax import (
     checks,
     command_line,
     default_config,
-    experiment,
     logs,
     methods,
     report,
@@ -28,6 +27,7 @@ from distill_jax import (
     trained,
 )
 from distill_jax.errors import UserError
+from distill_jax.plan import Plan
 
 DGKD, TOLERANT, KD, LSTSD, SD_LSTSD, TREC = (
     f"--config={ROOT / 'configs' / name}.py"
@@ -341,7 +341,7 @@ def test_tables_split_over_any_number_of_devices(devices):
 
 
 def test_an_epoch_of_one_step_has_a_speed(tmp_path):
-    plan = experiment.Plan(2, 1, 40, (2,), np.array([0.1, 0.05]), "test")
+    plan = Plan(2, 1, 40, (2,), np.array([0.1, 0.05]), "test")
     metrics = state.empty_metrics(sharding.make_mesh())
     one = state.TrainMetrics.single_from_model_output(
         loss=1.0, loss_ce=1.0, loss_teacher=0.0, logits=np.zeros((1, 2)), labels=np.zeros(1, np.int32)

@@ -18,7 +18,7 @@ from scipy.special import erf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import distill_jax
-from distill_jax import command_line, export, huggingface, initial, predict, pretrained, specs, study, tensor_names, trained
+from distill_jax import command_line, export, huggingface, initial, jobs, predict, pretrained, specs, study, tensor_names, trained
 from distill_jax import models as networks
 from distill_jax.data import load_config, text, tokenization
 from distill_jax.errors import UserError
@@ -457,9 +457,9 @@ def test_densely_guided_in_depth(folder, sentences, tmp_path, capsys):
     """3 -> 1 layers, with all variants; the student starts from the teacher's layers."""
     family = {"name": "densely_guided", "path": ("bert3", "bert2", "bert1"), "inherit": True}
     config = fine_tuning(sentences, folder, stages=ConfigDict(family))
-    jobs = {job.stage: job.config for job in study.make_jobs(config, tmp_path)}
-    assert jobs.pop("bert3").initial == f"hf:{folder}" and {job.initial for job in jobs.values()} == {"stage:bert3"}
-    assert jobs["dgkd_bert1"].teachers == ("stage:bert3", "stage:kd_bert2") and jobs["takd_bert1"].teachers == ("stage:kd_bert2",)
+    by_stage = {job.stage: job.config for job in jobs.make_jobs(config, tmp_path)}
+    assert by_stage.pop("bert3").initial == f"hf:{folder}" and {job.initial for job in by_stage.values()} == {"stage:bert3"}
+    assert by_stage["dgkd_bert1"].teachers == ("stage:bert3", "stage:kd_bert2") and by_stage["takd_bert1"].teachers == ("stage:kd_bert2",)
 
     family |= {"path": ("bert3", "bert1"), "compare": ("stochastic",), "guide_logits": "table"}
     summary = study.train(with_fields(config, stages=ConfigDict(family)), tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, Crash, act_at, build, crash, make_config, run
 
-from distill_jax import archive, command_line, configuration, default_config, fields, report, study, trained, transfer, workdir
+from distill_jax import archive, command_line, configuration, default_config, fields, jobs, report, study, trained, transfer, workdir
 from distill_jax.data import sources
 from distill_jax.errors import UserError
 
@@ -316,14 +316,14 @@ def test_a_move_that_is_killed_at_any_file_loses_nothing(request, finished, fami
         with monkeypatch.context() as patch:
             patch.setattr(pathlib.Path, "rename", rename_some)
             try:
-                study.move_first_seed(config, folder)
+                jobs.move_first_seed(config, folder)
                 break
             except Crash:
                 pass
         assert "adding seeds was interrupted" in refusal(again, folder, **fields)
         assert "adding seeds was interrupted" in refusal(do, "eval", folder)
         assert "belongs to another config" in refusal(again, folder, **fields, seeds=2, batch_size=20)
-        study.finish_moving(config, folder)
+        jobs.finish_moving(config, folder)
         assert facts(folder / "seed_0") == files
         assert {path.name for path in folder.iterdir()} == {"config.json", "lock", "seed_0"}
         moves += 1
