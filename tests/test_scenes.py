@@ -1,7 +1,10 @@
 """Scenes: the joint affine map, the readers of masks and boxes, and what they refuse."""
 
+import dataclasses
 import pathlib
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -367,3 +370,18 @@ def test_wrong_fields_are_refused(masks, tmp_path):
         read(f"masks:{tmp_path}")
     with pytest.raises(UserError, match="has no ImageSets, and no folder such as VOC2012"):
         read(f"voc:{tmp_path}")
+
+
+def test_threads_read_the_sizes_of_a_split_once(masks):
+    column, asked = read(masks).test["image"], []
+
+    class Slow(list):
+        def __getitem__(self, row):
+            asked.append(row)
+            time.sleep(0.02)
+            return super().__getitem__(row)
+
+    column = dataclasses.replace(column, scenes=Slow(column.scenes))
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(lambda _: column.own_shape, range(4)))) == 1
+    assert sorted(asked) == sorted(column.rows), "since Python 3.12, a cached_property lets each thread compute"
