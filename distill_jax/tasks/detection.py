@@ -118,14 +118,14 @@ def metrics(found: Found, dataset: Dataset, teacher: Any, folder: pathlib.Path |
     """
     del teacher
     arguments = flat(found), truths(dataset), dataset.num_classes
-    area_OxC, eleven_point_OxC = every = ap.at_coco_overlaps(*arguments)
+    area_OxC, eleven_point_OxC = at_overlaps = ap.voc_average_precision(*arguments)
     if folder:
         ap50, ap50_11point = ([None if np.isnan(value) else float(value) for value in ap_C] for ap_C in (area_OxC[0], eleven_point_OxC[0]))
         content = {"classes": list(dataset.classes), "ap50": ap50, "ap50_11point": ap50_11point}
         workdir.write_json(folder / "average_precision.json", content)
     with_coco = importlib.util.find_spec("faster_coco_eval") is not None
     coco = ap.coco_average_precision(*arguments, dataset.evaluated_on) if with_coco else {}
-    return ap.detection_metrics(every, dataset.evaluated_on) | coco
+    return ap.detection_metrics(at_overlaps, dataset.evaluated_on) | coco
 
 
 def check(config: ConfigDict, method: Method) -> None:
