@@ -136,7 +136,7 @@ def test_the_xml_files_may_name_other_classes(tmp_path):
 
 def test_a_devkit_for_segmentation_may_name_other_classes(tmp_path):
     name = write_voc(tmp_path)
-    (tmp_path / "classes.txt").write_text("ground\nroof \n  tree\n\n")
+    (tmp_path / "classes.txt").write_text("ground\nroof \n  tree\n\n", encoding="utf-8-sig")
     assert read(name).classes == ("ground", "roof", "tree")
     (tmp_path / "classes.txt").write_text("ground\n\nroof\ntree\n")
     with pytest.raises(UserError, match="classes.txt: line 2 is blank"):
@@ -215,6 +215,10 @@ MISTAKES = {
         "class 'yeti' is not in the training",
     ),
     "empty set": (lambda root: (root / "ImageSets/Main/train.txt").write_text("\n"), "train.txt: the image set is empty"),
+    "no text": (
+        lambda root: (root / "ImageSets/Main/train.txt").write_bytes(b"caf\xe9"),
+        "train.txt: is not UTF-8 text .*; save it as UTF-8",
+    ),
     "no set": (lambda root: (root / "ImageSets/Main/train.txt").unlink(), "train.txt: no such image set"),
 }
 
