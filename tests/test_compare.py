@@ -32,6 +32,11 @@ def tiny(**fields):
     return make_config(**own | {"method": {"name": "supervised"}, "data__train_examples": 100, "data__validation_examples": 50} | fields)
 
 
+def whole(root):
+    """With as many seeds as have been trained."""
+    return Comparison(tiny(seeds=len(read_json(root / "born_again" / "final" / "summary.json")["runs"])), ARMS, root)
+
+
 def joined(path):
     return path.read_text().replace("\\\n", " ")
 
@@ -174,9 +179,9 @@ def test_final_runs_of_another_config_or_teacher(compared, trained):
     with pytest.raises(
         UserError, match=f"^arm born_again: {compared}/cosine/final/seed_1, the teacher of its final runs, was trained again"
     ):
-        compare.compare(tiny(seeds=3), ARMS, compared)
+        compare.compare(whole(compared).config, ARMS, compared)
     recorded.write_text(text)
-    compare.compare(tiny(seeds=3), ARMS, compared)
+    compare.compare(whole(compared).config, ARMS, compared)
     assert not trained
 
 
@@ -189,17 +194,15 @@ def test_the_tables_are_of_arms_that_are_complete(compared, removed, left, tmp_p
     shutil.copytree(compared, copy, ignore=shutil.ignore_patterns("checkpoints", "snapshots"))
     for folder in copy.glob(removed):
         shutil.rmtree(folder)
-    whole = Comparison(tiny(seeds=len(read_json(copy / "born_again" / "final" / "summary.json")["runs"])), ARMS, copy)
-    assert {name for name in ARMS if comparison_tables.is_done(whole, name)} == left
-    assert {name for name in ARMS if f"\n| {name} |" in comparison_tables.write_tables(whole)} == left
+    assert {name for name in ARMS if comparison_tables.is_done(whole(copy), name)} == left
+    assert {name for name in ARMS if f"\n| {name} |" in comparison_tables.write_tables(whole(copy))} == left
     if left:
         assert len(collect.read_workdirs(copy)) > 3, "the study inside is not taken for a run"
 
 
 def test_two_processes_write_the_tables_one_after_the_other(compared):
-    whole = Comparison(tiny(seeds=len(read_json(compared / "cosine" / "final" / "summary.json")["runs"])), ARMS, compared)
     with archive.in_turn(compared / "study"):
-        (other := threading.Thread(target=comparison_tables.write_tables, args=[whole])).start()
+        (other := threading.Thread(target=comparison_tables.write_tables, args=[whole(compared)])).start()
         (compared / "study" / "runs.csv").write_text("of this process, which has not seen all runs")
         other.join(0.3)
         assert other.is_alive()
