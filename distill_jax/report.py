@@ -268,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_plots(options.folders, options.html, options.plots)
         else:
             print(report(options.folders))
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -229,6 +229,9 @@ def test_what_cannot_be_collected(workdirs, tmp_path):
     refused(lambda: add(workdirs / "families"), "families/summary.json: not the summary of a run")
     (workdirs / "apart" / "seed_0" / "metrics.jsonl").write_text('{"step": 1}\n{"st')
     refused(lambda: add(workdirs / "apart"), "seed_0/metrics.jsonl: damaged")
+    (workdirs / "apart" / "seed_0" / "metrics.jsonl").unlink()
+    (workdirs / "apart" / "seed_0" / "metrics.jsonl").mkdir()
+    refused(lambda: add(workdirs / "apart"), f"Is a directory: '{workdirs}/apart/seed_0/metrics.jsonl'")
     assert (study / "runs.csv").read_bytes() == before
 
 
