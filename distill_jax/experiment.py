@@ -113,10 +113,9 @@ def build(
     with checks.naming("optimizer"):
         optimizer = optimizers.create(config.optimizer, schedule)
     layout = state.layout(method, mesh)
-    whole = layout.step
     views = augment.make_augment(config.data.crop_padding, config.data.flip and dataset.task == "classification")
-    modules = [teacher.module(config.dtype) for teacher in teachers]
-    speak = [from_table if table else functools.partial(from_forward, *each) for each in zip(teachers, modules, strict=True)]
+    frozen = [(teacher, teacher.module(config.dtype)) for teacher in teachers]
+    speak = [from_table if table else functools.partial(from_forward, *each) for each in frozen]
     train_step = make_train_step(model, method, optimizer, views, spec.to_inputs, speak, task)
 
     @functools.partial(jax.jit, out_shardings=layout)
@@ -126,7 +125,6 @@ def build(
     def init(key):
         return begin(programs.init(model, mesh)(key, np.zeros(spec.example.shape, spec.example.dtype)))
 
-    guides = [] if table else list(zip(teachers, modules, strict=True))
     return Experiment(
         config=config,
         data=data,
@@ -137,10 +135,10 @@ def build(
         teachers=tuple(teachers),
         init=init,
         begin=begin,
-        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(layout, whole, sharding.rows(mesh))),
+        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(layout, layout.step, sharding.rows(mesh))),
         observe=method.observe and jax.jit(method.observe, donate_argnums=0, out_shardings=layout.teacher),
         predict=predict_with(data, plan.batch_size, spec, apply),
-        predict_teacher=make_predict_teacher(data, plan.batch_size, method, spec, guides),
+        predict_teacher=make_predict_teacher(data, plan.batch_size, method, spec, [] if table else frozen),
         pictures=pictures.make(apply, spec, dataset, mesh),
     )
 
@@ -241,14 +239,14 @@ def from_table(table_NxC: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
 
 
 def make_predict_teacher(
-    data: Data, batch_size: int, method: methods.Method, spec: specs.Spec, guides: Sequence[tuple[specs.Spec, Any]]
+    data: Data, batch_size: int, method: methods.Method, spec: specs.Spec, frozen: Sequence[tuple[specs.Spec, Any]]
 ) -> Callable[[TrainState], Any] | None:
     """See Experiment.predict_teacher. With several frozen networks, the first one is used."""
     if method.predict:
         own = predict_with(data, batch_size, spec, method.predict)
         return lambda state: own(state.teacher)
-    if guides:
-        first_spec, module = guides[0]
+    if frozen:
+        first_spec, module = frozen[0]
         first = predict_with(data, batch_size, first_spec, programs.inference(module))
         return lambda state: first(state.given[0])
     return None
