@@ -3,7 +3,9 @@
 Numbers keep every digit, so that nothing measured is lost.
 """
 
+import contextlib
 import csv
+import fcntl
 import gzip
 import io
 import json
@@ -36,8 +38,30 @@ class Run(NamedTuple):
         return f"{self.variant}/{self.stage}" if self.stage else self.variant
 
 
+@contextlib.contextmanager
+def in_turn(study: pathlib.Path) -> Iterator[None]:
+    """For what reads a study and writes it again: makes its folder, and lets one process at a time in; the others wait.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        with _naming(study):
+            study.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context((study / "lock").open("w")), fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _naming(study: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{study} cannot be written: {error.strerror or error}") from error
+
+
 def write_study(study: pathlib.Path, runs: Sequence[Run], curves: dict[tuple, Curve]) -> None:
-    """Writes config.json, runs.csv and curves.csv.gz, all or none; numbers keep every digit.
+    """Writes config.json, runs.csv and curves.csv.gz, all or none; numbers keep every digit. See `in_turn`.
 
     Raises:
       UserError: they cannot be written.
@@ -52,14 +76,12 @@ def write_study(study: pathlib.Path, runs: Sequence[Run], curves: dict[tuple, Cu
         "runs.csv": to_csv(rows, (*KEYS, "overrides", *PROVENANCE)).encode(),
         "curves.csv.gz": gzip.compress(to_csv(lines, KEYS).encode(), mtime=0),  # the same bytes for the same content
     }
-    try:
+    with _naming(study):
         study.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             (study / f"{name}.tmp").write_bytes(content)
         for name in contents:
             (study / f"{name}.tmp").replace(study / name)
-    except OSError as error:
-        raise UserError(f"{study} cannot be written: {error.strerror or error}") from error
 
 
 def shared_config(runs: Sequence[Run]) -> dict[str, Any]:

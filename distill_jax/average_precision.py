@@ -4,6 +4,7 @@ A box is (left, top, right, bottom): edges in pixels, so that its area is (right
 last pixel, counted from 1: subtract 1 from xmin and ymin, and overlaps are those of the devkit, which adds 1 to each side instead.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,13 +34,15 @@ class Truths(NamedTuple):
 
 
 class AveragePrecision(NamedTuple):
-    """VOC's average precision of each class in both forms, float [C], in 0..1; NaN for a class that has no boxes but difficult ones."""
+    """VOC's average precision of each class in both forms, float [O, C], in 0..1; NaN for a class that has no boxes but difficult ones."""
 
     area: np.ndarray  # since 2010: the area under the curve of the best precision at a recall or above
     eleven_point: np.ndarray  # VOC2007's: the mean of this curve at the recalls 0, 0.1, ..., 1
 
 
-def voc_average_precision(detections: Detections, truths: Truths, num_classes: int, overlap: float = 0.5) -> AveragePrecision:
+def voc_average_precision(
+    detections: Detections, truths: Truths, num_classes: int, overlaps: Sequence[float] = COCO_OVERLAPS
+) -> AveragePrecision:
     """VOC's average precision of each class. Their mean, `np.nanmean`, is the mAP; at overlap 0.5 it is called AP50.
 
     Detections are taken from the highest score down. Each is compared with the box of its image and class that it overlaps most. It is
@@ -49,26 +52,30 @@ def voc_average_precision(detections: Detections, truths: Truths, num_classes: i
     Args:
       detections, truths: of the whole set.
       num_classes: C.
-      overlap: the smallest intersection over union, in 0..1, of a right detection.
+      overlaps: O times the smallest intersection over union, in 0..1, of a right detection.
 
     References:
       Everingham et al., "The PASCAL Visual Object Classes Challenge", IJCV 2010, section 4.2; the devkit's VOCevaldet.m and VOCap.m.
     """
-    return _voc(detections, truths, best_overlaps(detections, truths), num_classes, overlap)
+    found = best_overlaps(detections, truths)
+    forms = np.array([_voc(detections, truths, found, num_classes, overlap) for overlap in overlaps])
+    return AveragePrecision(*forms.swapaxes(0, 1))
 
 
-def detection_metrics(detections: Detections, truths: Truths, num_classes: int, split: str = "test") -> dict[str, float]:
+def detection_metrics(at_overlaps: AveragePrecision, split: str = "test") -> dict[str, float]:
     """VOC's mean average precision over the classes that have boxes, as fractions in 0..1.
+
+    Args:
+      at_overlaps: of each class at each of `COCO_OVERLAPS`.
+      split: "test" or "validation"; the names of the metrics begin with it.
 
     Returns:
       test_ap50, test_ap75: at overlaps 0.5 and 0.75, the area under the curve; test_ap: its mean over the overlaps 0.5, 0.55, ..., 0.95.
       test_ap50_11point, test_ap_11point: the same in VOC2007's form, in which detectron2 and mmdetection report all results on VOC2007.
       All 0 if no class has boxes.
     """
-    found = best_overlaps(detections, truths)
-    ap_Ox2xC = np.array([_voc(detections, truths, found, num_classes, overlap) for overlap in COCO_OVERLAPS])
-    has_boxes_C = ~np.isnan(ap_Ox2xC[0, 0])
-    area_O, eleven_point_O = ap_Ox2xC[..., has_boxes_C].mean(axis=-1).T if has_boxes_C.any() else np.zeros((2, len(COCO_OVERLAPS)))
+    has_boxes_C = ~np.isnan(at_overlaps.area[0])
+    area_O, eleven_point_O = (ap_OxC[:, has_boxes_C].mean(axis=1) if has_boxes_C.any() else np.zeros(len(ap_OxC)) for ap_OxC in at_overlaps)
     results = {
         "ap50": area_O[0],
         "ap50_11point": eleven_point_O[0],
@@ -112,7 +119,8 @@ def _groups(values_N: np.ndarray) -> list[tuple[Any, np.ndarray]]:
     return list(zip(values, np.split(order, starts[1:]), strict=True)) if len(order) else []
 
 
-def _voc(detections, truths, found, num_classes, overlap) -> AveragePrecision:
+def _voc(detections, truths, found, num_classes, overlap) -> np.ndarray:
+    """Both forms at one overlap, [2, C]."""
     overlap_D, row_D = found
     order = np.argsort(-detections.score, kind="stable")
     hits = overlap_D >= overlap
@@ -125,7 +133,7 @@ def _voc(detections, truths, found, num_classes, overlap) -> AveragePrecision:
         positives = int((~truths.difficult[truths.label == label]).sum())
         if positives:
             ap_2xC[:, label] = _both_forms(right[order[(~ignored & (detections.label == label))[order]]], positives)
-    return AveragePrecision(*ap_2xC)
+    return ap_2xC
 
 
 def _both_forms(right_D: np.ndarray, positives: int) -> tuple[float, float]:

@@ -131,13 +131,8 @@ def is_intact(folder: pathlib.Path) -> bool:
 
 def file_hashes(folder: pathlib.Path) -> dict[str, str]:
     """SHA-256 of every file below a folder except the manifest, by relative path."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {str(path.relative_to(folder)): file_sha256(path) for path in files}
-
-
-def file_sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {str(path.relative_to(folder)): files.sha256(path) for path in paths}
 
 
 def set_aside(folder: pathlib.Path) -> pathlib.Path:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from distill_jax.archive import Curve, Run, flatten, read_curves, read_runs, write_study
+from distill_jax.archive import Curve, Run, flatten, in_turn, read_curves, read_runs, write_study
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
 
@@ -26,11 +26,12 @@ def collect(study: pathlib.Path, workdirs: Sequence[pathlib.Path]) -> None:
     Raises:
       UserError: a run is damaged, unfinished, or already in the study.
     """
-    runs = read_runs(study) if (study / "runs.csv").exists() else []
-    curves = read_curves(study) if runs else {}
-    known = {run[:3] for run in runs}
-    for folder in workdirs:
-        for run, curve, _ in read_workdirs(folder):
+    found = [(folder, run, curve) for folder in workdirs for run, curve, _ in read_workdirs(folder)]
+    with in_turn(study):
+        runs = read_runs(study) if (study / "runs.csv").exists() else []
+        curves = read_curves(study) if runs else {}
+        known = {run[:3] for run in runs}
+        for folder, run, curve in found:
             if run[:3] in known:
                 raise UserError(
                     f"{folder}: {study} already has a run {run.path} with seed {run.seed}; rename the workdir, or choose another study"
@@ -38,7 +39,7 @@ def collect(study: pathlib.Path, workdirs: Sequence[pathlib.Path]) -> None:
             known.add(run[:3])
             runs.append(run)
             curves[run[:3]] = curve
-    write_study(study, runs, curves)
+        write_study(study, runs, curves)
 
 
 def read_workdirs(folder: pathlib.Path) -> list[tuple[Run, Curve, pathlib.Path]]:
@@ -150,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         collect(options.study, options.workdirs)
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

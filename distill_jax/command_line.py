@@ -202,9 +202,9 @@ def errors_in_one_line() -> Iterator[None]:
         yield
     except UserError as error:
         fail(str(error))
-    except Interrupted as interrupted:
-        print(interrupted, flush=True)
-        _end(128 + interrupted.signal_number)
+    except Interrupted as stopped:
+        print(stopped, flush=True)
+        _end(128 + stopped.signal_number)
     except MemoryError as error:
         fail(f"out of memory: {' '.join(str(error).split()) or 'the data and the network do not fit'}; {SMALLER}")
     except BrokenPipeError:

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from distill_jax import checks, command_line, configuration, experiment, fields, given, logs, specs, stages, study, workdir
+from distill_jax import checks, command_line, configuration, experiment, fields, given, jobs, logs, specs, stages, study, trained, workdir
 from distill_jax.comparison import (
     ARM,
     Arm,
@@ -47,6 +47,7 @@ from distill_jax.comparison import (
 from distill_jax.comparison_tables import write_tables
 from distill_jax.errors import Diverged, UserError
 from distill_jax.files import read_json
+from distill_jax.plan import make_plan
 
 
 def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: Sequence[str] = ()) -> None:
@@ -69,9 +70,10 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
             tune(comparison, name)
         check_final(comparison, name)
         train(final_config(comparison, name, best_try(comparison, name)), comparison.root / name / "final")
-        logs.say(write_tables(comparison))
         study_folder = shlex.quote(str(comparison.root / "study"))
-        logs.say(f"{study_folder} has this table; plots: python -m distill_jax.report {study_folder} --html {study_folder}/report.html")
+        plots = f"{study_folder} has this table; plots: python -m distill_jax.report {study_folder} --html {study_folder}/report.html"
+        table = write_tables(comparison)
+        logs.say(f"{table}\n{plots}" if table else f"no table yet: not all runs of the arms that teach {name} are finished")
 
 
 def tune(comparison: Comparison, name: str) -> None:
@@ -162,12 +164,12 @@ def check_teachers(comparison: Comparison, name: str, only: Sequence[str]) -> No
 def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
     """Checks everything that depends on neither the network nor its teachers; study.train checks the rest."""
     checks.check(config)
-    for job in study.make_jobs(config, pathlib.Path("final")):
+    for job in jobs.make_jobs(config, pathlib.Path("final")):
         with study.naming_stage(job.stage):
             checks.check(job.config)
             key = json.dumps(job.config.data.to_dict())
             data = loaded[key] = loaded.get(key) or experiment.load_data(job.config)
-            plan, _ = experiment.make_plan(job.config, data)
+            plan, _ = make_plan(job.config, data.dataset, data.mesh)
             experiment.make_method(job.config, data, plan, apply=None)
 
 
@@ -176,7 +178,7 @@ def check_networks(config: ConfigDict, root: pathlib.Path, known: dict[str, spec
 
     Those that exist are read once and added to `known`.
     """
-    for job in study.make_jobs(config, pathlib.Path("final")):
+    for job in jobs.make_jobs(config, pathlib.Path("final")):
         later = [name for name in (job.config.initial, *job.config.teachers) if name.startswith(stages.STAGE)]
         later += [name for name in job.config.teachers if pathlib.Path(name).is_relative_to(root)]
         with study.naming_stage(job.stage):
@@ -195,9 +197,9 @@ def check_final(comparison: Comparison, name: str) -> None:
         raise UserError(f"arm {name}: its final runs are not of its best try, try_{best}; {again}")
     check_same(folder, theirs, configs[best])
     for path in sorted(folder.glob("seed_*/teachers.json")):
-        for teacher, weights in read_json(path).items():
-            summary = pathlib.Path(teacher) / "summary.json"
-            if summary.exists() and weights != read_json(summary).get("weights_sha256", weights):
+        for teacher, recorded in read_json(path).items():
+            place = trained.resolve(teacher, path.parent)
+            if workdir.exists(pathlib.Path(place, "summary.json")) and not trained.has_weights(trained.find(place), recorded):
                 raise UserError(f"arm {name}: {teacher}, the teacher of its final runs, has been retrained since; {again}")
 
 

@@ -5,17 +5,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill_jax import collect, fields, report, workdir
-from distill_jax.archive import write_study
+from distill_jax.archive import in_turn, write_study
 from distill_jax.comparison import Comparison, best_try, folder_of_try, metric, summary_of, summary_of_try, with_teachers
 from distill_jax.results import spelled
 
-FURTHER = {"accuracy": {"test NLL, nats": "test_nll", "ECE, %": "test_ece"}, "ap50": {"test AP, %": "test_ap"}}  # columns, by metric
+FURTHER = {  # columns, by metric
+    "accuracy": {"test NLL, nats": "test_nll", "ECE, %": "test_ece"},
+    "ap50": {f"test {spelled('ap')}, %": "test_ap"},
+}
 
 
 def write_tables(comparison: Comparison) -> str:
-    """Writes WORKDIR/study from the arms that have all final seeds; returns the table of their results."""
+    """Writes WORKDIR/study from the arms that have all final seeds; returns the table of their results, "" if there are none yet.
+
+    Each process that trains some of the arms calls it in the end. One at a time reads the runs, so the last to write has them all.
+    """
+    with in_turn(comparison.root / "study"):
+        return _write_tables(comparison)
+
+
+def _write_tables(comparison: Comparison) -> str:
     runs, curves = [], {}
     done = {name: summary_of(comparison, name) for name in comparison.arms if is_done(comparison, name)}
+    if not done:
+        return ""
     chosen = {name: arm._replace(tries=[arm.tries[best_try(comparison, name)]]) for name, arm in comparison.arms.items()}
     for name in done:
         total = cost(comparison._replace(arms=chosen), name)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -17,7 +16,6 @@ from distill_jax import (
     methods,
     optimizers,
     programs,
-    schedules,
     sharding,
     specs,
     state,
@@ -28,11 +26,11 @@ from distill_jax.data.dataset import check_crop, count, fingerprint
 from distill_jax.errors import UserError
 from distill_jax.models.maps import sizes as map_sizes
 from distill_jax.models.maps import with_maps
+from distill_jax.plan import Plan, make_plan
 from distill_jax.state import TrainState, init_state
 from distill_jax.step import make_train_step
 from distill_jax.tasks import TASKS, Task, pictures
 
-MOST_STEPS = 50_000_000  # per run
 # Fields on which the compiled functions do not depend. Of teachers, they depend on the specs or, for a table, only on the number.
 NOT_IN_PROGRAMS = ("seed", "seeds", "teachers", "initial", "stages", "log_every", "eval_every", "checkpoint_every")
 
@@ -45,27 +43,6 @@ class Data(NamedTuple):
     train: dict[str, jax.Array]  # {} if it is streamed
     test: dict[str, jax.Array]
     fingerprint: dict[str, Any]  # identifies the data, so that a resumed run can detect changes
-
-
-class Plan(NamedTuple):
-    """The shape of a run."""
-
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-    cycle_ends: tuple[int, ...]  # in finished epochs, increasing; the last is `epochs`
-    learning_rates: np.ndarray  # one per step
-    evaluated_on: str  # "test", or "validation" if one is held out from the training set
-    metric: str = "accuracy"  # of the task: the result that counts
-
-    @property
-    def steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
-
-    @property
-    def result(self) -> str:
-        """The name of the result that counts, such as test_accuracy."""
-        return f"{self.evaluated_on}_{self.metric}"
 
 
 class Experiment(NamedTuple):
@@ -125,29 +102,20 @@ def build(
     """
     dataset, mesh = data.dataset, data.mesh
     check_crop(dataset, config.data.crop_padding)
-    plan, schedule = make_plan(config, data)
-    task = TASKS[dataset.task]
+    plan, schedule = make_plan(config, dataset, mesh)
+    task, table = TASKS[dataset.task], methods.wants_table(**config.method)
     spec = recorded or specs.completed(make_spec(config, dataset), start)
     spec.abstract_network(config.dtype)  # raises if the network cannot take such inputs
     model = spec.module(config.dtype)
     apply = programs.inference(model)
     method = make_method(config, data, plan, apply)
-    task.check(config, method)
+    check_method(config, method, dataset, spec, teachers)
     with checks.naming("optimizer"):
         optimizer = optimizers.create(config.optimizer, schedule)
-    table = methods.wants_table(**config.method)
-    if table and is_augmented(dataset, config):
-        raise UserError("method.guide_logits is 'table', which needs data.crop_padding=0, data.flip=False, and images in memory")
-    if method.observes == "clean" and batches.is_streamed(dataset.train):
-        raise UserError("method.view is 'clean', which needs images in memory: streamed ones come as random crops")
-
-    if method.maps:
-        check_maps(config, spec, teachers, table)
     layout = state.layout(method, mesh)
-    whole = layout.step
     views = augment.make_augment(config.data.crop_padding, config.data.flip and dataset.task == "classification")
-    modules = [teacher.module(config.dtype) for teacher in teachers]
-    speak = [from_table if table else functools.partial(from_forward, *each) for each in zip(teachers, modules, strict=True)]
+    frozen = [(teacher, teacher.module(config.dtype)) for teacher in teachers]
+    speak = [from_table if table else functools.partial(from_forward, *each) for each in frozen]
     train_step = make_train_step(model, method, optimizer, views, spec.to_inputs, speak, task)
 
     @functools.partial(jax.jit, out_shardings=layout)
@@ -157,7 +125,6 @@ def build(
     def init(key):
         return begin(programs.init(model, mesh)(key, np.zeros(spec.example.shape, spec.example.dtype)))
 
-    guides = [] if table else list(zip(teachers, modules, strict=True))
     return Experiment(
         config=config,
         data=data,
@@ -168,10 +135,10 @@ def build(
         teachers=tuple(teachers),
         init=init,
         begin=begin,
-        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(layout, whole, sharding.rows(mesh))),
+        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(layout, layout.step, sharding.rows(mesh))),
         observe=method.observe and jax.jit(method.observe, donate_argnums=0, out_shardings=layout.teacher),
         predict=predict_with(data, plan.batch_size, spec, apply),
-        predict_teacher=make_predict_teacher(data, plan.batch_size, method, spec, guides),
+        predict_teacher=make_predict_teacher(data, plan.batch_size, method, spec, [] if table else frozen),
         pictures=pictures.make(apply, spec, dataset, mesh),
     )
 
@@ -207,25 +174,6 @@ def make_method(config: ConfigDict, data: Data, plan: Plan, apply: Callable[[Any
         return methods.create(setting=setting, **config.method.to_dict())
 
 
-def make_plan(config: ConfigDict, data: Data) -> tuple[Plan, Callable]:
-    """The shape of a run, and its learning-rate schedule."""
-    sharding.check_batch_size(config.batch_size, data.mesh)
-    num_examples = count(data.dataset.train)
-    steps_per_epoch = num_examples // config.batch_size
-    if steps_per_epoch == 0:
-        raise UserError(f"batch_size is {config.batch_size}, but the training set has only {num_examples} examples")
-    steps = config.epochs * steps_per_epoch
-    if steps > MOST_STEPS:
-        raise UserError(f"epochs is {config.epochs}, which makes {steps:,} steps; at most {MOST_STEPS:,} are allowed")
-    with checks.naming("schedule"):
-        rate = optimizers.scaled_rate(config.optimizer, config.batch_size)
-        schedule = schedules.create(config.schedule, rate, config.epochs, steps_per_epoch)
-        ends = schedules.cycle_ends(config.epochs, config.schedule.cycles, config.schedule.cycle_epochs)
-    rates = np.asarray(jax.vmap(schedule)(jnp.arange(steps)))  # on the host: a log line must not wait for the device
-    metric = TASKS[data.dataset.task].metric
-    return Plan(config.epochs, steps_per_epoch, config.batch_size, ends, rates, data.dataset.evaluated_on, metric), schedule
-
-
 def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
     """The spec of a new network to be trained on a data set."""
     images = dataset.train.get("image")
@@ -247,6 +195,18 @@ def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
         sentences=dataset.sentences,
         task=dataset.task,
     )
+
+
+def check_method(config: ConfigDict, method: methods.Method, dataset: Dataset, spec: specs.Spec, teachers: Sequence[specs.Spec]) -> None:
+    """Raises UserError unless a method suits the task, the data, and the networks."""
+    table = methods.wants_table(**config.method)
+    TASKS[dataset.task].check(config, method)
+    if table and is_augmented(dataset, config):
+        raise UserError("method.guide_logits is 'table', which needs data.crop_padding=0, data.flip=False, and images in memory")
+    if method.observes == "clean" and batches.is_streamed(dataset.train):
+        raise UserError("method.view is 'clean', which needs images in memory: streamed ones come as random crops")
+    if method.maps:
+        check_maps(config, spec, teachers, table)
 
 
 def check_maps(config: ConfigDict, spec: specs.Spec, teachers: Sequence[specs.Spec], table: bool) -> None:
@@ -279,14 +239,14 @@ def from_table(table_NxC: jax.Array, view: dict[str, jax.Array]) -> jax.Array:
 
 
 def make_predict_teacher(
-    data: Data, batch_size: int, method: methods.Method, spec: specs.Spec, guides: Sequence[tuple[specs.Spec, Any]]
+    data: Data, batch_size: int, method: methods.Method, spec: specs.Spec, frozen: Sequence[tuple[specs.Spec, Any]]
 ) -> Callable[[TrainState], Any] | None:
     """See Experiment.predict_teacher. With several frozen networks, the first one is used."""
     if method.predict:
         own = predict_with(data, batch_size, spec, method.predict)
         return lambda state: own(state.teacher)
-    if guides:
-        first_spec, module = guides[0]
+    if frozen:
+        first_spec, module = frozen[0]
         first = predict_with(data, batch_size, first_spec, programs.inference(module))
         return lambda state: first(state.given[0])
     return None
@@ -320,11 +280,5 @@ def is_augmented(dataset: Dataset, config: ConfigDict) -> bool:
 
 
 def evaluate_network(exp: Experiment, network: Any, teacher: Any, folder: pathlib.Path | None = None) -> dict[str, float]:
-    """The student's metrics on the test set; given its teacher's predictions, also those that compare the two.
-
-    With a folder, writes there what the report draws.
-    """
-    found = exp.predict(network)
-    if folder and exp.task.write:
-        exp.task.write(folder, exp.data.dataset, found, teacher)
-    return exp.task.evaluate(found, exp.data.dataset, teacher)
+    """The student's metrics on the test set; given its teacher's predictions, also those that compare the two. For `folder` see `Task`."""
+    return exp.task.evaluate(exp.predict(network), exp.data.dataset, teacher, folder)

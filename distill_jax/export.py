@@ -34,12 +34,13 @@ from safetensors.numpy import save
 from distill_jax import huggingface, logs, pretrained, specs, summary, tensor_names, trained, workdir
 from distill_jax.data import streaming, tokenization
 from distill_jax.errors import UserError
+from distill_jax.results import main_result, validation_name
 from distill_jax.specs import Spec
 
 # of an export
 FILES = {"model.safetensors", "model.stablehlo", "network.json", "config.json", "tokenizer.json", "tokenizer_config.json"}
 PLATFORMS = ("cpu", "cuda", "tpu")
-OF_RUN = ("method", "dataset", "test_accuracy", "validation_accuracy", "num_params", "params_sha256", "weights_sha256")
+OF_RUN = ("method", "dataset", "metric", "num_params", "params_sha256", "weights_sha256")
 
 
 class Written(NamedTuple):
@@ -152,7 +153,8 @@ def describe(network: trained.Network) -> dict[str, Any]:
         prepare = f"the central square, its side {streaming.CENTRE} of the image's shorter side, resized to input_shape (bilinear)"
     else:
         prepare = "the whole image, resized to input_shape (bilinear)"
-    of_run = {name: network.summary[name] for name in OF_RUN if name in network.summary}
+    result = main_result(network.summary)
+    of_run = {name: network.summary[name] for name in (*OF_RUN, result, validation_name(result)) if name in network.summary}
     return {"prepare": prepare, **specs.facts(spec), **of_run, "versions": summary.provenance()["versions"]}
 
 

@@ -1,5 +1,6 @@
-"""Readers of JSON files. The content is treated as user input: anything wrong with it becomes a one-line error."""
+"""Reads text, JSON and hashes of files. The content is treated as user input: anything wrong with it becomes a one-line error."""
 
+import hashlib
 import json
 import pathlib
 from typing import Any
@@ -7,6 +8,26 @@ from typing import Any
 from distill_jax.errors import UserError
 
 ELSEWHERE = "restore it, or choose another --workdir"  # the usual advice about a damaged file
+
+
+def sha256(path: pathlib.Path) -> str:
+    """The SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_text(path: pathlib.Path) -> str:
+    """The content of a text file.
+
+    Raises:
+      UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
 
 
 def read_json(path: pathlib.Path, advice: str = ELSEWHERE) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class RunLog:
 
     Args:
       folder: its workdir.
-      plan: its shape, an experiment.Plan.
+      plan: its shape, a plan.Plan.
       log_every: steps between lines within an epoch.
       step: finished steps at the start. Lines of later steps, left by a run that was killed after its last checkpoint, are dropped,
         since they will be written again.

@@ -12,7 +12,6 @@ A PyTorch user writes such a FILE with safetensors.torch.save_file(model.state_d
 """
 
 import contextlib
-import hashlib
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
@@ -124,8 +123,7 @@ def complete(source: str, spec: Spec) -> dict[str, Any]:
 
 def sha256(source: str) -> str:
     """The hash of a network's file."""
-    with weights_of(source).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256(weights_of(source))
 
 
 # Files

@@ -31,13 +31,23 @@ from typing import Any
 from distill_jax.archive import Run, read_runs
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
-from distill_jax.results import main_result, markdown, number, paired_difference, percents, plus_minus, summarise_seeds, validation_name
+from distill_jax.results import (
+    SPELLED,
+    main_result,
+    markdown,
+    number,
+    paired_difference,
+    percents,
+    plus_minus,
+    summarise_seeds,
+    validation_name,
+)  # fmt: skip
 
 HEADER = [
     "run", "seeds", "train accuracy, %", "test accuracy, last epoch, %", "best epoch, %", "test NLL, nats", "ECE, %",
     "snapshots' ensemble, %",
 ]  # fmt: skip
-TASKS = {"test_miou": "test mIoU, %", "test_ap50": "test AP50, %", "test_ap": "test AP, %"}  # results of other tasks
+TASKS = {f"test_{metric}": f"test {name}, %" for metric, name in SPELLED.items()}  # results of other tasks
 SHOWN = ("train_accuracy", "test_accuracy", "best_test_accuracy", "test_nll", "test_ece")  # of a summary
 TABLE = re.compile(r"<!-- table\n(.*?)\n-->\n(.*?)<!-- end -->", re.DOTALL)
 CELL = re.compile(r"(?P<metric>[\w.]+)(:(?P<digits>\d))?( of (?P<of>.+?))?( minus (?P<minus>.+))?")
@@ -258,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_plots(options.folders, options.html, options.plots)
         else:
             print(report(options.folders))
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

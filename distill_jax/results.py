@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+SPELLED = {"miou": "mIoU", "ap50": "AP50", "ap": "AP"}  # the metrics of other tasks than classification, as people write them
+
 
 def summarise_seeds(summaries: list[dict[str, Any]]) -> dict[str, Any]:
     """Averages the summaries of runs that differ only in their seeds.
@@ -52,8 +54,8 @@ def title(summary: dict[str, Any]) -> str:
 
 
 def spelled(metric: str) -> str:
-    """A task's metric as people write it."""
-    return {"miou": "mIoU", "ap50": "AP50"}.get(metric, metric)
+    """A metric, without the split's name, as people write it."""
+    return SPELLED.get(metric, metric)
 
 
 def percents(summary: dict[str, Any], *names: str) -> list[str]:

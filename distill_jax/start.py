@@ -60,14 +60,13 @@ def load_given(exp: Experiment, folder: pathlib.Path) -> tuple[Any, ...]:
     """
     runs = {name: trained.find(trained.resolve(name, folder)) for name in exp.config.teachers}
     if runs:
+        by_path = {os.path.abspath(name): run for name, run in runs.items()}  # one folder has several spellings
+
+        def same(name, recorded):
+            run = by_path.get(os.path.abspath(name))
+            return run is not None and trained.has_weights(run, recorded)
+
         hashes = {name: trained.weights_hash(run) for name, run in runs.items()}
-
-        names = {os.path.abspath(name): name for name in runs}  # one folder has several spellings
-
-        def same(recorded, value):  # workdirs of schema 1 hold params_sha256
-            name = names.get(os.path.abspath(recorded))
-            return name is not None and value in (hashes[name], runs[name].summary.get("params_sha256"))
-
         workdir.remember(folder / "teachers.json", hashes, same)
     networks = tuple(trained.load_variables(run, exp.data.mesh) for run in runs.values())
     if not methods.wants_table(**exp.config.method):

@@ -36,15 +36,13 @@ def summarise(exp: Experiment, seed: int, state: TrainState, history: list[dict[
     """The result of the last epoch, with that of the best epoch beside it under its own name."""
     plan, spec, last = exp.plan, exp.spec, history[-1]
     epochs = [line for line in history if line["step"] % plan.steps_per_epoch == 0]
-    split = plan.evaluated_on
-    names = [name for name in last if name.startswith(f"{split}_")] + ["teacher_agreement", "teacher_entropy", "teacher_miou"]
     speeds = [line["images_per_second"] for line in epochs if line.get("images_per_second")]
     return {
         "schema": workdir.SCHEMA,
         "method": exp.config.method.name,
         "model": exp.config.model.name,
         "dataset": exp.config.data.name,
-        "evaluated_on": split,
+        "evaluated_on": plan.evaluated_on,
         "task": spec.task,
         "metric": plan.metric,
         "num_classes": spec.num_classes,
@@ -60,7 +58,7 @@ def summarise(exp: Experiment, seed: int, state: TrainState, history: list[dict[
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         **({"train_accuracy": last["train_accuracy"]} if "train_accuracy" in last else {}),
         f"best_{plan.result}": max(line[plan.result] for line in epochs if plan.result in line),
-        **{name: last[name] for name in names if name in last},
+        **{name: value for name, value in last.items() if name.startswith((f"{plan.evaluated_on}_", "teacher_"))},
         "ece_bins": evaluate.ECE_BINS,
         "images_per_second": statistics.median(speeds) if speeds else None,
         "wall_seconds": last["wall_seconds"],

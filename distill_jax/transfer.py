@@ -108,7 +108,8 @@ def linear_probe(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    arrays = np.load(features(config, root))
+    with np.load(features(config, root)) as file:
+        arrays = dict(file)
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     probe.fit(arrays["train_features"], arrays["train_labels"])
     split = "validation" if config.data.validation_examples else "test"

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from configs import sd_digits, text_trec, tolerant_digits
-from distill_jax import checkpoints, experiment, files, sharding, specs, study, trained
+from distill_jax import checkpoints, experiment, files, jobs, sharding, specs, study, trained
 from distill_jax import start as starting
 from distill_jax.data import load
 from distill_jax.data.batches import epoch_order
@@ -88,7 +88,7 @@ def build(config, folder=pathlib.Path("nowhere")):
 
 def run(exp, seed, folder):
     """Trains a run of an experiment, or the rest of it; returns its summary."""
-    return study.run(exp, study.Job("", seed, pathlib.Path(folder), study.config_of_seed(exp.config, seed)))
+    return study.run(exp, jobs.Job("", seed, pathlib.Path(folder), jobs.config_of_seed(exp.config, seed)))
 
 
 class Crash(Exception):

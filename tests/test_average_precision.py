@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distill_jax import average_precision
-from distill_jax.average_precision import Detections, Truths, voc_average_precision
+from distill_jax.average_precision import AveragePrecision, Detections, Truths, voc_average_precision
 from distill_jax.errors import UserError
 
 TRUE_BOXES = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [0, 0, 10, 10], [5, 5, 25, 25]], float)
@@ -18,19 +18,24 @@ def found(rows, scores, truths=TRUTHS):
     return Detections(truths.image[rows], truths.label[rows], truths.box[rows], np.asarray(scores, float))
 
 
+def ap_at(*arguments, overlap=0.5):
+    """Both forms at one overlap, [C] each."""
+    return AveragePrecision(*(ap_OxC[0] for ap_OxC in voc_average_precision(*arguments, [overlap])))
+
+
 def one_class(right, positives):
     """Both forms, for detections of one class, an image each, of which some are right; `positives` true boxes in all."""
     truths = Truths(np.arange(positives), np.zeros(positives, int), np.tile([0.0, 0, 10, 10], (positives, 1)), np.zeros(positives, bool))
     images = np.where(right, np.cumsum(right) - 1, 1000)
     count = len(right)
     detections = Detections(images, np.zeros(count, int), np.tile([0.0, 0, 10, 10], (count, 1)), -np.arange(count, dtype=float))
-    return [ap_C[0] for ap_C in voc_average_precision(detections, truths, 1)]
+    return [ap_C[0] for ap_C in ap_at(detections, truths, 1)]
 
 
 def test_perfect_and_empty_detectors():
-    perfect = voc_average_precision(found([0, 1, 2, 3], [0.1, 0.9, 0.5, 0.5]), TRUTHS, 2)
+    perfect = ap_at(found([0, 1, 2, 3], [0.1, 0.9, 0.5, 0.5]), TRUTHS, 2)
     np.testing.assert_array_equal(perfect, np.ones((2, 2)))
-    np.testing.assert_array_equal(voc_average_precision(found([], []), TRUTHS, 2), np.zeros((2, 2)))
+    np.testing.assert_array_equal(ap_at(found([], []), TRUTHS, 2), np.zeros((2, 2)))
 
 
 def test_half_wrong_detector():
@@ -50,25 +55,25 @@ def test_the_envelope_takes_the_best_precision_at_a_higher_recall():
 def test_a_box_is_found_once_and_the_better_score_finds_it():
     truths = Truths(*(column[:1] for column in TRUTHS))
     twice = Detections(np.zeros(2, int), np.zeros(2, int), np.array([[0, 0, 10, 9], [0, 0, 10, 10]], float), np.array([0.9, 0.8]))
-    assert voc_average_precision(twice, truths, 1).area[0] == 1  # the second, although closer, is wrong, but comes after recall 1
-    assert voc_average_precision(twice, truths, 1, overlap=0.95).area[0] == 0.5  # the first is not close enough: precision 1/2
+    assert ap_at(twice, truths, 1).area[0] == 1  # the second, although closer, is wrong, but comes after recall 1
+    assert ap_at(twice, truths, 1, overlap=0.95).area[0] == 0.5  # the first is not close enough: precision 1/2
 
 
 def test_difficult_boxes_count_for_nothing():
     truths = TRUTHS._replace(difficult=np.array([False, True, True, True]))
-    ap = voc_average_precision(found([2, 0, 1], [0.9, 0.8, 0.7]), truths, 2).area
+    ap = ap_at(found([2, 0, 1], [0.9, 0.8, 0.7]), truths, 2).area
     assert ap[0] == 1  # finding the difficult one first is no mistake
     assert np.isnan(ap[1])  # only difficult boxes: no average precision
-    metrics = average_precision.detection_metrics(found([0], [1]), truths, 2)
+    metrics = average_precision.detection_metrics(voc_average_precision(found([0], [1]), truths, 2))
     assert metrics == dict.fromkeys(("test_ap50", "test_ap50_11point", "test_ap75", "test_ap", "test_ap_11point"), 1)
 
 
 def test_overlap_at_the_threshold_counts():
     truths = Truths(*(column[:1] for column in TRUTHS))
     half = Detections(np.zeros(1, int), np.zeros(1, int), np.array([[0, 0, 10, 5]], float), np.ones(1))
-    assert voc_average_precision(half, truths, 1, overlap=0.5).area[0] == 1
+    assert ap_at(half, truths, 1, overlap=0.5).area[0] == 1
     higher = half._replace(box=np.array([[0, 0, 10, 5.6]], float))  # right at overlaps 0.5 and 0.55, of ten
-    metrics = average_precision.detection_metrics(higher, truths, 1)
+    metrics = average_precision.detection_metrics(voc_average_precision(higher, truths, 1))
     assert metrics["test_ap"] == pytest.approx(0.2) and metrics["test_ap_11point"] == pytest.approx(0.2)
 
 
@@ -81,10 +86,10 @@ def test_images_classes_and_order_do_not_mix():
     """Detections in the wrong image, or of the wrong class, are wrong; the order of the rows is of no matter."""
     right = found([0, 1, 2, 3], [0.9, 0.8, 0.7, 0.6])
     swapped = right._replace(image=np.array([1, 2, 0, 0]))
-    assert voc_average_precision(right._replace(label=1 - right.label), TRUTHS, 2).area.max() == 0
-    assert voc_average_precision(swapped, TRUTHS, 2).area[1] == 0
+    assert ap_at(right._replace(label=1 - right.label), TRUTHS, 2).area.max() == 0
+    assert ap_at(swapped, TRUTHS, 2).area[1] == 0
     shuffled = Detections(*(column[[2, 0, 3, 1]] for column in right))
-    np.testing.assert_array_equal(voc_average_precision(shuffled, TRUTHS, 2).area, [1, 1])
+    np.testing.assert_array_equal(ap_at(shuffled, TRUTHS, 2).area, [1, 1])
 
 
 def devkit(detections, truths, num_classes, overlap, eleven_point):
@@ -146,13 +151,13 @@ def random_set(seed, images=12, num_classes=3):
 def test_equals_the_devkits_procedure(overlap, eleven_point):
     for seed in range(5):
         detections, truths = random_set(seed)
-        ours = voc_average_precision(detections, truths, 4, overlap)[eleven_point]
+        ours = ap_at(detections, truths, 4, overlap=overlap)[eleven_point]
         theirs = devkit(detections, truths, 4, overlap, eleven_point)
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
         assert np.isnan(ours[3]) and 0 < ours[0] < 0.95
     name = "test_ap_11point" if eleven_point else "test_ap"
     every = [np.nanmean(devkit(detections, truths, 4, each, eleven_point)) for each in average_precision.COCO_OVERLAPS]
-    assert average_precision.detection_metrics(detections, truths, 4)[name] == pytest.approx(np.mean(every))
+    assert average_precision.detection_metrics(voc_average_precision(detections, truths, 4))[name] == pytest.approx(np.mean(every))
 
 
 def test_coco_average_precision():
@@ -171,5 +176,5 @@ def test_coco_average_precision():
         detections, truths = random_set(seed)
         truths = truths._replace(difficult=np.zeros(40, bool))
         coco = average_precision.coco_average_precision(detections, truths, 3)
-        voc = average_precision.detection_metrics(detections, truths, 3)
+        voc = average_precision.detection_metrics(voc_average_precision(detections, truths, 3))
         assert abs(coco["test_coco_ap50"] - voc["test_ap50"]) < 0.05

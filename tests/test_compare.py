@@ -5,13 +5,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from helpers import ROOT, Crash, act_at, crash, make_config
 
 from configs import comparison_cifar100, comparison_digits, comparison_teachers_cifar100, comparison_text
-from distill_jax import checks, collect, command_line, compare, comparison, comparison_tables, loop, methods, report, stages, study
+from distill_jax import archive, checks, collect, command_line, compare, comparison, comparison_tables, loop, methods, report, stages, study
 from distill_jax.comparison import Arm, Comparison
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
@@ -31,6 +32,11 @@ def tiny(**fields):
     return make_config(**own | {"method": {"name": "supervised"}, "data__train_examples": 100, "data__validation_examples": 50} | fields)
 
 
+def whole(root):
+    """With as many seeds as have been trained."""
+    return Comparison(tiny(seeds=len(read_json(root / "born_again" / "final" / "summary.json")["runs"])), ARMS, root)
+
+
 def joined(path):
     return path.read_text().replace("\\\n", " ")
 
@@ -40,11 +46,6 @@ def compared(tmp_path_factory):
     root = tmp_path_factory.mktemp("compared")
     compare.compare(tiny(), ARMS, root)
     return root
-
-
-def as_many(compared, **fields):
-    """`tiny` with as many seeds as are there: a test may have added one."""
-    return tiny(seeds=len(read_json(compared / "cosine" / "final" / "summary.json")["runs"]), **fields)
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_final_runs_of_another_try_are_not_taken_for_those_of_the_best(compared,
     monkeypatch.setattr(compare, "best_try", lambda *_: other)
     message = f"^arm cosine: its final runs are not of its best try, try_{other}; remove {compared}/cosine/final to retrain them$"
     with pytest.raises(UserError, match=message):
-        compare.compare(as_many(compared), ARMS, compared, ["cosine"])
+        compare.compare(whole(compared).config, ARMS, compared, ["cosine"])
     assert not trained
 
 
@@ -171,16 +172,16 @@ def test_final_runs_of_another_config_or_teacher(compared, trained):
     ):
         compare.compare(tiny(batch_size=10), ARMS, compared)
     with pytest.raises(UserError, match="final has runs of another config: epochs is 1 there and 2 here. Restore it, or remove the folder"):
-        compare.check_final(Comparison(as_many(compared, epochs=2), ARMS, compared), "born_again")
+        compare.check_final(Comparison(tiny(epochs=2, seeds=3), ARMS, compared), "born_again")
     recorded = compared / "born_again" / "final" / "seed_2" / "teachers.json"
     text = recorded.read_text()
     recorded.write_text(re.sub('": ".*"', '": "0f"', text))
     with pytest.raises(
         UserError, match=f"^arm born_again: {compared}/cosine/final/seed_1, the teacher of its final runs, has been retrained"
     ):
-        compare.compare(as_many(compared), ARMS, compared)
+        compare.compare(whole(compared).config, ARMS, compared)
     recorded.write_text(text)
-    compare.compare(as_many(compared), ARMS, compared)
+    compare.compare(whole(compared).config, ARMS, compared)
     assert not trained
 
 
@@ -193,11 +194,20 @@ def test_the_tables_are_of_arms_that_are_complete(compared, removed, left, tmp_p
     shutil.copytree(compared, copy, ignore=shutil.ignore_patterns("checkpoints", "snapshots"))
     for folder in copy.glob(removed):
         shutil.rmtree(folder)
-    whole = Comparison(tiny(seeds=len(read_json(copy / "born_again" / "final" / "summary.json")["runs"])), ARMS, copy)
-    assert {name for name in ARMS if comparison_tables.is_done(whole, name)} == left
+    assert {name for name in ARMS if comparison_tables.is_done(whole(copy), name)} == left
+    assert {name for name in ARMS if f"\n| {name} |" in comparison_tables.write_tables(whole(copy))} == left
     if left:
-        assert {name for name in ARMS if f"\n| {name} |" in comparison_tables.write_tables(whole)} == left
         assert len(collect.read_workdirs(copy)) > 3, "the study inside is not taken for a run"
+
+
+def test_two_processes_write_the_tables_one_after_the_other(compared):
+    with archive.in_turn(compared / "study"):
+        (other := threading.Thread(target=comparison_tables.write_tables, args=[whole(compared)])).start()
+        (compared / "study" / "runs.csv").write_text("of this process, which has not seen all runs")
+        other.join(0.3)
+        assert other.is_alive()
+    other.join()
+    assert {run.variant for run in archive.read_runs(compared / "study")} >= set(ARMS)
 
 
 def test_a_family_as_baseline_and_as_teacher(tmp_path):

@@ -168,6 +168,7 @@ def test_predict_writes_boxes_and_pictures(exp, finished, tmp_path, capsys):
 
 def test_an_exported_program_finds_the_same_boxes(exp, finished, tmp_path):
     folder = export.export(finished[0], "stablehlo", str(tmp_path / "export"))
+    assert read_json(folder / "network.json")["test_ap50"] == finished[1]["test_ap50"]
     program = jax.export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
     canvas = exp.data.dataset.test["image"].load(0, None)["image"][None]
     network = distill_jax.load(finished[0])

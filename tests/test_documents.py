@@ -16,7 +16,7 @@ from helpers import ROOT, TINY, Crash, act_at, crash, make_config
 import distill_jax
 import run as run_py
 from configs import own_images, own_text
-from distill_jax import checks, command_line, experiment, losses, methods, models, report, study
+from distill_jax import checks, command_line, experiment, jobs, losses, methods, models, report, study
 from distill_jax.errors import UserError
 
 FOLDERS = ("", "*/", "results/*/", "distill_jax/*/")
@@ -64,7 +64,7 @@ def test_every_command_is_understood(path, arguments, cli, finished, monkeypatch
         workdir = str(finished[0])
     config, _ = command_line.read_config(rest[1:], mode, workdir)
     checks.check(config)
-    assert study.make_jobs(config, pathlib.Path("nowhere"))
+    assert jobs.make_jobs(config, pathlib.Path("nowhere"))
 
 
 def test_there_are_commands():

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 from scipy.special import log_softmax
 
 from configs import dgkd_imagenet, lstsd_imagenet, sd_imagenet, supervised_imagenet, tolerant_imagenet
-from distill_jax import methods, optimizers, study
+from distill_jax import jobs, methods, optimizers, study
 
 SETTING = methods.Setting(apply=None, cycle_ends=(1,), num_examples=50, num_classes=7)
 
@@ -46,7 +46,7 @@ def test_each_config_streams_a_folder(source, photographs, tmp_path):
     config.update_from_flattened_dict({"data.name": f"folder:{photographs}", "data.image_size": 32, "batch_size": 32})
     if source is tolerant_imagenet:
         config.stages.k = 2  # there are two classes
-    exp = study.prepare(config, tmp_path).experiments[study.make_jobs(config, tmp_path)[0].stage]
+    exp = study.prepare(config, tmp_path).experiments[jobs.make_jobs(config, tmp_path)[0].stage]
     assert exp.spec.input_shape == (32, 32, 3) and exp.data.train == {} and exp.plan.steps_per_epoch == 3
     peak = max(exp.plan.learning_rates)
     assert peak == pytest.approx(0.1 * 32 / 256, rel=0.02)

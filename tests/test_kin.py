@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
-from distill_jax import experiment, losses, methods, models
+from distill_jax import experiment, losses, methods
 from distill_jax.data import load
 from distill_jax.errors import UserError
 from distill_jax.methods import Batch
@@ -20,7 +20,6 @@ from distill_jax.methods.cs_kd import paired_order
 from distill_jax.methods.densely_guided import Guidance
 from distill_jax.methods.dlb import LastHalf, Repeated, overlapping_order
 from distill_jax.methods.ps_kd import PastPrediction
-from distill_jax.models.maps import with_maps
 
 B, C = 16, 7
 SETTING = methods.Setting(apply=None, cycle_ends=(2, 4), num_examples=50, num_classes=C, num_teachers=1, epochs=4, batch_size=B)
@@ -249,39 +248,6 @@ def test_attention_loss_by_hand(batch):
 
     taught = 10 * sum(((q(a) - q(b)) ** 2).mean() for a, b in zip(theirs, ours, strict=True))
     check(parts, ce_of(student, labels), taught, ce_of(student, labels) + taught)
-
-
-@pytest.mark.parametrize(
-    ("name", "size", "maps", "ends"),
-    [
-        ("resnet8", 16, [(16, 16), (8, 32), (4, 64)], {0: "stage1_block1", 2: "stage3_block1"}),
-        ("wrn10_1", 16, [(16, 16), (8, 32), (4, 64)], {0: "stage1_block1", 2: "stage3_block1"}),
-        ("densenet10_4", 16, [(16, 12), (8, 10), (4, 9)], {}),
-        ("vgg8", 16, [(16, 64), (8, 128), (4, 256), (2, 512), (2, 512)], {}),
-        ("plain6", 8, [(8, 32), (4, 64), (2, 128)], {}),
-        ("small_cnn", 8, [(8, 16), (4, 32), (2, 64)], {}),
-        ("resnet18", 64, [(16, 8), (8, 16), (4, 32), (2, 64)], {0: "stage1_block2", 3: "stage4_block2"}),
-    ],
-)
-def test_maps_are_the_ends_of_the_stages(name, size, maps, ends):
-    """After the sum of a residual block, or after the ReLU before a pooling; not inside, nor in the next stage."""
-    model = models.create(name, 5, **({"width": 8} if name == "resnet18" else {}))
-    images = jax.random.normal(jax.random.key(1), (2, size, size, 3))
-
-    @jax.jit
-    def both(images):
-        variables = model.init(jax.random.key(0), images)
-        return with_maps(model.apply, variables, images), model.apply(variables, images, capture_intermediates=True)
-
-    (logits, marked), (expected, caught) = both(images)
-    assert [each.shape for each in marked] == [(2, side, side, channels) for side, channels in maps]
-    assert np.array_equal(logits, expected)
-    for number, block in ends.items():
-        assert np.array_equal(marked[number], caught["intermediates"][block]["__call__"][0])
-    if name in ("vgg8", "plain6", "small_cnn"):
-        assert all(each.min() == 0 for each in marked)
-    if name == "densenet10_4":
-        assert np.array_equal(marked[0][..., :8], caught["intermediates"]["stem_conv"]["__call__"][0]), "all inputs of the transition"
 
 
 # Against PyTorch, as the public code computes them, but for Tf-KD: its own is described in tf_kd.py

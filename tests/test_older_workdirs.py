@@ -7,20 +7,23 @@ resuming them. On the same kind of processor with the same jaxlib, this code giv
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import pathlib
 import subprocess
 import sys
 import tarfile
+import types
 
 import numpy as np
 import pytest
-from helpers import ROOT, with_fields
+from flax import linen as nn
+from helpers import ROOT, make_config, with_fields
 from ml_collections import ConfigDict
 
 import distill_jax
 from configs import dgkd_digits, sd_digits, sd_lstsd_digits
-from distill_jax import configuration, files, study, workdir
+from distill_jax import archive, configuration, fields, files, study, workdir
 
 SMALL = {"batch_size": 40, "data__train_examples": 120, "eval_every": 1, "checkpoint_every": 2, "log_every": 1}
 GENERATION = {"method__long_short_term__generation_epochs": 1}
@@ -45,10 +48,13 @@ def older(tmp_path):
 
 
 def machine():
-    """What a bit-exact result depends on: the processor's features, its cores, and the compiler."""
+    """What a bit-exact result depends on: the processor's features, the cores that this process may use, and the compiler. "" if not on
+    Linux."""
     cpu = pathlib.Path("/proc/cpuinfo")
-    features = next((line for line in cpu.read_text().splitlines() if line.startswith("flags")), "") if cpu.exists() else ""
-    return hashlib.sha256(f"{features} {os.cpu_count()} {importlib.metadata.version('jaxlib')}".encode()).hexdigest()
+    if not cpu.exists():
+        return ""
+    features = next((line for line in cpu.read_text().splitlines() if line.startswith("flags")), "")
+    return hashlib.sha256(f"{features} {len(os.sched_getaffinity(0))} {importlib.metadata.version('jaxlib')}".encode()).hexdigest()
 
 
 def check_ends_as_expected(older, run):
@@ -98,3 +104,27 @@ def test_another_config_is_refused(older):
     config.batch_size = 20
     with pytest.raises(distill_jax.UserError, match="belongs to another config: batch_size is 40 there and 20 here. Choose another"):
         study.train(config, older / "both")
+
+
+@pytest.mark.parametrize(("schema", "kept"), [(1, {"name": "my_nets:Net"}), (2, {"name": "my_nets:Net", "layers": 0})])
+def test_only_the_oldest_workdirs_have_options_of_all_networks(tmp_path, monkeypatch, schema, kept):
+    """In schema 1, 0 and "" stood for defaults. Later, 0 is what the network was trained with."""
+
+    class Net(nn.Module):
+        num_classes: int
+        layers: int = 3
+
+    monkeypatch.setitem(sys.modules, "my_nets", types.SimpleNamespace(Net=Net))
+    content = configuration.recorded(make_config())
+    workdir.write_json(tmp_path / "config.json", content | {"schema": schema, "model": {"name": "my_nets:Net", "layers": 0}})
+    assert configuration.of_workdir(tmp_path).model.to_dict() == kept
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in (ROOT / "results").glob("*/config.json")))
+def test_configs_of_all_ages_are_read(tmp_path, name):
+    """The configs of the studies in results/, which are older than some fields and checks."""
+    for row in archive.read_runs(ROOT / "results" / name):
+        (tmp_path / "config.json").write_text(json.dumps(archive.nest(row.config)))
+        config = configuration.of_workdir(tmp_path)
+        configuration.check_claim(tmp_path, config)
+        assert fields.flatten(config)["data.name"] == row.config["data.name"]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from helpers import family_config
 
-from distill_jax import experiment, logs, report, sharding, state, study
+from distill_jax import logs, report, sharding, state, study
+from distill_jax.plan import Plan
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def shown(monkeypatch):
 
 def test_the_line_moves_within_an_epoch(shown, monkeypatch, tmp_path):
     monkeypatch.setattr(logs, "MOVES_EVERY", 0.0)
-    plan = experiment.Plan(2, 50, 40, (2,), np.full(100, 0.1), "test")
+    plan = Plan(2, 50, 40, (2,), np.full(100, 0.1), "test")
     metrics = state.empty_metrics(sharding.make_mesh())
     with contextlib.closing(logs.RunLog(tmp_path, plan, 1000, 0, steps_after=900)) as log:
         for _ in range(3):
@@ -34,7 +35,7 @@ def test_the_line_moves_within_an_epoch(shown, monkeypatch, tmp_path):
 def test_the_time_left_is_of_all_runs(tmp_path, monkeypatch):
     seconds = []
     monkeypatch.setattr(logs, "duration", seconds.append)
-    plan = experiment.Plan(2, 50, 40, (2,), np.full(100, 0.1), "test")
+    plan = Plan(2, 50, 40, (2,), np.full(100, 0.1), "test")
     with contextlib.closing(logs.RunLog(tmp_path, plan, 1000, 0, steps_after=900)) as log:
         log._timed = (10, time.perf_counter() - 50)  # a second for each of the steps 11 to 60
         log._time_left(60)

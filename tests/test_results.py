@@ -6,6 +6,7 @@ import json
 import math
 import pathlib
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -196,6 +197,18 @@ def test_a_seeds_folder_alone_is_a_run_of_its_variant(workdirs, tmp_path):
     assert [run[:3] for run in archive.read_runs(tmp_path / "study")] == [("apart", "", 1)]
 
 
+def test_two_that_collect_into_one_study_wait_for_each_other(workdirs, tmp_path):
+    study, theirs = tmp_path / "study", workdirs / "families"
+    mine = [run for run, _, _ in collect.read_workdirs(workdirs / "plain")]
+    with archive.in_turn(study):
+        (other := threading.Thread(target=collect.collect, args=[study, [theirs]])).start()
+        other.join(0.3)
+        assert other.is_alive()
+        archive.write_study(study, mine, {})
+    other.join()
+    assert archive.read_runs(study)[: len(mine)] == mine and any(run.variant == "families" for run in archive.read_runs(study))
+
+
 def test_what_cannot_be_collected(workdirs, tmp_path):
     study = tmp_path / "study"
 
@@ -216,6 +229,9 @@ def test_what_cannot_be_collected(workdirs, tmp_path):
     refused(lambda: add(workdirs / "families"), "families/summary.json: not the summary of a run")
     (workdirs / "apart" / "seed_0" / "metrics.jsonl").write_text('{"step": 1}\n{"st')
     refused(lambda: add(workdirs / "apart"), "seed_0/metrics.jsonl: damaged")
+    (workdirs / "apart" / "seed_0" / "metrics.jsonl").unlink()
+    (workdirs / "apart" / "seed_0" / "metrics.jsonl").mkdir()
+    refused(lambda: add(workdirs / "apart"), f"Is a directory: '{workdirs}/apart/seed_0/metrics.jsonl'")
     assert (study / "runs.csv").read_bytes() == before
 
 

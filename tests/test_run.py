@@ -16,7 +16,7 @@ import pytest
 from helpers import ROOT, STEPS, TINY, Crash, act_at, build, crash, damage, make_config, read_events, read_lines, run
 from ml_collections import ConfigDict
 
-from distill_jax import checkpoints, configuration, experiment, study, trained, workdir
+from distill_jax import checkpoints, configuration, experiment, jobs, study, trained, workdir
 from distill_jax.errors import Diverged, Interrupted, UserError
 
 
@@ -241,7 +241,7 @@ def test_seeds_share_one_compilation(finished, tmp_path, monkeypatch):
 
 def test_a_trace_of_some_steps(finished, exp, tmp_path, capsys):
     """A run that has fewer steps, as here, is traced until its end."""
-    job = study.Job("", 0, tmp_path, make_config())
+    job = jobs.Job("", 0, tmp_path, make_config())
     assert study.run(exp, job, profile=100)["params_sha256"] == finished[1]["params_sha256"]
     (trace,) = tmp_path.glob("profile/plugins/profile/*/*.xplane.pb")
     assert b"train_step" in trace.read_bytes()

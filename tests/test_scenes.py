@@ -1,7 +1,10 @@
 """Scenes: the joint affine map, the readers of masks and boxes, and what they refuse."""
 
+import dataclasses
 import pathlib
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -133,7 +136,7 @@ def test_the_xml_files_may_name_other_classes(tmp_path):
 
 def test_a_devkit_for_segmentation_may_name_other_classes(tmp_path):
     name = write_voc(tmp_path)
-    (tmp_path / "classes.txt").write_text("ground\nroof \n  tree\n\n")
+    (tmp_path / "classes.txt").write_text("ground\nroof \n  tree\n\n", encoding="utf-8-sig")
     assert read(name).classes == ("ground", "roof", "tree")
     (tmp_path / "classes.txt").write_text("ground\n\nroof\ntree\n")
     with pytest.raises(UserError, match="classes.txt: line 2 is blank"):
@@ -212,6 +215,10 @@ MISTAKES = {
         "class 'yeti' is not in the training",
     ),
     "empty set": (lambda root: (root / "ImageSets/Main/train.txt").write_text("\n"), "train.txt: the image set is empty"),
+    "no text": (
+        lambda root: (root / "ImageSets/Main/train.txt").write_bytes(b"caf\xe9"),
+        "train.txt: is not UTF-8 text .*; save it as UTF-8",
+    ),
     "no set": (lambda root: (root / "ImageSets/Main/train.txt").unlink(), "train.txt: no such image set"),
 }
 
@@ -367,3 +374,18 @@ def test_wrong_fields_are_refused(masks, tmp_path):
         read(f"masks:{tmp_path}")
     with pytest.raises(UserError, match="has no ImageSets, and no folder such as VOC2012"):
         read(f"voc:{tmp_path}")
+
+
+def test_threads_read_the_sizes_of_a_split_once(masks):
+    column, asked = read(masks).test["image"], []
+
+    class Slow(list):
+        def __getitem__(self, row):
+            asked.append(row)
+            time.sleep(0.02)
+            return super().__getitem__(row)
+
+    column = dataclasses.replace(column, scenes=Slow(column.scenes))
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(lambda _: column.own_shape, range(4)))) == 1
+    assert sorted(asked) == sorted(column.rows), "since Python 3.12, a cached_property lets each thread compute"

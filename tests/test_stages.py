@@ -7,7 +7,7 @@ import pytest
 from helpers import crash_in, family_config, with_fields
 from ml_collections import ConfigDict
 
-from distill_jax import programs, stages, study, trained, transfer, workdir
+from distill_jax import jobs, programs, stages, study, trained, transfer, workdir
 from distill_jax.errors import UserError
 
 
@@ -130,7 +130,7 @@ def test_each_seed_of_a_family_has_an_ensemble_of_its_own(two_seeds):
 def test_seeds_are_the_studys_whatever_a_stage_has(finished_family, tmp_path):
     config = with_fields(listed(a={"seed": 7}, b={}), seeds=2, epochs=1, seed=3)
     prepared = study.prepare(config, tmp_path)
-    study.claim(prepared)
+    jobs.claim(prepared.config, prepared.root, prepared.jobs)
     summary = workdir.load_summary(finished_family[0] / "generation_0")
     assert study.conclude(prepared, [summary | {"seed": job.config.seed} for job in prepared.jobs])["seeds"] == [3, 4]
     assert trained.below(tmp_path) == [tmp_path / "seed_3", tmp_path / "seed_4"]

@@ -3,14 +3,12 @@
 import json
 import pathlib
 import shutil
-import sys
-import types
 
 import numpy as np
 import pytest
-from helpers import ROOT, Crash, act_at, build, crash, make_config, run
+from helpers import Crash, act_at, build, crash, make_config, run
 
-from distill_jax import archive, command_line, configuration, default_config, fields, report, study, trained, transfer, workdir
+from distill_jax import command_line, configuration, default_config, jobs, report, study, trained, transfer, workdir
 from distill_jax.data import sources
 from distill_jax.errors import UserError
 
@@ -316,14 +314,14 @@ def test_a_move_that_is_killed_at_any_file_loses_nothing(request, finished, fami
         with monkeypatch.context() as patch:
             patch.setattr(pathlib.Path, "rename", rename_some)
             try:
-                study.move_first_seed(config, folder)
+                jobs.move_first_seed(config, folder)
                 break
             except Crash:
                 pass
         assert "adding seeds was interrupted" in refusal(again, folder, **fields)
         assert "adding seeds was interrupted" in refusal(do, "eval", folder)
         assert "belongs to another config" in refusal(again, folder, **fields, seeds=2, batch_size=20)
-        study.finish_moving(config, folder)
+        jobs.finish_moving(config, folder)
         assert facts(folder / "seed_0") == files
         assert {path.name for path in folder.iterdir()} == {"config.json", "lock", "seed_0"}
         moves += 1
@@ -379,31 +377,6 @@ def test_a_field_that_is_new_leaves_older_workdirs_theirs(copy, finished, monkey
     assert do("eval", copy)["test_accuracy"] == finished[1]["test_accuracy"]
     config.data.new_field = 4
     assert "data.new_field is 3 there and 4 here" in refusal(study.train, config, copy)
-
-
-@pytest.mark.parametrize(("schema", "kept"), [(1, {"name": "my_nets:Net"}), (2, {"name": "my_nets:Net", "layers": 0})])
-def test_only_the_oldest_workdirs_have_options_of_all_networks(copy, monkeypatch, schema, kept):
-    """In schema 1, 0 and "" stood for defaults. Later, 0 is what the network was trained with."""
-    from flax import linen as nn
-
-    class Net(nn.Module):
-        num_classes: int
-        layers: int = 3
-
-    monkeypatch.setitem(sys.modules, "my_nets", types.SimpleNamespace(Net=Net))
-    content = json.loads((copy / "config.json").read_text())
-    workdir.write_json(copy / "config.json", content | {"schema": schema, "model": {"name": "my_nets:Net", "layers": 0}})
-    assert configuration.of_workdir(copy).model.to_dict() == kept
-
-
-@pytest.mark.parametrize("name", sorted(path.parent.name for path in (ROOT / "results").glob("*/config.json")))
-def test_configs_of_all_ages_are_read(tmp_path, name):
-    """The configs of the studies in results/, which are older than some fields and checks."""
-    for row in archive.read_runs(ROOT / "results" / name):
-        (tmp_path / "config.json").write_text(json.dumps(archive.nest(row.config)))
-        config = configuration.of_workdir(tmp_path)
-        configuration.check_claim(tmp_path, config)
-        assert fields.flatten(config)["data.name"] == row.config["data.name"]
 
 
 def test_a_str_does_for_a_folder(finished):

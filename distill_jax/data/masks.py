@@ -15,6 +15,7 @@ from distill_jax.data import images, scenes, streaming
 from distill_jax.data.dataset import Dataset, locate
 from distill_jax.data.scenes import Scene
 from distill_jax.errors import UserError
+from distill_jax.files import read_text
 
 TEST = ("test", "val")
 
@@ -59,7 +60,7 @@ def class_names(root: Path) -> tuple[str, ...]:
       UserError: a line before the last name is blank, so that later names may belong to other classes.
     """
     file = root / "classes.txt"
-    content = file.read_text(encoding="utf-8").rstrip() if file.exists() else ""
+    content = read_text(file).rstrip() if file.exists() else ""
     names = tuple(line.strip() for line in content.split("\n")) if content else ()
     if not all(names):
         raise UserError(f"{file}: line {names.index('') + 1} is blank; each line names a class, that of class 0 first")

@@ -7,6 +7,7 @@ turned image.
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,16 @@ class Scene(NamedTuple):
     labels: np.ndarray | None = None  # of the boxes, int32 [N]
     difficult: np.ndarray | None = None  # bool [N]: the metrics ignore these
     crowd: np.ndarray | None = None  # bool [N]: these, all difficult, are groups of objects, which training leaves out; None for no box
+
+
+class computed_once(functools.cached_property):
+    """A cached_property that one thread computes while the others wait: since Python 3.12 each would, and read all of a TFDS split."""
+
+    computing = threading.Lock()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        with self.computing:
+            return super().__get__(instance, owner)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +74,13 @@ class StreamedScenes(Streamed):
     def name(self, sample: int) -> str:
         return self.scene(sample).name
 
-    @functools.cached_property
+    @computed_once
     def own_shape(self) -> tuple[int, int]:
         """Height and width that hold every scene of this split."""
         widths, heights = zip(*(self.scene(sample).size for sample in range(len(self))), strict=True)
         return max(heights), max(widths)
 
-    @functools.cached_property
+    @computed_once
     def most_boxes(self) -> int:
         return max([1, *(len(self.scene(sample).boxes) for sample in range(len(self)))])
 

@@ -25,6 +25,7 @@ from distill_jax.data.images import SUFFIXES
 from distill_jax.data.masks import class_names
 from distill_jax.data.scenes import Scene
 from distill_jax.errors import UserError
+from distill_jax.files import read_text
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike",
@@ -122,7 +123,7 @@ def _listed(root: Path, one: str, task: str) -> list[tuple[Path, str]]:
         raise UserError(f"{files[0]}: no such image set; data.voc.train and data.voc.test name them{there}")
     listed = []
     for file in existing:
-        lines = [_id(line.split()[0]) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [_id(line.split()[0]) for line in read_text(file).splitlines() if line.strip()]
         if not lines:
             raise UserError(f"{file}: the image set is empty")
         listed += [(file.parent.parent.parent, line) for line in lines]

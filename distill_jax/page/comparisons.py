@@ -14,8 +14,9 @@ from distill_jax.results import main_result, validation_name
 MOST = 8  # lines in one figure: as many as there are colours
 NEEDED = ("train_accuracy", "epochs", "steps")  # besides the result that counts
 OPTIONAL = ("test_nll", "test_ece", "num_params", "wall_seconds")
+MAIN = ("miou", "ap50", "accuracy")  # the metrics that the plots show; a task has one or two of them
 CURVES = (
-    "step", "learning_rate", "loss_ce", "loss_teacher", "train_accuracy", "test_accuracy", "test_miou", "test_ap50", "test_nll",
+    "step", "learning_rate", "loss_ce", "loss_teacher", "train_accuracy", *(f"test_{metric}" for metric in MAIN), "test_nll",
     "teacher_agreement", "teacher_entropy",
 )  # fmt: skip
 

@@ -16,13 +16,11 @@ from distill_jax.archive import Run, nest, shared_config
 from distill_jax.page import drawing, overview, samples, training
 from distill_jax.page.comparisons import Comparison, Line, Source, groups, some, value_of
 from distill_jax.page.plots import Plot
-from distill_jax.results import markdown, paired_difference, plus_minus
+from distill_jax.results import SPELLED, markdown, paired_difference, plus_minus
 
 HERE = pathlib.Path(__file__).parent
 DIFFERENCES = {  # name, digits, factor
-    "mIoU, points": ("test_miou", 2, 100),
-    "AP50, points": ("test_ap50", 2, 100),
-    "AP, points": ("test_ap", 2, 100),
+    **{f"{name}, points": (f"test_{metric}", 2, 100) for metric, name in SPELLED.items()},
     "accuracy, points": ("test_accuracy", 2, 100),
     "NLL, nats": ("test_nll", 3, 1),
     "ECE, points": ("test_ece", 2, 100),

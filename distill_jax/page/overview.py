@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from distill_jax.page.comparisons import MOST, Comparison, Line
+from distill_jax.page.comparisons import MAIN, MOST, Comparison, Line
 from distill_jax.page.plots import Panel, Plot, Point, Series, colours, label_of, percent, result, same, sentence, spread_of
+from distill_jax.results import spelled
 from distill_jax.stages import densely_guided
 
 MOST_ROWS = 40  # of a plot with a row for each line
@@ -14,9 +15,7 @@ def overview(comparison: Comparison) -> list[Plot]:
     """Results, positions in families, and cost."""
     split = comparison.split
     metrics = (
-        ("miou", f"{split} mIoU", "%", "test_miou", percent),
-        ("ap50", f"{split} AP50", "%", "test_ap50", percent),
-        ("accuracy", f"{split} accuracy", "%", "test_accuracy", percent),
+        *((metric, f"{split} {spelled(metric)}", "%", f"test_{metric}", percent) for metric in MAIN),
         ("nll", f"{split} NLL", "nats", "test_nll", same),
         ("ece", f"{split} ECE", "%", "test_ece", percent),
     )

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from distill_jax.page import predicted
-from distill_jax.page.comparisons import Line
+from distill_jax.page.comparisons import MAIN, Line
 from distill_jax.page.plots import Panel, Plot, Series, curve, cycle_ends, label_of, percent, same, sentence, spread_of
+from distill_jax.results import spelled
 
 
 def of_group(name: str, lines: Sequence[Line], split: str) -> list[Plot]:
@@ -26,9 +27,7 @@ def with_series(panels: Iterable[Panel]) -> list[Panel]:
 
 def accuracies(lines: Sequence[Line], split: str) -> Plot | None:
     panels = with_series([
-        curves_panel(f"{split} mIoU, %", lines, "test_miou", percent),
-        curves_panel(f"{split} AP50, %", lines, "test_ap50", percent),
-        curves_panel(f"{split} accuracy, %", lines, "test_accuracy", percent),
+        *(curves_panel(f"{split} {spelled(metric)}, %", lines, f"test_{metric}", percent) for metric in MAIN),
         curves_panel("train accuracy, %", lines, "train_accuracy", percent),
         curves_panel("learning rate", lines, "learning_rate"),
     ])  # fmt: skip

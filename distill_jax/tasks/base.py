@@ -38,13 +38,13 @@ class LossFn(Protocol):
 
 
 class EvaluateFn(Protocol):
-    def __call__(self, predictions: Predictions, dataset: Dataset, teacher: Predictions | None) -> dict[str, float]:
-        """The metrics of predictions of dataset.test; names begin with dataset.evaluated_on, or with teacher."""
+    def __call__(
+        self, predictions: Predictions, dataset: Dataset, teacher: Predictions | None, folder: pathlib.Path | None
+    ) -> dict[str, float]:
+        """The metrics of predictions of dataset.test; names begin with dataset.evaluated_on, or with teacher.
 
-
-class WriteFn(Protocol):
-    def __call__(self, folder: pathlib.Path, dataset: Dataset, predictions: Predictions, teacher: Predictions | None) -> None:
-        """Writes what the report plots from the last evaluation into a workdir."""
+        With a folder, a workdir, also writes there the predictions in more detail: which class is mistaken for which, and the like.
+        """
 
 
 def method_loss(method: Method, outputs: Outputs, labels: Labels, signal: Any, *maps: Any) -> Losses:
@@ -74,7 +74,6 @@ class Task(NamedTuple):
     measure: Callable[[Losses, Outputs, Labels], dict[str, jax.Array]] = of_losses  # what `train_metrics` are made from
     train_metrics: type[metrics.Collection] = TrainMetrics
     check: Callable[[ConfigDict, Method], None] = accept  # raises UserError if a method does not support the task
-    write: WriteFn | None = None
     ensemble: Callable[[Sequence[Predictions], Dataset], dict[str, Any]] | None = None  # the metrics of several networks' mean prediction,
     # and the result of each; None if predictions have no mean
     show: Callable[[Outputs, dict[str, jax.Array]], Any] | None = None  # like `predict`: what `draw` takes

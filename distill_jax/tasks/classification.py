@@ -1,5 +1,6 @@
 """One label for each image or sentence."""
 
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,15 @@ from distill_jax.data import Dataset
 from distill_jax.tasks.base import Task, of_losses
 
 
-def metrics(logits_NxC: np.ndarray, dataset: Dataset, teacher_logits_NxC: np.ndarray | None) -> dict[str, float]:
-    """Accuracy, likelihood, calibration and score profile; given a teacher's logits, also their agreement and the teacher's entropy."""
+def metrics(
+    logits_NxC: np.ndarray, dataset: Dataset, teacher_logits_NxC: np.ndarray | None, folder: pathlib.Path | None = None
+) -> dict[str, float]:
+    """Accuracy, likelihood, calibration and score profile; given a teacher's logits, also their agreement and the teacher's entropy.
+
+    With a folder, writes predictions.json there.
+    """
+    if folder:
+        predictions.write(folder, dataset, logits_NxC, teacher_logits_NxC)
     split = dataset.evaluated_on
     found = evaluate.classification_metrics(logits_NxC, np.asarray(dataset.test["label"]), split) | evaluate.score_profile(
         logits_NxC, split
@@ -39,6 +47,5 @@ TASK = Task(
     predict=lambda logits_BxC, batch: logits_BxC,
     evaluate=metrics,
     measure=lambda losses, logits_BxC, labels_B: of_losses(losses, logits_BxC, labels_B) | {"logits": logits_BxC, "labels": labels_B},
-    write=predictions.write,
     ensemble=ensemble,
 )

@@ -111,21 +111,21 @@ def truths(dataset: Dataset) -> ap.Truths:
     return ap.Truths(image_G, *map(np.concatenate, zip(*columns, strict=True)))
 
 
-def metrics(found: Found, dataset: Dataset, teacher: Any) -> dict[str, float]:
-    """See `average_precision.detection_metrics`; with faster-coco-eval also `coco_average_precision`."""
+def metrics(found: Found, dataset: Dataset, teacher: Any, folder: pathlib.Path | None = None) -> dict[str, float]:
+    """See `average_precision.detection_metrics`; with faster-coco-eval also `coco_average_precision`.
+
+    With a folder, writes average_precision.json there: the classes, and VOC's AP50 of each in both forms; null for a class without boxes.
+    """
     del teacher
-    arguments = flat(found), truths(dataset), dataset.num_classes, dataset.evaluated_on
+    arguments = flat(found), truths(dataset), dataset.num_classes
+    area_OxC, eleven_point_OxC = at_overlaps = ap.voc_average_precision(*arguments)
+    if folder:
+        ap50, ap50_11point = ([None if np.isnan(value) else float(value) for value in ap_C] for ap_C in (area_OxC[0], eleven_point_OxC[0]))
+        content = {"classes": list(dataset.classes), "ap50": ap50, "ap50_11point": ap50_11point}
+        workdir.write_json(folder / "average_precision.json", content)
     with_coco = importlib.util.find_spec("faster_coco_eval") is not None
-    return ap.detection_metrics(*arguments) | (ap.coco_average_precision(*arguments) if with_coco else {})
-
-
-def write(folder: pathlib.Path, dataset: Dataset, found: Found, teacher: Any) -> None:
-    """Writes average_precision.json: the classes, and VOC's average precision of each in both forms; null for a class without boxes."""
-    del teacher
-    forms = ap.voc_average_precision(flat(found), truths(dataset), dataset.num_classes)
-    ap50, ap50_11point = ([None if np.isnan(value) else float(value) for value in ap_C] for ap_C in forms)
-    content = {"classes": list(dataset.classes), "ap50": ap50, "ap50_11point": ap50_11point}
-    workdir.write_json(folder / "average_precision.json", content)
+    coco = ap.coco_average_precision(*arguments, dataset.evaluated_on) if with_coco else {}
+    return ap.detection_metrics(at_overlaps, dataset.evaluated_on) | coco
 
 
 def check(config: ConfigDict, method: Method) -> None:
@@ -161,7 +161,6 @@ TASK = Task(
     measure=measure,
     train_metrics=DetectionMetrics,
     check=check,
-    write=write,
     show=on_canvas,
     draw=draw,
 )

@@ -6,7 +6,6 @@ The metric is the mean intersection over union (mIoU) of the whole set, at the i
 
 import functools
 import pathlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -108,23 +107,24 @@ def iou(confusion_CxC: np.ndarray) -> np.ndarray:
     return np.where(either > 0, both / np.maximum(either, 1), np.nan)
 
 
-def metrics(confusion_NxCxC: np.ndarray, dataset: Dataset, teacher_NxCxC: np.ndarray | None) -> dict[str, float]:
-    """test_miou: the mean over the classes that occur of `iou`; test_accuracy: the fraction of labelled pixels that are right."""
+def metrics(
+    confusion_NxCxC: np.ndarray, dataset: Dataset, teacher_NxCxC: np.ndarray | None, folder: pathlib.Path | None = None
+) -> dict[str, float]:
+    """test_miou: the mean over the classes that occur of `iou`; test_accuracy: the fraction of labelled pixels that are right.
+
+    With a folder, writes confusion.json there: the classes, the IoU of each, and the confusion matrix [label, predicted class] in pixels.
+    """
     total, split = confusion_NxCxC.sum(axis=0, dtype=np.int64), dataset.evaluated_on
     if not total.any():
         raise UserError(f"{dataset.name}: no pixel of the {split} set has a label; data.void is the value of those without one")
-    found = {f"{split}_miou": float(np.nanmean(iou(total))), f"{split}_accuracy": float(np.trace(total) / total.sum())}
+    iou_C = iou(total)
+    found = {f"{split}_miou": float(np.nanmean(iou_C)), f"{split}_accuracy": float(np.trace(total) / total.sum())}
     if teacher_NxCxC is not None:
         found["teacher_miou"] = float(np.nanmean(iou(teacher_NxCxC.sum(axis=0, dtype=np.int64))))
+    if folder:
+        each = [None if np.isnan(value) else float(value) for value in iou_C]
+        workdir.write_json(folder / "confusion.json", {"classes": list(dataset.classes), "iou": each, "confusion": total.tolist()})
     return found
-
-
-def write(folder: pathlib.Path, dataset: Dataset, confusion_NxCxC: np.ndarray, teacher: Any) -> None:
-    """Writes confusion.json: the classes, the IoU of each, and the confusion matrix [label, predicted class] in pixels."""
-    del teacher
-    total = confusion_NxCxC.sum(axis=0, dtype=np.int64)
-    each = [None if np.isnan(value) else float(value) for value in iou(total)]
-    workdir.write_json(folder / "confusion.json", {"classes": list(dataset.classes), "iou": each, "confusion": total.tolist()})
 
 
 def check(config: ConfigDict, method: Method) -> None:
@@ -152,7 +152,6 @@ TASK = Task(
     measure=measure,
     train_metrics=PixelMetrics,
     check=check,
-    write=write,
     show=lambda logits_BxSxSxC, batch: logits_BxSxSxC.argmax(axis=-1).astype(jnp.uint8),
     draw=draw,
 )
