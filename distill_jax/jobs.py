@@ -13,7 +13,7 @@ class Job(NamedTuple):
     """One run."""
 
     stage: str  # "" for a run that is not a stage of a family
-    seed: int  # of the study; a stage's config may have a different one
+    seed: int  # one of the config's seeds; a stage's config may have a different one
     folder: pathlib.Path
     config: ConfigDict
 

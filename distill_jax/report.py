@@ -41,7 +41,7 @@ from distill_jax.results import (
     plus_minus,
     summarise_seeds,
     validation_name,
-)  # fmt: skip
+)
 
 HEADER = [
     "run", "seeds", "train accuracy, %", "test accuracy, last epoch, %", "best epoch, %", "test NLL, nats", "ECE, %",

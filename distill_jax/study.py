@@ -1,4 +1,4 @@
-"""The runs that a config describes, one for each stage and seed, trained one after the other."""
+"""Trains and evaluates the runs that a config describes, one after the other."""
 
 import contextlib
 import json

@@ -38,7 +38,7 @@ class Scene(NamedTuple):
 class computed_once(functools.cached_property):
     """A cached_property that one thread computes while the others wait: since Python 3.12 each would, and read all of a TFDS split."""
 
-    computing = threading.Lock()
+    computing = threading.RLock()
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         with self.computing:
