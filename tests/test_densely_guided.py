@@ -167,7 +167,7 @@ def test_a_dropped_guide_is_not_asked():
         ({"drop": 3, "teacher_may_drop": False}, r"drop is 3; it must lie in \[0, 2\]"),
         ({"drop": 1, "survival": 0.5}, "drop is 1 and survival 0.5; choose one"),
         ({"guide_logits": "disk"}, "guide_logits is 'disk'; known: forward, table"),
-        ({"standardize": True, "num_classes": 2}, "standardize is True, which takes three"),
+        ({"standardize": True, "num_classes": 2}, "standardize is True, which needs three"),
         ({"guides": 0}, "num_teachers is 0; densely_guided takes one guide or more"),
     ],
 )

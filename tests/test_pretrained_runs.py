@@ -108,7 +108,7 @@ def test_a_pretrained_teacher_and_a_student_that_reads_its_words(headed, sentenc
         ({"teachers": ("hf:{other}",), "method": {"name": "distillation"}}, "teacher hf:.* has different classes .* class 0 is 'x' there"),
         ({"initial": ""}, "^model.layers is 0, which means as in the initial weights; set it, or set initial"),
         ({"model": {"name": "roberta"}}, "^initial: hf:.* holds a different network from roberta, which this run trains: bert"),
-        ({"model": {"name": "bert4"}}, "^model.layers is 4, but 3 in the initial weights; a network can have"),
+        ({"model": {"name": "bert4"}}, "^model.layers is 4, but 3 in the initial weights; it cannot be more"),
         ({"model": {"name": "bert", "width": 16}}, "^model.width is 16, but 8 in the initial weights or the tokenizer; leave it at 0"),
         ({"model": {"name": "text_cnn"}}, "^initial: hf:.* holds a different network from text_cnn"),
         ({"initial": "hf:nowhere"}, "^initial: hf:nowhere: no such folder"),

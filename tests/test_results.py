@@ -112,7 +112,7 @@ def test_a_study_holds_every_run(workdirs, tmp_path):
     assert runs.keys() == {*leaves, *above}
     assert {key for key, run in runs.items() if "train_accuracy" in run.results} == set(leaves)
     assert archive.read_curves(study).keys() == set(leaves)
-    assert sorted(path.name for path in study.iterdir()) == ["config.json", "curves.csv.gz", "runs.csv"]
+    assert sorted(path.name for path in study.iterdir()) == ["config.json", "curves.csv.gz", "lock", "runs.csv"]
 
 
 def test_a_study_keeps_every_digit(workdirs, tmp_path):
