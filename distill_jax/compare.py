@@ -199,7 +199,7 @@ def check_final(comparison: Comparison, name: str) -> None:
     for path in sorted(folder.glob("seed_*/teachers.json")):
         for teacher, recorded in read_json(path).items():
             place = trained.resolve(teacher, path.parent)
-            if workdir.exists(pathlib.Path(place, "summary.json")) and not trained.has_weights(trained.find(place), recorded):
+            if workdir.exists(pathlib.Path(place, "summary.json")) and recorded not in trained.recorded_hashes(trained.find(place)):
                 raise UserError(f"arm {name}: {teacher}, the teacher of its final runs, has been retrained since; {again}")
 
 

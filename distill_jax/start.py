@@ -60,14 +60,13 @@ def load_given(exp: Experiment, folder: pathlib.Path) -> tuple[Any, ...]:
     """
     runs = {name: trained.find(trained.resolve(name, folder)) for name in exp.config.teachers}
     if runs:
-        by_path = {os.path.abspath(name): run for name, run in runs.items()}  # one folder has several spellings
+        hashes = {name: trained.recorded_hashes(run) for name, run in runs.items()}
+        by_path = {os.path.abspath(name): each for name, each in hashes.items()}  # one folder has several spellings
 
         def same(name, recorded):
-            run = by_path.get(os.path.abspath(name))
-            return run is not None and trained.has_weights(run, recorded)
+            return recorded in by_path.get(os.path.abspath(name), ())
 
-        hashes = {name: trained.weights_hash(run) for name, run in runs.items()}
-        workdir.remember(folder / "teachers.json", hashes, same)
+        workdir.remember(folder / "teachers.json", {name: each[0] for name, each in hashes.items()}, same)
     networks = tuple(trained.load_variables(run, exp.data.mesh) for run in runs.values())
     if not methods.wants_table(**exp.config.method):
         return networks

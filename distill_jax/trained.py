@@ -207,9 +207,9 @@ def weights_hash(run: Run) -> str:
     return pretrained.sha256(run.source) if run.source else run.summary.get("weights_sha256", run.summary["params_sha256"])
 
 
-def has_weights(run: Run, recorded: str) -> bool:
-    """Whether a run's weights are those that another run's teachers.json records; workdirs of schema 1 hold params_sha256."""
-    return recorded in (weights_hash(run), run.summary.get("params_sha256"))
+def recorded_hashes(run: Run) -> tuple[str | None, ...]:
+    """What another run's teachers.json may hold of a run's weights: `weights_hash`, or in workdirs of schema 1 params_sha256."""
+    return weights_hash(run), run.summary.get("params_sha256")
 
 
 def penultimate(module: nn.Module, variables: dict[str, Any], inputs: jax.Array) -> jax.Array:
