@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from distill_jax.errors import UserError
 from distill_jax.fields import flatten
-from distill_jax.files import read_json
+from distill_jax.files import naming_unwritable, read_json
 
 Curve = list[dict[str, Any]]  # the lines of a metrics.jsonl
 KEYS = ("variant", "stage", "seed")
@@ -46,18 +46,10 @@ def in_turn(study: pathlib.Path) -> Iterator[None]:
       UserError: the folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
-        with _naming(study):
+        with naming_unwritable(str(study)):
             study.mkdir(parents=True, exist_ok=True)
             fcntl.flock(stack.enter_context((study / "lock").open("w")), fcntl.LOCK_EX)
         yield
-
-
-@contextlib.contextmanager
-def _naming(study: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{study} cannot be written: {error.strerror or error}") from error
 
 
 def write_study(study: pathlib.Path, runs: Sequence[Run], curves: dict[tuple, Curve]) -> None:
@@ -76,7 +68,7 @@ def write_study(study: pathlib.Path, runs: Sequence[Run], curves: dict[tuple, Cu
         "runs.csv": to_csv(rows, (*KEYS, "overrides", *PROVENANCE)).encode(),
         "curves.csv.gz": gzip.compress(to_csv(lines, KEYS).encode(), mtime=0),  # the same bytes for the same content
     }
-    with _naming(study):
+    with naming_unwritable(str(study)):
         study.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             (study / f"{name}.tmp").write_bytes(content)

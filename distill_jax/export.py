@@ -34,6 +34,7 @@ from safetensors.numpy import save
 from distill_jax import huggingface, logs, pretrained, specs, summary, tensor_names, trained, workdir
 from distill_jax.data import streaming, tokenization
 from distill_jax.errors import UserError
+from distill_jax.files import naming_unwritable
 from distill_jax.results import main_result, validation_name
 from distill_jax.specs import Spec
 
@@ -177,13 +178,12 @@ def completely(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     unfinished = folder.with_name(folder.name + ".tmp")
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.rename(folder)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror or error}; choose another with --output") from error
+        with naming_unwritable(str(folder), "choose another with --output"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            if folder.exists():
+                shutil.rmtree(folder)
+            unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,13 +1,24 @@
-"""Reads text, JSON and hashes of files. The content is treated as user input: anything wrong with it becomes a one-line error."""
+"""Reads text, JSON and hashes of files. What is wrong with a file, or with writing one, becomes a one-line error."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from distill_jax.errors import UserError
 
 ELSEWHERE = "restore it, or choose another --workdir"  # the usual advice about a damaged file
+
+
+@contextlib.contextmanager
+def naming_unwritable(name: str, advice: str = "") -> Iterator[None]:
+    """Turns an OSError into a UserError that says that `name` cannot be written, and, with `advice`, what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{name} cannot be written: {error.strerror or error}{advice and f'; {advice}'}") from error
 
 
 def sha256(path: pathlib.Path) -> str:

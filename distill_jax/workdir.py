@@ -12,7 +12,7 @@ from typing import Any
 
 from distill_jax import processes
 from distill_jax.errors import UserError
-from distill_jax.files import read_json
+from distill_jax.files import naming_unwritable, read_json
 
 SCHEMA = 2  # of a workdir's files; 1: those without a "schema" in config.json
 FILES = (  # what runs write, change or delete
@@ -52,20 +52,11 @@ def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
     """
 
     def write():
-        with _naming(folder):
+        with naming_unwritable(f"workdir {folder}", "choose another with --workdir"):
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "config.json", {**config, "schema": SCHEMA})
 
     processes.on_first(write)
-
-
-@contextlib.contextmanager
-def _naming(folder: pathlib.Path) -> Iterator[None]:
-    """Turns an error in writing to a workdir into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"workdir {folder} cannot be written: {error.strerror}; choose another with --workdir") from error
 
 
 def is_claimed(folder: pathlib.Path) -> bool:
@@ -194,7 +185,7 @@ def exclusive(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _lock(folder: pathlib.Path, stack: contextlib.ExitStack) -> None:
-    with _naming(folder):
+    with naming_unwritable(f"workdir {folder}", "choose another with --workdir"):
         folder.mkdir(parents=True, exist_ok=True)
         file = stack.enter_context((folder / "lock").open("w"))
     try:
