@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import Crash, act_at, bits, build, crash, make_config, run, start, step, student_config, text_config
+from methods_helpers import B, C, make
 from ml_collections import ConfigDict
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
@@ -17,19 +18,11 @@ from distill_jax.errors import UserError
 from distill_jax.methods import Batch
 from distill_jax.methods.attention_transfer import attention
 from distill_jax.methods.cs_kd import paired_order
-from distill_jax.methods.densely_guided import Guidance
 from distill_jax.methods.dlb import LastHalf, Repeated, overlapping_order
 from distill_jax.methods.ps_kd import PastPrediction
 
-B, C = 16, 7
-SETTING = methods.Setting(apply=None, cycle_ends=(2, 4), num_examples=50, num_classes=C, num_teachers=1, epochs=4, batch_size=B)
 SEVERAL = "dlb+ps_kd+ema_teacher"  # one compilation for three methods
 ONE_NETWORK = ("cs_kd", "dlb", "ema_teacher", "ps_kd", "tf_kd")
-
-
-def make(name, **options):
-    setting = SETTING if methods.is_guided(name) else SETTING._replace(num_teachers=0)
-    return methods.create(name, setting, **options)
 
 
 @pytest.fixture(scope="module")
@@ -344,64 +337,6 @@ def test_attention_of_a_finished_run(finished, tmp_path):
 def test_on_sentences(name, sentences, tmp_path):
     exp = build(text_config(sentences, epochs=4, checkpoint_every=1, method=ConfigDict({"name": name})))
     assert check_crash(exp, tmp_path)["test_accuracy"] > 0.5
-
-
-def test_two_orders_are_refused():
-    with pytest.raises(ValueError, match="^name combines methods that each need their own sample order"):
-        make("cs_kd+dlb")
-
-
-def test_a_table_of_another_view_is_refused():
-    """PS-KD and DLB store the logits of the step."""
-    with pytest.raises(ValueError, match="^name combines methods that store the logits of the step"):
-        make("long_short_term+ps_kd", long_short_term={"generation_epochs": 2, "view": "clean"})
-    assert make("snapshot+long_short_term", long_short_term={"view": "clean", "weight_long": 0.0}).observes == "clean"
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("supervised", {"label_smoothing": 0.2}),
-        ("patriarch", {"eta": 0.7}),
-        ("snapshot", {"temperature": 1e2}),
-        ("ps_kd", {"weight": 0.7}),
-        ("distillation", {"weight_ce": 0.3}),
-        ("densely_guided", {"weight_teacher": 0.9}),
-        ("densely_guided", {"weight_teacher": 0.9, "form": "code"}),
-    ],
-)
-def test_a_method_knows_how_much_the_labels_count(batch, name, options):
-    """What the loss changes by when the labels change, per change of the cross-entropy."""
-    student, other, labels = batch
-    method = methods.create(name, SETTING._replace(num_teachers=3 if name == "densely_guided" else int(methods.is_guided(name))), **options)
-    signals = {
-        "ps_kd": PastPrediction(other, jnp.full(B, 0.7)),
-        "distillation": other,
-        "densely_guided": Guidance(np.stack([other] * 3), jnp.ones(3)),
-    }
-    one, two = (method.loss(student, each, signals.get(name)) for each in (labels, (labels + 1) % C))
-    assert method.weight_ce == pytest.approx(float((two.loss - one.loss) / (two.ce - one.ce)), rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "taken"),
-    [
-        ("distillation+ps_kd", {}, "1.2"),
-        ("supervised+distillation", {"supervised": {"label_smoothing": 0.1}, "distillation": {"weight_ce": 0.1}}, "1"),
-        ("supervised+densely_guided", {"supervised": {"label_smoothing": 0.1}}, "1.1"),
-    ],
-)
-def test_methods_that_leave_nothing_of_the_labels_are_refused(name, options, taken):
-    """Otherwise training would push the labels' probability down, and nothing would tell."""
-    with pytest.raises(ValueError, match=f"^name combines methods that together take {taken} of the labels' weight of 1;"):
-        make(name, **options)
-
-
-def test_methods_that_leave_some_of_the_labels_are_not():
-    """Nor one that ignores them by itself, beside another that takes nothing."""
-    smoothed = {"supervised": {"label_smoothing": 0.1}, "distillation": {"weight_ce": 0.2}}
-    assert make("supervised+distillation", **smoothed).weight_ce == pytest.approx(0.1)
-    assert make("densely_guided+ema_teacher").weight_ce == 0
 
 
 @pytest.mark.parametrize(
