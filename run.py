@@ -18,7 +18,7 @@ flags.adopt_module_key_flags(command_line)
 
 
 def main(argv: list[str]) -> None:
-    command_line.make_output_safe()
+    command_line.make_streams_safe()
     with command_line.errors_in_one_line():
         command_line.import_jax()
         from distill_jax import export, predict, study, transfer  # here, so that --help does not wait for jax

@@ -127,7 +127,7 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
     Raises:
       UserError: the config cannot be read, or an override names an unknown field or has a value of the wrong type.
     """
-    from distill_jax import configuration, default_config, fields, pretrained  # here, so that --help does not wait for jax
+    from distill_jax import checks, configuration, default_config, fields, pretrained  # here, so that --help does not wait for jax
     from distill_jax.errors import UserError
     from distill_jax.workdir import check_path
 
@@ -158,7 +158,10 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
             raise UserError(f"{argument.partition('=')[0]} is no such field{fields.near(field, known)}")
         if not _override(config, argument):
             raise UserError(f"{argument}: {field} must be of type {type(known[field]).__name__}, such as {known[field]!r}")
-    return configuration.only_given(config, given, values), folder
+    config = configuration.only_given(config, given, values)
+    if mode not in ("train", "eval"):  # which check each stage
+        checks.check(config)
+    return config, folder
 
 
 def _override(config: "ConfigDict", argument: str) -> bool:
@@ -210,7 +213,8 @@ def errors_in_one_line() -> Iterator[None]:
     except BrokenPipeError:
         fail("the output was closed; repeat the command to resume a run from its last checkpoint")
     except OSError as error:
-        fail(f"{error.filename or 'system'}: {error.strerror or error} (--traceback shows where)")
+        hint = " (--traceback shows where)" if flags.FLAGS.is_parsed() else ""
+        fail(f"{error.filename or 'system'}: {error.strerror or error}{hint}")
     except RuntimeError as error:  # includes XLA's errors
         said = " ".join(str(error).split())
         if "RESOURCE_EXHAUSTED" not in said and "out of memory" not in said.lower():
@@ -237,14 +241,15 @@ def import_jax() -> None:
     terminal.show("")
 
 
-def make_output_safe() -> None:
-    """Makes printing safe if an output is closed or cannot encode a class name, and prints warnings on one line."""
+def make_streams_safe() -> None:
+    """Makes printing and reading safe if a standard stream is closed or cannot encode a class name, and prints warnings on one line."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # occupies the number; otherwise the next file opened would get what libraries print
     sys.stdout, sys.stderr = sys.stdout or open(os.devnull, "w"), sys.stderr or open(os.devnull, "w")
+    sys.stdin = sys.stdin or open(os.devnull)
     sys.stdout.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
 

@@ -21,6 +21,7 @@ table, no optimizer.
 import contextlib
 import os
 import pathlib
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -163,6 +164,8 @@ def check_target(folder: pathlib.Path) -> None:
     """Raises UserError if writing an export here would delete something else."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose another --output")
+    if pathlib.Path.cwd().is_relative_to(folder.resolve()):
+        raise UserError(f"{folder} is the current folder, or one above it, and an export replaces its folder; choose another --output")
     found = {path.name for path in folder.glob("*")}
     others = sorted(found - FILES if "network.json" in found else found)
     if others:
@@ -176,14 +179,13 @@ def completely(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       UserError: it cannot be written.
     """
-    unfinished = folder.with_name(folder.name + ".tmp")
-    try:
-        with naming_unwritable(str(folder), "choose another with --output"):
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir(parents=True)
+    unfinished = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    with naming_unwritable(str(folder), "choose another with --output"):
+        unfinished.mkdir(parents=True)
+        try:
             yield unfinished
             if folder.exists():
                 shutil.rmtree(folder)
             unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)

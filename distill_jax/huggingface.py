@@ -1,7 +1,6 @@
 """How Hugging Face's library `transformers` describes the encoders of models/bert.py: config.json, tokenizer_config.json."""
 
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,12 +61,12 @@ def check(config: Mapping[str, Any], path: pathlib.Path, field: str, value: Any)
 
 
 def classes_of(config: Mapping[str, Any], path: pathlib.Path, num_classes: int) -> tuple[str, ...]:
-    """The names of a network's classes; () if it has none but LABEL_0, LABEL_1, ..., or numbers. UserError if its id2label is no map."""
+    """The names of a network's classes; () if they are only their numbers: LABEL_0, LABEL_1, ... UserError if its id2label is no map."""
     try:
         labels = tuple(str(label) for _, label in sorted((config.get("id2label") or {}).items(), key=lambda item: int(item[0])))
     except (AttributeError, ValueError) as error:
         raise UserError(f"{path}: id2label must map class numbers to names, as in {{'0': 'negative', '1': 'positive'}}") from error
-    is_named = len(labels) == num_classes and not any(re.fullmatch(r"LABEL_\d+|\d+", label) for label in labels)
+    is_named = len(labels) == num_classes and any(label not in (str(n), f"LABEL_{n}") for n, label in enumerate(labels))
     return labels if is_named else ()
 
 

@@ -1,8 +1,8 @@
 """Networks that start from the weights of another: of a finished run, or a pre-trained one.
 
-Everything but the head must fit; a head that does not is newly initialised. The head is the layer "head" (plus an encoder's "pooler") or,
-in a network with a trunk, everything on top of it. A trunk can start from a classification network, whose trunk is all but its head, and
-an encoder from one with more layers.
+Everything but the head must fit. A head that does not, or a layer "head" for classes of other names, is newly initialised. The head is the
+layer "head" (plus an encoder's "pooler") or, in a network with a trunk, everything on top of it. A trunk can start from a classification
+network, whose trunk is all but its head, and an encoder from one with more layers.
 """
 
 import pathlib
@@ -47,7 +47,7 @@ def check_new(model: Mapping[str, Any]) -> None:
         )
 
 
-def load(name: str, folder: pathlib.Path, fresh: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
+def load(name: str, folder: pathlib.Path, fresh: dict[str, Any], mesh: Mesh, classes: tuple[str, ...] = ()) -> dict[str, Any]:
     """The weights with which a new network starts, on every device. Says what was loaded and what was not.
 
     Args:
@@ -55,11 +55,17 @@ def load(name: str, folder: pathlib.Path, fresh: dict[str, Any], mesh: Mesh) -> 
       folder: of the run.
       fresh: the new network, {"params": ..., "batch_stats": ...}.
       mesh: the devices.
+      classes: the names of the new network's classes, if they are known.
     """
     run = trained.find(trained.resolve(name, folder))
     source = pretrained.load(run.source, run.spec) if run.source else pretrained.Loaded(trained.load_variables(run, mesh), (), ())
     found = _placed(source.network, fresh)
-    afresh = [part for part in fresh["params"] if any(_shapes(found[kind].get(part)) != _shapes(fresh[kind].get(part)) for kind in fresh)]
+    other = {"head"} if _are_others(classes, run) else set()
+    afresh = [
+        part
+        for part in fresh["params"]
+        if part in other or any(_shapes(found[kind].get(part)) != _shapes(fresh[kind].get(part)) for kind in fresh)
+    ]
     network = {kind: tree | {part: found[kind][part] for part in tree if part not in afresh} for kind, tree in fresh.items()}
     size = sum(leaf.size for part, tree in network["params"].items() if part not in afresh for leaf in jax.tree.leaves(tree))
     said = [f"initial: {size:,} parameters of {name}"]
@@ -71,6 +77,12 @@ def load(name: str, folder: pathlib.Path, fresh: dict[str, Any], mesh: Mesh) -> 
             said.append(f"{what}: {', '.join(parts[:5])}{f' and {len(parts) - 5} more' * (len(parts) > 5)}")
     logs.say("; ".join(said))
     return sharding.put(network, sharding.replicated(mesh))
+
+
+def _are_others(classes: tuple[str, ...], run: trained.Run) -> bool:
+    """Whether a run's network has other classes, or another order of them. For a pre-trained one, classes that are numbers may be any."""
+    theirs = run.spec.classes if not run.source or pretrained.has_names(classes) else ()
+    return bool(theirs and classes) and theirs != classes
 
 
 def _difference(theirs: Spec, ours: Spec) -> str | None:

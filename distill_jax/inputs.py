@@ -50,7 +50,10 @@ def find(inputs: str, spec: Spec, downsample: int = 1) -> Iterator[Sample]:
         if place.suffix.lower() in NOT_LINES:
             raise UserError(f"--inputs={inputs}: a {place.suffix} file is not read as sentences; give a text file with one per line")
         return (Sample(line, functools.partial(sentence, where, line, spec.sentences)) for where, line in lines_of(inputs))
-    paths = (line for _, line in lines_of(inputs)) if inputs == STDIN else images_below(place) if place.is_dir() else [str(place)]
+    if inputs == STDIN:
+        paths = (line for _, line in lines_of(inputs, os.fsdecode))
+    else:
+        paths = images_below(place) if place.is_dir() else [str(place)]
     return (Sample(path, functools.partial(read_image, path, spec, downsample)) for path in paths)
 
 
@@ -70,10 +73,16 @@ def images_below(root: pathlib.Path) -> Iterator[str]:
         raise UserError(f"--inputs={root}: has no images ({', '.join(images.SUFFIXES)})")
 
 
-def lines_of(inputs: str) -> Iterator[tuple[str, str]]:
-    """The lines of a text file or of standard input that are not blank, each after its place, such as "reviews.txt:3".
+def decoded(line: bytes) -> str:
+    """A line as text: UTF-8, or Latin-1 if it is not valid UTF-8."""
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
 
-    A line is UTF-8, or Latin-1 if it is not valid UTF-8.
+
+def lines_of(inputs: str, decode: Callable[[bytes], str] = decoded) -> Iterator[tuple[str, str]]:
+    """The lines of a text file or of standard input that are not blank, each after its place, such as "reviews.txt:3".
 
     Raises:
       UserError: there are none, or a line is no text.
@@ -86,16 +95,9 @@ def lines_of(inputs: str) -> Iterator[tuple[str, str]]:
                 raise UserError(f"{where}: not UTF-8 or Latin-1 text (it has zero bytes)")
             if line.strip():
                 found = True
-                yield where, decoded(line.rstrip(b"\r\n"))
+                yield where, decode(line.rstrip(b"\r\n"))
     if not found:
         raise UserError(f"{source}: has only blank lines")
-
-
-def decoded(line: bytes) -> str:
-    try:
-        return line.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return line.decode("latin-1")
 
 
 def sentence(where: str, line: str, sentences: int) -> str | tuple[str, ...]:

@@ -12,9 +12,10 @@ A PyTorch user writes such a FILE with safetensors.torch.save_file(model.state_d
 """
 
 import contextlib
+import math
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from distill_jax.specs import Spec
 
 HF, TORCHVISION = "hf:", "torchvision:"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+FLOATS = ("F64", "F32", "F16", "BF16")  # the dtypes of safetensors that are read
 SAVE_TOKENIZER = "write it with transformers.AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
 UNUSED = {  # tensors of a file that our networks do not have: heads for the pre-training, and buffers
     "bert": r"cls\.|bert\.embeddings\.(position|token_type)_ids$",
@@ -60,6 +62,11 @@ def spec_of(source: str) -> Spec:
     return _spec_of_encoder(folder_of(source)) if source.startswith(HF) else _spec_of_resnet(weights_of(source))
 
 
+def has_names(classes: Sequence[str]) -> bool:
+    """Whether classes have names, not only numbers."""
+    return not all(re.fullmatch(r"-?\d+", name) for name in classes)
+
+
 def fitted(spec: Spec, dataset: Dataset) -> Spec:
     """The spec for a data set of its kind, images or sentences.
 
@@ -72,9 +79,8 @@ def fitted(spec: Spec, dataset: Dataset) -> Spec:
         most = spec.input_shape[0]
         raise UserError(f"the encoder takes at most {most} tokens, and {dataset.name} has more in a row; set data.text.max_length={most}")
     shape = dataset.train["tokens"].shape[1:] if spec.tokenizer else (*dataset.train["image"].shape[1:3], spec.input_shape[2])
-    is_named = not all(re.fullmatch(r"-?\d+", name) for name in dataset.classes)
     words = dataset.tokenizer if tokenization.same_words(spec.tokenizer, dataset.tokenizer) else spec.tokenizer
-    return spec._replace(input_shape=tuple(shape), tokenizer=words, classes=spec.classes if is_named else ())
+    return spec._replace(input_shape=tuple(shape), tokenizer=words, classes=spec.classes if has_names(dataset.classes) else ())
 
 
 def load(source: str, spec: Spec) -> Loaded:
@@ -101,6 +107,8 @@ def load(source: str, spec: Spec) -> Loaded:
                 raise UserError(f"{path} has a tensor {name}, which a {model} does not have; use the weights of one")
         kept = {name: tensor for name, tensor in names.items() if tensor.path[1] not in missing}
         for name, tensor in kept.items():
+            if tensors[name].get_dtype() not in FLOATS:
+                raise UserError(f"{path}: tensor {name} is {tensors[name].get_dtype()}; save the weights as {', '.join(FLOATS)}")
             theirs, ours = tuple(tensors[name].get_shape()), shapes[tensor.path].shape
             if len(theirs) != len(ours) or tuple(theirs[axis] for axis in tensor.axes) != ours:
                 expected = [ours[axis] for axis in np.argsort(tensor.axes)]
@@ -144,13 +152,13 @@ def weights_of(source: str) -> pathlib.Path:
         if not path.is_dir():
             raise UserError(f"{source}: no such folder")
         path /= "model.safetensors"
+        if not path.exists() and path.with_name("model.safetensors.index.json").exists():
+            raise UserError(f"{path.parent} holds its weights in several files; save them as one, {path.name}")
         pickles = sorted(path.parent.glob("pytorch_model*.bin"))
         path = pickles[0] if pickles and not path.exists() else path
     if path.suffix in PICKLES:
         how = "safetensors.torch.save_file(model.state_dict(), FILE)"
         raise UserError(f"{path} is a pickle, which may run any code when it is read; convert it to safetensors: {how}")
-    if path.with_name(f"{path.name}.index.json").exists():
-        raise UserError(f"{path.parent} holds its weights in several files; save them as one, {path.name}")
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     return path
@@ -185,14 +193,13 @@ def _spec_of_encoder(folder: pathlib.Path) -> Spec:
     config = files.read_json(path, "take the whole folder")
     model = huggingface.model_of(config, path)
     kind, positions = model["name"], model["positions"]
-    words = _read_tokenizer(folder, config, positions)
-    ids = dict(zip(bert.IDS, tokenization.special_ids(words), strict=True))
+    words, ids = _read_tokenizer(folder, config, positions)
     if kind == "roberta":  # its positions begin after the id of its padding
         huggingface.check(config, path, "pad_token_id", ids["padding"])
         positions -= ids["padding"] + 1
     head = f"{tensor_names.ENCODERS[kind]['head']}.bias"
     with _opened(weights, kind) as tensors:
-        outputs = tensors[head].get_shape()[0] if head in tensors else 0
+        outputs = math.prod(tensors[head].get_shape()) if head in tensors else 0
     num_classes = outputs if outputs > 1 else 0  # a single output is that of a regression
     return Spec(
         model=model | ids,
@@ -204,17 +211,18 @@ def _spec_of_encoder(folder: pathlib.Path) -> Spec:
     )
 
 
-def _read_tokenizer(folder: pathlib.Path, config: Mapping[str, Any], positions: int) -> str:
+def _read_tokenizer(folder: pathlib.Path, config: Mapping[str, Any], positions: int) -> tuple[str, dict[str, int]]:
+    """The tokenizer, and the ids of `bert.IDS` in it."""
     try:
         words = tokenization.adopted((folder / "tokenizer.json").read_text(encoding="utf-8"), positions)
-        largest = tokenization.largest_id(words)
+        largest, ids = tokenization.largest_id(words), tokenization.special_ids(words)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{folder / 'tokenizer.json'} cannot be read: {error}; {SAVE_TOKENIZER}") from error
     except UserError as error:
         raise UserError(f"{folder / error.args[0]}") from error
     if not isinstance(config.get("vocab_size"), int) or largest >= config["vocab_size"]:
         raise UserError(f"{folder}: tokenizer.json has ids up to {largest}, but config.json's vocab_size is {config.get('vocab_size')}")
-    return words
+    return words, dict(zip(bert.IDS, ids, strict=True))
 
 
 def _spec_of_resnet(path: pathlib.Path) -> Spec:
@@ -222,22 +230,25 @@ def _spec_of_resnet(path: pathlib.Path) -> Spec:
         found = {re.match(r"layer(\d)\.(\d+)\.conv\d", name) for name in tensors} - {None}
         blocks = tuple(len({match[2] for match in found if match[1] == str(stage)}) for stage in range(1, 5))
         is_deep = "layer1.0.conv3.weight" in tensors
-        num_classes = tensors["fc.bias"].get_shape()[0] if "fc.bias" in tensors else 0
+        num_classes = math.prod(tensors["fc.bias"].get_shape()) if "fc.bias" in tensors else 0
     depths = [depth for depth, known in resnet_imagenet.BLOCKS.items() if known == blocks and (depth >= 50) == is_deep]
     if not depths:
         known = ", ".join(map(str, resnet_imagenet.BLOCKS))
         raise UserError(f"{path} holds no ResNet of torchvision or timm, of depth {known}: its stages have {blocks} blocks")
     mean, std = (tuple(float(value) for value in values) for values in (streaming.MEAN, streaming.STD))
     spec = Spec({"name": f"resnet{depths[0]}"}, num_classes, (224, 224, 3), input_mean=mean, input_std=std, image_size=224)
-    return _as_exported(spec, path.with_name("network.json"))
+    return _as_exported(spec, path)
 
 
-def _as_exported(spec: Spec, path: pathlib.Path) -> Spec:
+def _as_exported(spec: Spec, weights: pathlib.Path) -> Spec:
     """The spec with what --mode=export wrote beside the weights: classes, and how images are prepared."""
+    path = weights.with_name("network.json")
     facts = files.read_json(path, "take the whole folder") if path.is_file() else {}
     if facts.get("names") != "torchvision":
         return spec
     try:
+        if (facts["model"]["name"], facts["num_classes"]) != (spec.model["name"], spec.num_classes):
+            raise UserError(f"{path} describes another network than {weights.name}; move that to a folder of its own")
         known = {name: tuple(facts[name]) for name in ("input_shape", "input_mean", "input_std", "classes")}
         return spec._replace(**known, image_size=int(facts["image_size"]))
     except (KeyError, TypeError, ValueError) as error:

@@ -27,7 +27,7 @@ def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manag
         return restored.replace(given=given), epoch_metrics, step
     fresh = exp.init(key)
     if exp.config.initial:
-        fresh = exp.begin(initial.load(exp.config.initial, folder, fresh.network, exp.data.mesh))
+        fresh = exp.begin(initial.load(exp.config.initial, folder, fresh.network, exp.data.mesh, exp.spec.classes))
     return fresh.replace(given=given), state.empty_metrics(exp.data.mesh, exp.task.train_metrics), 0
 
 

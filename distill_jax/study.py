@@ -130,7 +130,7 @@ def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
       UserError: the workdir has no checkpoint, or belongs to another config.
     """
     study = prepare(with_seed(config), pathlib.Path(root).expanduser(), training=False)
-    jobs = [job for job in study.jobs if workdir.exists(job.folder / "checkpoints")]
+    jobs = [job for job in study.jobs if workdir.has_checkpoint(job.folder)]
     if not jobs:
         first = study.jobs[0].folder
         raise UserError(f"workdir {first} has no checkpoint to evaluate; train first, with the same --config and --workdir")
@@ -194,7 +194,7 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
             spec = known[f"{stages.STAGE}{job.stage}"] = experiments[job.stage].spec
             if networks.initial:
                 initial.check(job.config.initial, networks.initial, spec, data[key].dataset.name)
-            elif is_trained and not job.config.initial and not workdir.exists(begun_in(job, root) / "checkpoints"):
+            elif is_trained and not job.config.initial and not workdir.has_checkpoint(begun_in(job, root)):
                 initial.check_new(spec.model)
         if workdir.exists(begun_in(job, root) / "data.json"):
             experiment.remember_data(begun_in(job, root), data[key])
@@ -211,9 +211,9 @@ def naming_stage(stage: str, kind: str = "stage") -> Iterator[None]:
 
 
 def given_to(job: Job, root: pathlib.Path, known: dict[str, specs.Spec], is_trained: bool) -> given.Given:
-    """The networks that a run still needs: to train, its teachers; and the initial weights, until it has recorded them."""
+    """The networks that a run still needs: to train, its teachers; and the initial weights, until a checkpoint has them."""
     folder = begun_in(job, root)
-    is_begun = workdir.exists(folder / "network.json") and (not is_trained or workdir.exists(folder / "checkpoints"))
+    is_begun = workdir.exists(folder / "network.json") and (not is_trained or workdir.has_checkpoint(folder))
     return given.read(job.config, job.folder, known, not is_begun, is_trained)
 
 

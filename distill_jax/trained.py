@@ -137,6 +137,8 @@ def load(path: str | os.PathLike, dtype: str = "float32", mesh: Mesh | None = No
 
 def at_most(batch_size: int, count: int) -> int:
     """The batch size for `count` samples: a power of two if they are few, so that few sizes are compiled."""
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; it must be at least 1")
     return min(batch_size, 1 << (count - 1).bit_length())
 
 

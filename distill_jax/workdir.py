@@ -69,6 +69,11 @@ def exists(path: pathlib.Path) -> bool:
     return bool(processes.on_first_only(path.exists))
 
 
+def has_checkpoint(folder: pathlib.Path) -> bool:
+    """Whether a run has saved a checkpoint. The first process decides for all."""
+    return bool(processes.on_first_only(lambda: any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))))
+
+
 def load_config(folder: pathlib.Path) -> tuple[dict[str, Any], int]:
     """The config of a run as nested dicts, its lists as tuples, and the schema of its workdir.
 

@@ -22,6 +22,7 @@ def call(*arguments):
         ("--config.epochs=many", "--config.epochs=many: "),
         ("--config.data.flip=3", "--config.data.flip=3: "),
         ("--config=configs/nothing.py", "error: --config=configs/nothing.py: no such file"),
+        ("--mode=predict --workdir=hf:encoder --config.batch_size=0", "error: batch_size is 0; it must lie in [1, 16777216]"),
         ("--mode=fly", "--mode=fly: value should be one of <train|eval|ensemble|features|linear_probe|predict|export>"),
         (
             "--workdir=hf:encoder",
@@ -31,7 +32,7 @@ def call(*arguments):
     ],
 )
 def test_a_mistake_is_told_in_one_line(argument, message, tmp_path):
-    result = call(f"--workdir={tmp_path}/run", argument)
+    result = call(f"--workdir={tmp_path}/run", *argument.split())
     assert result.returncode == 1
     assert result.stderr.startswith("error: ") and message in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -61,7 +62,7 @@ def test_the_usual_path_imports_no_tensorflow():
 
 PROGRAM = """
 from distill_jax import command_line
-command_line.make_output_safe()
+command_line.make_streams_safe()
 command_line.import_jax()
 import jax
 print(jax.jit(lambda x: 3 * x + 1)(2.0))

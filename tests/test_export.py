@@ -139,7 +139,7 @@ def test_a_resnet_has_the_names_of_torchvision(tmp_path):
     write(tmp_path / "network.json", {"names": "torchvision"} | specs.facts(network.spec))
     assert distill_jax.load(source).spec == network.spec
     write(tmp_path / "network.json", {"names": "torchvision"})
-    with pytest.raises(UserError, match="network.json is damaged .*'input_shape'.*; export the network again"):
+    with pytest.raises(UserError, match="network.json is damaged .*'model'.*; export the network again"):
         distill_jax.load(source)
 
 
@@ -225,8 +225,15 @@ def test_an_export_is_written_whole_or_not_at_all(finished, tmp_path, monkeypatc
     assert sorted(path.name for path in folder.iterdir()) == ["model.stablehlo", "network.json"]
 
 
-def test_no_other_files_are_replaced(finished, tmp_path):
+def test_no_other_files_are_replaced(finished, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
+    (tmp_path / "out.tmp").mkdir()
+    export.export(finished[0], output=tmp_path / "out")
+    assert (tmp_path / "out.tmp").exists()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="^. is the current folder, or one above it, and an export replaces its folder; choose another"):
+        export.export(finished[0], output=".")
     for name in ("of_others/thesis.pdf", "pretrained/config.json"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()

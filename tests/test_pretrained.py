@@ -175,6 +175,12 @@ def test_tokens_are_those_of_the_networks_own_tokenizer(folder, sentences):
     words.enable_padding(length=longest)
     np.testing.assert_array_equal(data.train["tokens"], [words.encode(line).ids for line in lines])
     np.testing.assert_array_equal(tokenization.encode_sentences(data.tokenizer, lines), data.train["tokens"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenization, "CHUNK", 7)
+        np.testing.assert_array_equal(tokenization.encode(words, lines), data.train["tokens"])
+        words.no_padding()
+        words.enable_padding(pad_id=5)  # to the longest of a chunk
+        np.testing.assert_array_equal(np.where(data.train["tokens"] == 0, 5, data.train["tokens"]), tokenization.encode(words, lines))
     assert data.train["tokens"].shape[1] <= 12 and data.vocabulary_size == words.get_vocab_size()
     assert tokenization.same_words(data.tokenizer, (folder / "tokenizer.json").read_text())
     short = tokenization.adopted((folder / "tokenizer.json").read_text(), 7)
@@ -253,6 +259,10 @@ def edit(folder, **changes):
         ),
         (lambda f: (f / "model.safetensors").rename(f / "training_args.bin"), "model.safetensors: no such file"),
         (lambda f: (f / "model.safetensors").rename(f / "model.safetensors.index.json"), "holds its weights in several files"),
+        (
+            lambda f: edit(f, **{"pooler.dense.bias": np.zeros(8, np.int8)}),
+            "tensor bert.pooler.dense.bias is I8; save the weights as F64, F32, F16, BF16",
+        ),
         (shutil.rmtree, "bert: no such folder"),
     ],
 )
@@ -266,6 +276,7 @@ def test_what_a_folder_lacks_is_named(folder, tmp_path, change, message):
 
 def test_older_names_are_understood(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "bert")
+    (copy / "model.safetensors.index.json").touch()  # left from when the weights were in several files
     renamed = {"embeddings.LayerNorm.weight": "embeddings.LayerNorm.gamma", "embeddings.LayerNorm.bias": "embeddings.LayerNorm.beta"}
     tensors = load_file(copy / "model.safetensors")
     save_file({f"bert.{renamed.get(name, name)}": tensor for name, tensor in tensors.items()}, copy / "model.safetensors")

@@ -1,5 +1,8 @@
 """ResNets that torchvision or timm have trained: read from safetensors files, held against PyTorch, started from, and teaching."""
 
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -95,6 +98,14 @@ def test_sentences_are_not_read_by_a_resnet(resnet18, sentences, tmp_path):
     config = text_config(sentences, initial=f"torchvision:{resnet18}")
     with pytest.raises(UserError, match="^initial: torchvision:.* takes images, but text:train has sentences"):
         study.prepare(config, tmp_path / "run")
+
+
+def test_an_export_that_describes_another_network(resnet18, tmp_path):
+    copy = shutil.copy(resnet18, tmp_path / "mine.safetensors")
+    facts = {"names": "torchvision", "model": {"name": "resnet34"}, "num_classes": 5, "input_shape": [32, 32, 3]}
+    (tmp_path / "network.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="network.json describes another network than mine.safetensors; move that to a folder of its own"):
+        pretrained.spec_of(f"torchvision:{copy}")
 
 
 def test_another_resnet_is_named(resnet18, tmp_path):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from encoder_helpers import SIZES, fine_tuning, tokenizer, with_head, write_bert
-from helpers import Crash, act_at, colours_config, crash, text_config, with_fields
+from helpers import Crash, act_at, colours_config, crash, crash_in, text_config, with_fields
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
@@ -82,6 +82,29 @@ def test_it_starts_from_the_weights_of_the_folder(headed, folder, sentences, tmp
         head = whole["params"]["head"] if has_head else fresh["params"]["head"]
         jax.tree.map(np.testing.assert_array_equal, started["params"]["head"], head)
         assert jax.tree.structure(started) == jax.tree.structure(fresh)
+
+
+def test_a_head_of_other_classes_is_new(folder, sentences, tmp_path, capsys):
+    """Or of the same classes in another order: teachers like that are refused."""
+    source = with_head(folder, tmp_path / "named", ("no", "perhaps", "yes"))
+    exp = study.prepare(fine_tuning(sentences, source), tmp_path / "run").experiments[""]
+    fresh = exp.init(jax.random.key(0)).network
+    for classes, is_new in ((("no", "perhaps", "yes"), False), (("yes", "perhaps", "no"), True), (("0", "1", "2"), False), ((), False)):
+        started = initial.load(f"hf:{source}", tmp_path, fresh, exp.data.mesh, classes)
+        assert np.array_equal(started["params"]["head"]["kernel"], fresh["params"]["head"]["kernel"]) == is_new
+        assert ("new: head" in capsys.readouterr().out) == is_new or not is_new
+
+
+def test_a_run_without_a_checkpoint_checks_its_initial_weights_again(folder, sentences, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "bert")
+    config = fine_tuning(sentences, copy)
+    with crash_in("", 0):
+        study.train(config, tmp_path / "run")
+    words = json.loads((copy / "tokenizer.json").read_text())
+    words["model"]["vocab"] |= {"cat": words["model"]["vocab"]["dog"], "dog": words["model"]["vocab"]["cat"]}
+    (copy / "tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(UserError, match="^initial: hf:.* has a different vocabulary from text:train"):
+        study.train(config, tmp_path / "run")
 
 
 def test_a_pretrained_teacher_and_a_student_that_reads_its_words(headed, sentences, tmp_path):
@@ -169,6 +192,22 @@ def test_what_a_folder_predicts_without_a_run(headed, tmp_path, capsys):
     for sentence, length in ((sentences[0], 32), (sentences[1], 40)):
         tokens = tokenization.encode_sentences(json.dumps(words), [sentence])
         assert tokens.shape == (1, length) and (tokens != 0).sum() == len(tokenizer().encode(sentence).ids)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ({"0": "no", "1": "yes"}, ("no", "yes")),
+        ({"1": "2", "0": "1"}, ("1", "2")),
+        ({"0": "LABEL_0", "1": "yes"}, ("LABEL_0", "yes")),
+        ({"0": "LABEL_0", "1": "LABEL_1"}, ()),
+        ({"0": 0, "1": 1}, ()),
+        ({"0": "no"}, ()),
+    ],
+)
+def test_class_names(names, expected):
+    """Stars from 1 to 2 are names: the classes' own numbers begin with 0."""
+    assert huggingface.classes_of({"id2label": names}, pathlib.Path("config.json"), 2) == expected
 
 
 @pytest.mark.parametrize("names", [["no", "yes"], {"no": 0, "yes": 1}])

@@ -11,6 +11,7 @@ from distill_jax.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[SEP]")  # ids 0, 1, 2: padding, an unknown word, the separator between a pair's sentences
 STEP = 32  # tokens
+CHUNK = 1024  # sentences at once: the library's objects take thirty times the memory of their tokens
 PADDING = ("[PAD]", "<pad>")  # as pre-trained tokenizers spell it
 
 
@@ -155,11 +156,13 @@ def has_length(words: Any) -> bool:
 
 def encode(words: Any, sentences: Sequence[str | tuple[str, ...]]) -> np.ndarray:
     """int32 [N, L] for strings or pairs of strings; L is the tokenizer's fixed length, or that of the longest row."""
-    encodings = words.encode_batch_fast(sentences)
-    tokens = np.empty((len(encodings), len(encodings[0].ids) if encodings else words.padding["length"]), np.int32)
-    for row, encoding in enumerate(encodings):
-        tokens[row] = encoding.ids
-    return tokens
+    chunks = [np.empty((0, words.padding["length"] or 0), np.int32)]
+    for start in range(0, len(sentences), CHUNK):
+        encodings = words.encode_batch_fast(sentences[start : start + CHUNK])
+        chunks.append(np.array([encoding.ids for encoding in encodings], np.int32))
+    length = max(chunk.shape[1] for chunk in chunks)
+    padded = [np.pad(chunk, ((0, 0), (0, length - chunk.shape[1])), constant_values=words.padding["pad_id"]) for chunk in chunks]
+    return np.concatenate(padded)
 
 
 def encode_sentences(tokenizer: str, sentences: Sequence[str | Sequence[str]], in_row: int = 0) -> np.ndarray:
