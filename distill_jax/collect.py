@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from distill_jax.archive import Curve, Run, flatten, in_turn, read_curves, read_runs, write_study
+from distill_jax.archive import Curve, Run, in_turn, read_curves, read_runs, write_study
 from distill_jax.errors import UserError
+from distill_jax.fields import flatten
 from distill_jax.files import read_json
 
 SIDE_RESULTS = ("data", "linear_probe", "linear_probe_*", "ensemble", "eval")  # files beside summary.json, each a prefix of columns

@@ -15,39 +15,24 @@ dropped; the one that is best at the last epoch is retrained on the whole traini
 family of stages, whose last stage counts. teachers=("arm:NAME",) stands for the network of an earlier arm: of its best try during tuning,
 of its first seed afterwards.
 
-Each run is an ordinary one in WORKDIR/<arm>/try_<n> or WORKDIR/<arm>/final. Repeat the command to resume. Finished runs are not repeated,
-so adding an arm or seeds trains only what is new. If a try added later turns out best, you are asked to remove the arm's final runs first.
-WORKDIR/study has the tables, in the form that results/README.md describes.
+Each run is an ordinary one in WORKDIR/<arm>/try_<n> or WORKDIR/<arm>/final, which record their teachers' folders: do not move WORKDIR.
+Repeat the command to resume. Finished runs are not repeated, so adding an arm or seeds trains only what is new. If a try added later turns
+out best, you are asked to remove the arm's final runs first. WORKDIR/study has the tables, in the form that results/README.md describes.
 """
 
 import argparse
-import json
 import pathlib
 import re
 import shlex
-from collections import ChainMap
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from distill_jax import checks, command_line, configuration, experiment, fields, given, jobs, logs, specs, stages, study, trained, workdir
-from distill_jax.comparison import (
-    ARM,
-    Arm,
-    Comparison,
-    best_try,
-    final_config,
-    folder_of_teacher,
-    folder_of_try,
-    summary_of,
-    teaching_arms,
-    tuning_config,
-    wanted,
-)  # fmt: skip
+from distill_jax import command_line, comparison_checks, configuration, logs, study, trained, workdir
+from distill_jax.comparison import Arm, Comparison, best_try, final_config, folder_of_try, tuning_config, wanted
 from distill_jax.comparison_tables import write_tables
 from distill_jax.errors import Diverged, UserError
 from distill_jax.files import read_json
-from distill_jax.plan import make_plan
 
 
 def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: Sequence[str] = ()) -> None:
@@ -64,12 +49,13 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
       Interrupted: by SIGTERM or SIGINT, after saving.
     """
     comparison = Comparison(config, arms, root.expanduser())
-    check(comparison, only)
+    comparison_checks.check(comparison, only)
     for name in wanted(arms, only):
-        if len(arms[name].tries) > 1:
-            tune(comparison, name)
-        check_final(comparison, name)
-        train(final_config(comparison, name, best_try(comparison, name)), comparison.root / name / "final")
+        with study.naming_stage(name, "arm"):
+            if len(arms[name].tries) > 1:
+                tune(comparison, name)
+            check_final(comparison, name)
+            train_final(comparison, name)
         study_folder = shlex.quote(str(comparison.root / "study"))
         plots = f"{study_folder} has this table; plots: python -m distill_jax.report {study_folder} --html {study_folder}/report.html"
         table = write_tables(comparison)
@@ -93,15 +79,25 @@ def tune(comparison: Comparison, name: str) -> None:
                 logs.say(f"{folder}: {error}")
                 workdir.write_json(folder / "diverged.json", {"error": str(error)})
     if all(workdir.exists(folder / "diverged.json") for folder in tries):
-        raise UserError(f"arm {name}: all its tries diverged; remove {comparison.root / name} and lower their optimizer.learning_rate")
+        raise UserError(f"all its tries diverged; remove {comparison.root / name} and lower their optimizer.learning_rate")
+
+
+def train_final(comparison: Comparison, name: str) -> None:
+    """Trains the final runs of an arm.
+
+    Raises:
+      UserError: one of them diverges.
+    """
+    folder = comparison.root / name
+    try:
+        train(final_config(comparison, name, best_try(comparison, name)), folder / "final")
+    except Diverged as error:
+        raise UserError(f"a final run diverged; remove {folder} and lower its optimizer.learning_rate") from error
 
 
 def train(config: ConfigDict, folder: pathlib.Path) -> None:
     logs.say(f"== {folder}")
     study.train(config, folder)
-
-
-# What is checked before anything is trained
 
 
 def read_arms(path: str) -> dict[str, Arm]:
@@ -126,65 +122,6 @@ def read_arms(path: str) -> dict[str, Arm]:
     return arms
 
 
-def check(comparison: Comparison, only: Sequence[str]) -> None:
-    """Raises UserError if an arm in `only` is unknown, or a run that is wanted cannot be trained."""
-    arms, loaded, known = comparison.arms, {}, {}
-    for name in only:
-        if name not in arms:
-            raise UserError(f"--arms: there is no arm {name!r}; there are {', '.join(arms)}{fields.did_you_mean(name, arms)}")
-    checks.check(comparison.config)
-    if comparison.config.seeds < 2:
-        raise UserError(f"seeds is {comparison.config.seeds}; a comparison needs two or more")
-    if len(next(iter(arms.values())).tries) > 1 and not comparison.config.data.validation_examples:
-        raise UserError("data.validation_examples is 0; choosing among tries needs a validation set")
-    for name in wanted(arms, only):
-        with study.naming_stage(name, "arm"):
-            check_teachers(comparison, name, only)
-            is_finished = bool(summary_of(comparison, name))
-            for attempt in range(len(arms[name].tries)):
-                config = final_config(comparison, name, attempt)
-                check_runs(config, loaded)
-                if not is_finished:
-                    check_networks(config, comparison.root, known)
-                    if len(arms[name].tries) > 1:
-                        check_networks(tuning_config(comparison, name, attempt), comparison.root, known)
-
-
-def check_teachers(comparison: Comparison, name: str, only: Sequence[str]) -> None:
-    """Raises UserError unless the arms that teach an arm are earlier ones and will be finished by then."""
-    arms = comparison.arms
-    earlier = list(arms)[: list(arms).index(name)]
-    for teacher in teaching_arms(arms[name]):
-        if teacher not in earlier:
-            raise UserError(f"{ARM}{teacher} is not an earlier arm; earlier arms: {', '.join(earlier) or 'none'}")
-        if teacher not in wanted(arms, only) and not (folder_of_teacher(comparison, ARM + teacher, "final") / "summary.json").exists():
-            raise UserError(f"{ARM}{teacher} is not finished; add {teacher} to --arms")
-
-
-def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
-    """Checks everything that depends on neither the network nor its teachers; study.train checks the rest."""
-    checks.check(config)
-    for job in jobs.make_jobs(config, pathlib.Path("final")):
-        with study.naming_stage(job.stage):
-            checks.check(job.config)
-            key = json.dumps(job.config.data.to_dict())
-            data = loaded[key] = loaded.get(key) or experiment.load_data(job.config)
-            plan, _ = make_plan(job.config, data.dataset, data.mesh)
-            experiment.make_method(job.config, data, plan, apply=None)
-
-
-def check_networks(config: ConfigDict, root: pathlib.Path, known: dict[str, specs.Spec]) -> None:
-    """Raises UserError unless the given networks exist, except those that earlier stages or (as teachers) earlier arms will train.
-
-    Those that exist are read once and added to `known`.
-    """
-    for job in jobs.make_jobs(config, pathlib.Path("final")):
-        later = [name for name in (job.config.initial, *job.config.teachers) if name.startswith(stages.STAGE)]
-        later += [name for name in job.config.teachers if pathlib.Path(name).is_relative_to(root)]
-        with study.naming_stage(job.stage):
-            given.read(job.config, pathlib.Path(), ChainMap(known, dict.fromkeys(later)), needs_initial=True, needs_teachers=True)
-
-
 def check_final(comparison: Comparison, name: str) -> None:
     """Raises UserError if an arm's final runs are not of its best try (one added later may be best), or had an older teacher."""
     folder, best = comparison.root / name / "final", best_try(comparison, name)
@@ -194,13 +131,13 @@ def check_final(comparison: Comparison, name: str) -> None:
     configs = [final_config(comparison, name, attempt) for attempt in range(len(comparison.arms[name].tries))]
     same = [not configuration.differences(theirs.to_dict(), config) for config in configs]
     if any(same) and not same[best]:
-        raise UserError(f"arm {name}: its final runs are not of its best try, try_{best}; {again}")
+        raise UserError(f"its final runs are not of its best try, try_{best}; {again}")
     check_same(folder, theirs, configs[best])
     for path in sorted(folder.glob("seed_*/teachers.json")):
         for teacher, recorded in read_json(path).items():
             place = trained.resolve(teacher, path.parent)
             if workdir.exists(pathlib.Path(place, "summary.json")) and recorded not in trained.recorded_hashes(trained.find(place)):
-                raise UserError(f"arm {name}: {teacher}, the teacher of its final runs, has been retrained since; {again}")
+                raise UserError(f"{teacher}, the teacher of its final runs, has been retrained since; {again}")
 
 
 def check_same(folder: pathlib.Path, theirs: ConfigDict, config: ConfigDict) -> None:
@@ -234,7 +171,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, l
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options, overrides = parse(arguments)
-    command_line.make_output_safe()
+    command_line.make_streams_safe()
     with command_line.errors_in_one_line():
         command_line.import_jax()
         config, root = command_line.read_config([f"--config={options.config}", *overrides], "train", options.workdir)

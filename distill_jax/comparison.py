@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from distill_jax import checks, stages, workdir
+from distill_jax import checks, configuration, stages, workdir
 from distill_jax.tasks import TASKS
 
 ARM = "arm:"
@@ -65,7 +65,7 @@ def folder_of_teacher(comparison: Comparison, teacher: str, phase: str) -> pathl
     best = best_try(comparison, name)
     final = comparison.root / name / "final" / f"seed_{comparison.config.seed + 1}"
     folder = folder_of_try(comparison, name, best) if phase == "tuning" else final
-    return folder / list(stages.expand(changed(comparison, name, best, {"seeds": 1}, phase)))[-1]
+    return folder.absolute() / list(stages.expand(changed(comparison, name, best, {"seeds": 1}, phase)))[-1]
 
 
 def folder_of_try(comparison: Comparison, name: str, attempt: int) -> pathlib.Path:
@@ -80,8 +80,8 @@ def best_try(comparison: Comparison, name: str) -> int:
 
 
 def summary_of_try(comparison: Comparison, name: str, attempt: int) -> dict[str, Any]:
-    """The summary of a try; {} if it is unfinished or diverged."""
-    return finished(folder_of_try(comparison, name, attempt))
+    """The summary of a try; {} if it is unfinished, diverged, or of another config."""
+    return finished(folder_of_try(comparison, name, attempt), tuning_config(comparison, name, attempt))
 
 
 def metric(comparison: Comparison) -> str:
@@ -90,14 +90,16 @@ def metric(comparison: Comparison) -> str:
 
 
 def summary_of(comparison: Comparison, name: str) -> dict[str, Any]:
-    """The summary of an arm's final runs; {} if a seed is missing."""
-    summary = finished(comparison.root / name / "final")
+    """The summary of an arm's final runs; {} if a seed is missing, or they are of another config or try."""
+    summary = finished(comparison.root / name / "final", final_config(comparison, name, best_try(comparison, name)))
     return summary if len(summary.get("seeds", ())) == comparison.config.seeds else {}
 
 
-def finished(folder: pathlib.Path) -> dict[str, Any]:
-    """The summary of a finished run; {} if it is not."""
-    return workdir.load_summary(folder) if (folder / "summary.json").exists() else {}
+def finished(folder: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
+    """The summary of the finished runs of a config; {} if there are none in the folder."""
+    if not (folder / "summary.json").exists() or configuration.differences(configuration.of_workdir(folder).to_dict(), config):
+        return {}
+    return workdir.load_summary(folder)
 
 
 def with_teachers(arms: dict[str, Arm], name: str) -> set[str]:

@@ -46,7 +46,8 @@ def _write_tables(comparison: Comparison) -> str:
     tables = [report.table(runs, each) for each in declared]
     texts = [f"<!-- table\n{json.dumps(each, indent=1)}\n-->\n{table}\n<!-- end -->" for each, table in zip(declared, tables, strict=True)]
     workdir.write_text(folder / "README.md", "\n\n".join(["# A comparison of methods", *texts]) + "\n")
-    return tables[0]
+    left_out = [name for name in comparison.arms if name not in done]
+    return tables[0] + (f"\nnot in this table, since not finished with this config: {', '.join(left_out)}" if left_out else "")
 
 
 def is_done(comparison: Comparison, name: str) -> bool:
@@ -78,6 +79,7 @@ def tries_table(comparison: Comparison, done: Mapping[str, dict[str, Any]]) -> d
     """Declares the table of the tries: a row per arm, a column per try."""
     tries = [[settings_of(attempt) for attempt in comparison.arms[name].tries] for name in done]
     titles = [texts[0] if len(set(texts)) == 1 else f"try {number}" for number, texts in enumerate(zip(*tries, strict=True))]
+    titles = titles if len(set(titles)) == len(titles) else [f"try {number}" for number in range(len(titles))]
     rows = {}
     for name, texts in zip(done, tries, strict=True):
         paths = [last_stage(f"{name}/try_{number}", summary_of_try(comparison, name, number)) for number in range(len(texts))]

@@ -57,8 +57,9 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0
 
             epoch_metrics = empty_metrics(data.mesh, exp.task.train_metrics)
             teacher = exp.method.end_epoch(state.teacher, state.network, epoch)
-            if teacher is not state.teacher or exp.observe or exp.method.follow:
-                state, teacher_predictions = state.replace(teacher=teacher), None
+            if exp.method.predict and (teacher is not state.teacher or exp.observe or exp.method.follow):
+                teacher_predictions = None
+            state = state.replace(teacher=teacher)
             if cycle_ended:
                 checkpoints.save_weights(workdir.snapshot_path(folder, epoch), state.network)
             if stopping := stopping or asked_to_stop():

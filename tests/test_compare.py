@@ -1,5 +1,6 @@
 """Comparisons: what is tuned, chosen, trained and shown."""
 
+import pathlib
 import re
 import shlex
 import shutil
@@ -12,7 +13,21 @@ import pytest
 from helpers import ROOT, Crash, act_at, crash, make_config
 
 from configs import comparison_cifar100, comparison_digits, comparison_teachers_cifar100, comparison_text
-from distill_jax import archive, checks, collect, command_line, compare, comparison, comparison_tables, loop, methods, report, stages, study
+from distill_jax import (
+    archive,
+    checks,
+    collect,
+    command_line,
+    compare,
+    comparison,
+    comparison_checks,
+    comparison_tables,
+    loop,
+    methods,
+    report,
+    stages,
+    study,
+)
 from distill_jax.comparison import Arm, Comparison
 from distill_jax.errors import UserError
 from distill_jax.files import read_json
@@ -136,7 +151,7 @@ def test_another_method_has_its_own_defaults(tmp_path):
 
 
 def test_an_arm_comes_after_its_teacher(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="^arm born_again: arm:cosine is not finished; add cosine to --arms$"):
+    with pytest.raises(UserError, match="^arm born_again: arm:cosine is not finished with this config; add cosine to --arms$"):
         compare.compare(tiny(), ARMS, tmp_path, ["born_again"])
     order = []
     monkeypatch.setattr(compare, "train", lambda config, folder: order.append(folder.parent.name))
@@ -171,7 +186,9 @@ def test_final_runs_of_another_config_or_teacher(compared, trained):
         UserError, match="cosine/try_0 has runs of another config: batch_size is 20 there and 10 here. Restore it, or remove"
     ):
         compare.compare(tiny(batch_size=10), ARMS, compared)
-    with pytest.raises(UserError, match="final has runs of another config: epochs is 1 there and 2 here. Restore it, or remove the folder"):
+    with pytest.raises(
+        UserError, match="final has runs of another config: epochs is 1 there and 2 here.* Restore it, or remove the folder"
+    ):
         compare.check_final(Comparison(tiny(epochs=2, seeds=3), ARMS, compared), "born_again")
     recorded = compared / "born_again" / "final" / "seed_2" / "teachers.json"
     text = recorded.read_text()
@@ -187,17 +204,44 @@ def test_final_runs_of_another_config_or_teacher(compared, trained):
 
 @pytest.mark.parametrize(
     ("removed", "left"),
-    [("cosine/final", set()), ("cosine/try_*", {"born_again"}), ("born_again/try_*", {"cosine"}), ("*/try_0", set(ARMS))],
+    [("cosine/final", set()), ("cosine/try_*", set()), ("born_again/try_*", {"cosine"}), ("*/try_0", set(ARMS))],
 )
 def test_the_tables_are_of_arms_that_are_complete(compared, removed, left, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(compared, copy, ignore=shutil.ignore_patterns("checkpoints", "snapshots"))
+    for path in copy.rglob("config.json"):  # which names teachers
+        path.write_text(path.read_text().replace(str(compared), str(copy)))
     for folder in copy.glob(removed):
         shutil.rmtree(folder)
     assert {name for name in ARMS if comparison_tables.is_done(whole(copy), name)} == left
     assert {name for name in ARMS if f"\n| {name} |" in comparison_tables.write_tables(whole(copy))} == left
     if left:
         assert len(collect.read_workdirs(copy)) > 3, "the study inside is not taken for a run"
+
+
+@pytest.mark.parametrize("fields", [{"epochs": 2}, {"seed": 10}, {"seeds": 4}])
+def test_arms_of_another_config_are_left_out(compared, fields):
+    """Otherwise the table would compare runs of different lengths, or pair different seeds."""
+    ours = whole(compared)
+    changed = ours.config.copy_and_resolve_references()
+    changed.update(fields)
+    assert not any(comparison_tables.is_done(ours._replace(config=changed), name) for name in ARMS)
+    with pytest.raises(UserError, match="^arm born_again: arm:cosine is not finished with this config; add cosine to --arms$"):
+        comparison_checks.check(ours._replace(config=changed), ["born_again"])
+    tries = [RATES[0] | {"epochs": 3}, RATES[1]]
+    arms = {"cosine": ARMS["cosine"], "born_again": ARMS["born_again"]._replace(tries=tries)}
+    left = comparison_tables.write_tables(ours._replace(arms=arms)).splitlines()[-1]
+    best = comparison.best_try(ours, "born_again")
+    assert left == "not in this table, since not finished with this config: born_again" or best == 1
+
+
+def test_teachers_are_found_from_another_folder(compared, trained, monkeypatch):
+    monkeypatch.chdir(compared.parent)
+    compare.compare(whole(compared).config, ARMS, pathlib.Path(compared.name))
+    (compared / "elsewhere").mkdir(exist_ok=True)
+    monkeypatch.chdir(compared / "elsewhere")
+    compare.compare(whole(compared).config, ARMS, pathlib.Path(".."))
+    assert not trained
 
 
 def test_two_processes_write_the_tables_one_after_the_other(compared):
@@ -260,6 +304,15 @@ def test_a_crash_changes_nothing_in_the_end(compared, tmp_path):
         ({"a": Arm({"method": {"name": "cs_kd", "wieght": 1.0}}, RATES)}, {}, "arm a: method.wieght is not an option of method 'cs_kd'"),
         ({"a": Arm({"teachers": ("arm:b",)}, RATES)}, {}, "arm a: arm:b is not an earlier arm; earlier arms: none"),
         ({"a": Arm({}, [{}, {"teachers": ("arm:b",)}])}, {}, "arm a: arm:b is not an earlier arm; earlier arms: none"),
+        ({"a": Arm({"model": {"name": "resnet21"}}, RATES)}, {}, "arm a: model.name is 'resnet21'; known: "),
+        ({"a": Arm({"model": {"name": "wrn10_1", "wdith": 3}}, RATES)}, {}, "arm a: model.wdith is not an option of network wrn10_1"),
+        ({"a": Arm({"optimizer.momentum": 0.5}, RATES)}, {}, "arm a: 'optimizer.momentum' is no field; a group of fields is a dict, as"),
+        ({"a": Arm({"optimizer": {1: 0.5}}, RATES)}, {}, "arm a: optimizer.1 is no field"),
+        ({"a": Arm({"method": "snapshot"}, RATES)}, {}, "arm a: method is 'snapshot'; it must be a dict of fields"),
+        ({"a": Arm({"seeds": 3}, RATES)}, {}, "arm a: seeds is the same for all arms; set it in get_config()"),
+        ({"a": Arm({"data": {"validation_examples": 0}}, RATES)}, {}, "arm a: data.validation_examples is the same for all arms"),
+        (ARMS | {"b": Arm({"teachers": ("arm:cosine")}, RATES)}, {}, "arm b: teachers is 'arm:cosine'; it must be a tuple of names, as in"),
+        (ARMS, {"teachers": ("arm:cosine",)}, "teachers is ('arm:cosine',); arm:NAME belongs to the changes of an arm"),
         (ARMS, {"seeds": 1}, "seeds is 1; a comparison needs two or more"),
         (ARMS, {"data__validation_examples": 0}, "data.validation_examples is 0; choosing among tries needs a validation set"),
     ],
@@ -271,9 +324,13 @@ def test_bad_arms_are_refused_before_anything_is_trained(arms, fields, message, 
     assert not list(tmp_path.iterdir())
 
 
-def test_an_arm_that_is_not_wanted_is_not_checked(tmp_path):
+def test_of_an_arm_that_is_not_wanted_only_the_form_is_checked(tmp_path):
     arms = {"a": Arm({}, RATES), "bad": Arm({"epochs": -1}, RATES)}
-    compare.check(Comparison(tiny(), arms, tmp_path), ["a"])
+    comparison_checks.check(Comparison(tiny(), arms, tmp_path), ["a"])
+    for teacher in ("bad", "nobody"):
+        arms["bad"] = Arm({"teachers": (f"arm:{teacher}",)}, RATES)
+        with pytest.raises(UserError, match=f"^arm bad: arm:{teacher} is not an earlier arm; earlier arms: a$"):
+            comparison_checks.check(Comparison(tiny(), arms, tmp_path), ["a"])
 
 
 @pytest.mark.parametrize("name", ["generations_strict", "generations_tolerant"])
@@ -344,8 +401,10 @@ def test_on_the_command_line(tmp_path):
 
 def test_networks_of_the_tries_are_looked_for_too(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(compare, "check_networks", lambda config, *_: asked.append(range(config.seed, config.seed + config.seeds)))
-    compare.check(Comparison(tiny(), {"loaded": Arm({"initial": f"{tmp_path}/seed_{{seed}}"}, RATES)}, tmp_path), [])
+    monkeypatch.setattr(
+        comparison_checks, "check_networks", lambda config, *_: asked.append(range(config.seed, config.seed + config.seeds))
+    )
+    comparison_checks.check(Comparison(tiny(), {"loaded": Arm({"initial": f"{tmp_path}/seed_{{seed}}"}, RATES)}, tmp_path), [])
     assert asked == [range(1, 3), range(1)] * 2
 
 

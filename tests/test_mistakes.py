@@ -11,10 +11,12 @@ import pytest
 from absl import flags
 from flax import linen as nn
 from helpers import ROOT, TINY, make_config
+from ml_collections import ConfigDict
 
 from distill_jax import (
     checks,
     command_line,
+    configuration,
     default_config,
     logs,
     methods,
@@ -303,6 +305,18 @@ def test_a_users_own_method_is_checked(monkeypatch, tmp_path):
     assert "--config.method.rat is no such field; did you mean 'method.rate'?" == refusal(prepare, own, "--config.method.rat=2")
     assert "it returns int, not a Method" in refusal(prepare, own, "--config.method.kind=other")
     assert "building it failed: KeyError: 'none'" in refusal(prepare, own, "--config.method.kind=none")
+
+
+def test_a_users_own_method_in_a_combination(monkeypatch, tmp_path):
+    """Its options are named after the function: a config's field cannot have the dots of a path."""
+    for module in ("my", "my.methods"):
+        monkeypatch.setitem(sys.modules, module, sys.modules[__name__])
+    combined = "--config.method.name=my.methods:my_method+cs_kd"
+    config = prepare(combined, "--config.method.my_method.rate=0.5", workdir=tmp_path).config
+    assert ConfigDict(configuration.recorded(config)).method.my_method.to_dict() == {"rate": 0.5, "kind": "fine"}
+    assert refusal(prepare, combined, "--config.method.my_method.rate=2") == "method.my_method.rate is 2.0; it must be at most 1"
+    twice = "method.name is 'my:my_method+my.methods:my_method', which names a method twice"
+    assert refusal(prepare, "--config.method.name=my:my_method+my.methods:my_method") == twice
 
 
 class Pooled(nn.Module):

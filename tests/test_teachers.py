@@ -142,6 +142,14 @@ def test_a_teacher_of_several_seeds_is_read_once(finished_family, tmp_path, monk
     assert read == [folder]
 
 
+@pytest.mark.parametrize("method", [{"name": "distillation", "warmup_epochs": 2}, {"name": "cs_kd+distillation"}])
+def test_a_frozen_teacher_predicts_the_test_set_once(finished, tmp_path, method):
+    exp = build(student_config(finished[0], epochs=3, eval_every=1, method=ConfigDict(method)))
+    asked = []
+    run(exp._replace(predict_teacher=lambda state: asked.append(state) or exp.predict_teacher(state)), 0, tmp_path)
+    assert len(asked) == 1
+
+
 def test_an_averaged_teacher_starts_from_the_initial_weights_and_is_judged_as_it_is_now(finished, tmp_path):
     exp = build(make_config(initial=str(finished[0]), epochs=2, schedule__cycles=1, method=ConfigDict({"name": "ema_teacher"})))
     state = start_in(exp, tmp_path / "start")

@@ -59,7 +59,7 @@ def create(name: str, setting: Setting, **given: Any) -> Method:
     Args:
       name: one of `METHODS`, an import path "module:function", or several of these joined by +, whose teacher terms add up (`combine`).
       setting: the run.
-      **given: the method's options; for several methods, a dict for each, by name.
+      **given: the method's options; for several methods, a dict for each, by its name or, for an import path, its function's.
 
     Raises:
       ValueError: the method, or one of its options, is unknown or out of range. The message begins with the option's name.
@@ -71,7 +71,7 @@ def create(name: str, setting: Setting, **given: Any) -> Method:
     guide_logits = given.pop("guide_logits", "forward")
     fields.check_choice("guide_logits", guide_logits, GUIDE_LOGITS)
     if "+" in name:
-        members = {member: _create_member(member, setting, given.get(member, {})) for member in name.split("+")}
+        members = {member: _create_member(member, setting, given.get(key, {})) for key, member in _members(name).items()}
         return combine(list(members.values()))._replace(forwards=partial(_forwards, members))
     function = find(name)
     needed = [argument for argument in _arguments(function) if argument in Setting._fields]
@@ -81,7 +81,7 @@ def create(name: str, setting: Setting, **given: Any) -> Method:
 
 
 def options(name: str) -> dict[str, Any]:
-    """The options of a method and their defaults; for several methods, a dict for each, by name.
+    """The options of a method and their defaults; for several methods, a dict for each, by its name or, for an import path, its function's.
 
     Every method taught by frozen networks of other runs has the option guide_logits, which the run implements: "forward" runs these
     networks on each batch; "table" runs them once on the training set, before training, and requires augmentation off.
@@ -90,17 +90,14 @@ def options(name: str) -> dict[str, Any]:
       ValueError: there is no such method, or one is named twice.
     """
     if "+" in name:
-        members = name.split("+")
-        if len(set(members)) < len(members):
-            raise ValueError(f"name is {name!r}, which names a method twice")
-        return {member: options(member) for member in members}
+        return {key: options(member) for key, member in _members(name).items()}
     guided = {"guide_logits": "forward"} if is_guided(name) else {}
     return fields.defaults(find(name), without=Setting._fields) | guided
 
 
 def wants_table(name: str, **given: Any) -> bool:
     """Whether the option guide_logits asks for a table."""
-    members = [given.get(member, {}) for member in name.split("+")] if "+" in name else [given]
+    members = [given.get(key, {}) for key in _members(name)] if "+" in name else [given]
     return any(member.get("guide_logits") == "table" for member in members)
 
 
@@ -127,12 +124,21 @@ def find(name: str) -> Callable[..., Method]:
     return METHODS[name]
 
 
+def _members(name: str) -> dict[str, str]:
+    """Several methods by the names of their options' groups. ValueError if two have the same."""
+    members = name.split("+")
+    by_key = {member.rpartition(":")[2]: member for member in members}  # a path with its dots could be no field of a config
+    if len(by_key) < len(members):
+        raise ValueError(f"name is {name!r}, which names a method twice")
+    return by_key
+
+
 def _create_member(name: str, setting: Setting, given: dict[str, Any]) -> Method:
     """Creates one of several methods; errors name its options as NAME.OPTION."""
     try:
         return create(name, setting if is_guided(name) else setting._replace(num_teachers=0), **given)
     except ValueError as error:
-        raise ValueError(f"{name}.{error}" if _is_about_option(error, name) else str(error)) from error
+        raise ValueError(f"{name.rpartition(':')[2]}.{error}" if _is_about_option(error, name) else str(error)) from error
 
 
 def _forwards(members: dict[str, Method], epoch: int) -> float:

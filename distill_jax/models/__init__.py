@@ -92,6 +92,11 @@ def create(name: str, num_classes: int, dtype: str = "float32", vocabulary_size:
         raise ValueError(f"name is {name!r}; building it failed: {imports.one_line(error)}") from error
 
 
+def check(name: str, **model_options: Any) -> None:
+    """Raises ValueError, as `create` does, if there is no such network, or an option is unknown or out of range."""
+    _check_options(name, model_options)
+
+
 def options(name: str) -> dict[str, Any]:
     """The options of a network and their defaults.
 
