@@ -92,6 +92,7 @@ def train_final(comparison: Comparison, name: str) -> None:
     try:
         train(final_config(comparison, name, best_try(comparison, name)), folder / "final")
     except Diverged as error:
+        logs.say(f"{folder / 'final'}: {error}")
         raise UserError(f"a final run diverged; remove {folder} and lower its optimizer.learning_rate") from error
 
 
