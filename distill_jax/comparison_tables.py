@@ -16,7 +16,8 @@ FURTHER = {  # columns, by metric
 
 
 def write_tables(comparison: Comparison) -> str:
-    """Writes WORKDIR/study from the arms that have all final seeds; returns the table of their results, "" if there are none yet.
+    """Writes WORKDIR/study from the arms that have all final seeds; returns the table of their results, with the names of the other arms
+    below it, or "" if there are none yet.
 
     Each process that trains some of the arms calls it in the end. One at a time reads the runs, so the last to write has them all.
     """
