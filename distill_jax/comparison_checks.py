@@ -59,11 +59,11 @@ def check_changes(changes: Mapping[Any, Any], config: Mapping[str, Any], prefix:
             raise UserError(f"{prefix}{field} is the same for all arms; set it in get_config()")
         if field == "teachers" and not (isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)):
             raise UserError(f"{prefix}teachers is {value!r}; it must be a tuple of names, as in ('{ARM}NAME',)")
-        if isinstance(config.get(field), ConfigDict) and not isinstance(value, dict):
-            raise UserError(f"{prefix}{field} is {value!r}; it must be a dict of fields")
+        group = config.get(field)
         if isinstance(value, dict):
-            group = config.get(field)
             check_changes(value, group if isinstance(group, ConfigDict) else {}, f"{prefix}{field}.")
+        elif isinstance(group, ConfigDict):
+            raise UserError(f"{prefix}{field} is {value!r}; it must be a dict of fields")
 
 
 def check_teaching_arms(arms: Mapping[str, Arm], name: str) -> None:

@@ -152,10 +152,10 @@ def weights_of(source: str) -> pathlib.Path:
         if not path.is_dir():
             raise UserError(f"{source}: no such folder")
         path /= "model.safetensors"
-        if not path.exists() and path.with_name("model.safetensors.index.json").exists():
-            raise UserError(f"{path.parent} holds its weights in several files; save them as one, {path.name}")
-        pickles = sorted(path.parent.glob("pytorch_model*.bin"))
-        path = pickles[0] if pickles and not path.exists() else path
+        if not path.exists():
+            if path.with_name(f"{path.name}.index.json").exists():
+                raise UserError(f"{path.parent} holds its weights in several files; save them as one, {path.name}")
+            path = min(path.parent.glob("pytorch_model*.bin"), default=path)
     if path.suffix in PICKLES:
         how = "safetensors.torch.save_file(model.state_dict(), FILE)"
         raise UserError(f"{path} is a pickle, which may run any code when it is read; convert it to safetensors: {how}")

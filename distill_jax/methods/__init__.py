@@ -71,7 +71,7 @@ def create(name: str, setting: Setting, **given: Any) -> Method:
     guide_logits = given.pop("guide_logits", "forward")
     fields.check_choice("guide_logits", guide_logits, GUIDE_LOGITS)
     if "+" in name:
-        members = {member: _create_member(member, setting, given.get(key, {})) for key, member in _members(name).items()}
+        members = {member: _create_member(key, member, setting, given.get(key, {})) for key, member in _members(name).items()}
         return combine(list(members.values()))._replace(forwards=partial(_forwards, members))
     function = find(name)
     needed = [argument for argument in _arguments(function) if argument in Setting._fields]
@@ -133,12 +133,12 @@ def _members(name: str) -> dict[str, str]:
     return by_key
 
 
-def _create_member(name: str, setting: Setting, given: dict[str, Any]) -> Method:
-    """Creates one of several methods; errors name its options as NAME.OPTION."""
+def _create_member(key: str, name: str, setting: Setting, given: dict[str, Any]) -> Method:
+    """Creates one of several methods; errors name its options as KEY.OPTION."""
     try:
         return create(name, setting if is_guided(name) else setting._replace(num_teachers=0), **given)
     except ValueError as error:
-        raise ValueError(f"{name.rpartition(':')[2]}.{error}" if _is_about_option(error, name) else str(error)) from error
+        raise ValueError(f"{key}.{error}" if _is_about_option(error, name) else str(error)) from error
 
 
 def _forwards(members: dict[str, Method], epoch: int) -> float:

@@ -81,7 +81,7 @@ def create(name: str, num_classes: int, dtype: str = "float32", vocabulary_size:
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; it must be at least 1")
     _check_input(name, vocabulary_size)
-    arguments = {"num_classes": num_classes, **_dtype_argument(name, dtype), **_check_options(name, model_options)}
+    arguments = {"num_classes": num_classes, **_dtype_argument(name, dtype), **check(name, **model_options)}
     if vocabulary_size:
         arguments["vocabulary_size"] = vocabulary_size
     try:
@@ -92,9 +92,14 @@ def create(name: str, num_classes: int, dtype: str = "float32", vocabulary_size:
         raise ValueError(f"name is {name!r}; building it failed: {imports.one_line(error)}") from error
 
 
-def check(name: str, **model_options: Any) -> None:
-    """Raises ValueError, as `create` does, if there is no such network, or an option is unknown or out of range."""
-    _check_options(name, model_options)
+def check(name: str, **model_options: Any) -> dict[str, Any]:
+    """The given options, cast to their types. ValueError, as by `create`, if the network or an option is unknown, or one out of range."""
+    checked = fields.check(f"network {name}", options(name), model_options)
+    if not _is_own(name):
+        for option, value in checked.items():
+            of_class.check_value(option, value)
+        of_class.check_groups(_find(name).func, options(name) | checked)
+    return checked
 
 
 def options(name: str) -> dict[str, Any]:
@@ -171,13 +176,3 @@ def _dtype_argument(name: str, dtype: str) -> dict[str, Any]:
     if dtype != "float32":
         raise ValueError(f"dtype is {dtype!r}, but {name} has no field dtype")
     return {}
-
-
-def _check_options(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    checked = fields.check(f"network {name}", options(name), given)
-    for option, value in checked.items():
-        if not _is_own(name):
-            of_class.check_value(option, value)
-    if not _is_own(name):
-        of_class.check_groups(_find(name).func, options(name) | checked)
-    return checked
