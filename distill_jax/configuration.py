@@ -140,6 +140,8 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
     """Describes the fields in which a workdir's config differs from another. More seeds are no difference."""
     theirs, ours = flatten(resolved(theirs)), flatten(resolved(ours))
     more_seeds = theirs["seeds"] < ours["seeds"]
+    if theirs["seeds"] == 1:
+        ours["initial"] = ours["initial"].replace("{seed}", str(theirs["seed"]))
     return [
         f"{field} is {_shown(theirs, field)} there and {_shown(ours, field)} here"
         for field in sorted(theirs.keys() | ours.keys())

@@ -97,7 +97,7 @@ def run(exp: Experiment, job: Job, later_steps: int = 0, profile: int = 0) -> di
     """Trains one run unless it is finished; returns the content of its summary.json.
 
     Args:
-      exp: of the job's stage.
+      exp: of the job's stage, built for the first of its seeds.
       job: the run.
       later_steps: steps of later runs, to estimate the time left.
       profile: see `train`.
@@ -106,6 +106,7 @@ def run(exp: Experiment, job: Job, later_steps: int = 0, profile: int = 0) -> di
         summary = workdir.load_summary(job.folder)
         logs.say(f"{job.folder}: already finished, {accuracy(summary)}")
         return summary
+    exp = exp._replace(config=job.config)  # each seed has an `initial` of its own
     with workdir.exclusive(job.folder), profiling.traced(exp, profile, job.folder) as exp:
         configuration.check_claim(job.folder, job.config)  # again: another command may have claimed it meanwhile
         if not workdir.is_claimed(job.folder):

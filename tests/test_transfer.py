@@ -7,7 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers import build, colours_config, family_config, make_config, run, write_npz
+from helpers import bits, build, colours_config, family_config, make_config, run, write_npz
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -75,6 +75,18 @@ def test_what_each_seed_starts_from_is_checked_before_the_first(finished_colours
     with pytest.raises(UserError, match="^initial: .*6/config.json does not exist"):
         study.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_each_seed_starts_from_its_own_network(tmp_path):
+    """With a frozen trunk, each ends with the weights that it started from. The second seed is added later."""
+    own = {"seed": 5, "epochs": 1, "model__name": "plain2_cifar10"}
+    study.train(colours_config(tmp_path / "colours.npz", seeds=2, **own), tmp_path / "first")
+    given = {"initial": str(tmp_path / "first" / "seed_{seed}"), "optimizer__trunk_rate": 0.0}
+    for seeds in (1, 2):
+        study.train(colours_config(tmp_path / "colours.npz", seeds=seeds, **own, **given), tmp_path / "tuned")
+    for seed in (5, 6):
+        theirs, ours = (dict(distill_jax.load(tmp_path / each / f"seed_{seed}").variables["params"]) for each in ("first", "tuned"))
+        assert bits(theirs.pop("head")) != bits(ours.pop("head")) and bits(theirs) == bits(ours)
 
 
 def test_the_linear_probe_is_scikit_learns_on_the_written_features(finished_family):
