@@ -24,12 +24,23 @@ from distill_jax.errors import UserError
 
 KEEP = 2  # checkpoints; the older one is used if the newest is damaged
 MANIFEST = "manifest.json"
+NONE, ALL_DAMAGED = -1, -2  # instead of the newest intact step
 
 
-def open_manager(directory: pathlib.Path) -> ocp.CheckpointManager:
+class Manager(ocp.CheckpointManager):
+    """Orbax's, which leaves preemption to `processes`."""
+
+    def reached_preemption(self, step: int) -> bool:
+        """False. Orbax would ask JAX with the step's number; JAX then expects the other questions, of `processes.preemption`, to go on
+        from there, and does not answer them."""
+        del step
+        return False
+
+
+def open_manager(directory: pathlib.Path) -> Manager:
     """The checkpoints of a run. Saving is synchronous: when `save` returns, the step may donate its buffers."""
     options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False)
-    return ocp.CheckpointManager(directory.resolve(), options=options)
+    return Manager(directory.resolve(), options=options)
 
 
 def save(manager: ocp.CheckpointManager, step: int, tree: Any) -> None:
@@ -104,21 +115,29 @@ def latest_step(manager: ocp.CheckpointManager, repair: bool = False) -> int | N
       manager: of a run's checkpoints.
       repair: move damaged checkpoints to `damaged/` beside them, and say so. For the run itself: while it trains, a checkpoint that it
         has not finished looks damaged to others.
+
+    Raises:
+      UserError: to repair means to lose all of several checkpoints. A single one may be that of a run killed while it saved its first.
     """
     step = processes.on_first_only(lambda: newest_intact(manager, repair))
+    if step == ALL_DAMAGED:
+        raise UserError(f"{manager.directory}: all checkpoints are damaged; restore them, or delete the folder to train from the beginning")
     manager.reload()
-    return None if step < 0 else step
+    return None if step == NONE else step
 
 
 def newest_intact(manager: ocp.CheckpointManager, repair: bool) -> int:
-    """See `latest_step`; -1 for none."""
-    for step in sorted(manager.all_steps(), reverse=True):
-        folder = pathlib.Path(manager.directory) / str(step)
-        if is_intact(folder):
-            return step
-        if repair:
-            logs.say(f"checkpoint {folder} is damaged or unfinished; moved to {set_aside(folder)}, using the one before it")
-    return -1
+    """See `latest_step`; negative if there is none."""
+    steps = sorted(manager.all_steps(), reverse=True)
+    folders = {step: pathlib.Path(manager.directory) / str(step) for step in steps}
+    intact = next((step for step in steps if is_intact(folders[step])), NONE)
+    if repair and intact == NONE and len(steps) > 1:
+        return ALL_DAMAGED
+    for step in steps if repair else ():
+        if step > intact:
+            instead = "starting from the beginning" if intact == NONE else "using the one before it"
+            logs.say(f"checkpoint {folders[step]} is damaged or unfinished; moved to {set_aside(folders[step])}, {instead}")
+    return intact
 
 
 def is_intact(folder: pathlib.Path) -> bool:

@@ -67,7 +67,12 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0
             if cycle_ended or epoch % exp.config.checkpoint_every == 0:
                 checkpoints.save(manager, log.step, saved(state, epoch_metrics))
 
-    return summary.write(exp, seed, folder, state, log.history, provenance)
+        result = summary.write(exp, seed, folder, state, log.history, provenance)
+        if steps_after and (stopping := asked_to_stop()):
+            raise Interrupted(
+                f"stopped by {signal.Signals(stopping).name}; this run has ended. Repeat the command for the others", stopping
+            )
+    return result
 
 
 def save_and_leave(manager: Any, step: int, state: TrainState, epoch_metrics: Any, number: int) -> NoReturn:

@@ -120,7 +120,8 @@ def wait_for_all() -> None:
 
 
 def topology() -> str:
-    """The devices and processes of this run. While they (and the CPU cores that XLA uses) stay the same, its results are bit-identical."""
+    """The devices and processes of this run. While they (and the CPU cores that XLA uses) stay the same, its results are bit-identical on
+    CPUs; on GPUs this needs XLA's deterministic operations."""
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}, processes: {jax.process_count()}"
 
 

@@ -196,6 +196,14 @@ def test_bad_flags_are_told_in_one_line(arguments, message):
     assert said.startswith(message) and len(said.splitlines()) == 1
 
 
+def test_only_the_loop_asks_jax_whether_to_stop(monkeypatch, tmp_path):
+    """JAX counts the questions: one of orbax's, with the number of a step, would make it ignore the next signal."""
+    asked = []
+    monkeypatch.setattr(processes.multihost_utils, "reached_preemption_sync_point", asked.append)
+    checkpoints.save(checkpoints.open_manager(tmp_path), 100, {"x": jax.numpy.zeros(3)})
+    assert not asked and (tmp_path / "100").is_dir()
+
+
 def test_a_signal_in_the_last_evaluation_of_a_run_stops_the_next_one(monkeypatch):
     """JAX stops all processes at the same call number: the one after the last that any of them has made."""
     asked, agreed = [], []

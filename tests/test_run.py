@@ -152,6 +152,30 @@ def test_a_damaged_checkpoint_is_set_aside(finished, exp, tmp_path, capsys, how)
     assert (tmp_path / "damaged" / "15-0").is_dir()
 
 
+def test_a_run_without_an_intact_checkpoint(finished, exp, tmp_path, capsys):
+    """A single one may be that of a run killed while it saved its first. The log of a longer run is not overwritten."""
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    (folder / "summary.json").unlink()
+    for step in (15, 20):
+        damage(folder / "checkpoints" / str(step), "cut")
+    with pytest.raises(UserError, match=r"copy/checkpoints: all checkpoints are damaged; restore them, or delete the folder to train from"):
+        run(exp, 0, folder)
+    assert len(read_lines(folder)) == 12 and not (folder / "damaged").exists()
+    shutil.rmtree(folder / "checkpoints" / "20")
+    assert run(exp, 0, folder)["params_sha256"] == finished[1]["params_sha256"]
+    assert "checkpoints/15 is damaged or unfinished; moved to" in (said := capsys.readouterr().out) and "from the beginning" in said
+
+
+def test_sigterm_while_a_run_saves_its_end_stops_before_the_next(finished, exp, tmp_path, monkeypatch):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    (folder / "summary.json").unlink()
+    monkeypatch.setattr("distill_jax.loop.summary.write", lambda *arguments: os.kill(os.getpid(), signal.SIGTERM) or {"test_accuracy": 0.5})
+    job = jobs.Job("", 0, folder, make_config())
+    with pytest.raises(Interrupted, match="stopped by SIGTERM; this run has ended. Repeat the command for the others"):
+        study.run(exp, job, later_steps=5)
+    assert study.run(exp, job, later_steps=0) == {"test_accuracy": 0.5}
+
+
 @pytest.mark.parametrize("how", ["flip", "cut", "remove"])
 def test_damaged_weights_of_a_finished_run_are_noticed(finished, exp, tmp_path, how):
     folder = shutil.copytree(finished[0], tmp_path / "copy")
