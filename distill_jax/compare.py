@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from distill_jax import command_line, comparison_checks, configuration, logs, study, trained, workdir
+from distill_jax import command_line, comparison_checks, configuration, logs, processes, sharding, study, trained, workdir
 from distill_jax.comparison import Arm, Comparison, best_try, final_config, folder_of_try, tuning_config, wanted
 from distill_jax.comparison_tables import write_tables
 from distill_jax.errors import Diverged, UserError
@@ -170,11 +170,19 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, l
     return options, overrides
 
 
+def check_devices() -> None:
+    """Raises UserError if this process is one of several, or has no device."""
+    if processes.is_cluster():
+        raise UserError("a comparison takes a single process; start it once, without srun, or once for each of --arms")
+    sharding.check_backend()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options, overrides = parse(arguments)
     command_line.make_streams_safe()
     with command_line.errors_in_one_line():
         command_line.import_jax()
+        check_devices()
         config, root = command_line.read_config([f"--config={options.config}", *overrides], "train", options.workdir)
         compare(config, read_arms(options.config), root, [name for name in options.arms.split(",") if name])
 

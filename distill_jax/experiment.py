@@ -261,8 +261,8 @@ def predict_with(
     predict_batch = programs.predict(apply, spec, data.mesh)
 
     def predict(network):
-        results = [predict_batch(network, source, batch) for batch in batches.evaluation_batches(rows, batch_size, data.mesh)]
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[: count(rows)], *jax.device_get(results))
+        results = (predict_batch(network, source, batch) for batch in batches.evaluation_batches(rows, batch_size, data.mesh))
+        return jax.tree.map(lambda array: array[: count(rows)], sharding.fetch(results))
 
     return predict
 

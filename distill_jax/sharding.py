@@ -5,6 +5,7 @@ BatchNorm statistics are therefore those of the whole batch, and the same progra
 """
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -58,6 +59,18 @@ def own_rows(count: int, mesh: Mesh) -> np.ndarray:
 def put_own_rows(tree: Any, count: int, mesh: Mesh) -> Any:
     """Builds global device arrays of `count` rows from host arrays with each process's `own_rows`."""
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(rows(mesh), array, (count, *array.shape[1:])), tree)
+
+
+def fetch(batches: Iterator[Any]) -> Any:
+    """Copies pytrees of replicated arrays [B, ...] to the host and concatenates them: [sum of B, ...].
+
+    Each is copied while the next is computed, so the devices hold at most two.
+    """
+    on_host, last = [], next(batches)
+    for batch in batches:
+        on_host.append(jax.device_get(last))
+        last = batch
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *on_host, jax.device_get(last))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

@@ -91,8 +91,8 @@ class Network:
         count, batch_size = len(next(iter(rows.values()))), -(-batch_size // self.mesh.size) * self.mesh.size
         compiled = _compiled(function, self.module, self.spec._replace(model=()), self.mesh)
         by_row = sharding.rows(self.mesh)
-        results = [compiled(self.variables, sharding.put(batch, by_row)) for batch in batches.in_order(rows, count, batch_size)]
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *jax.device_get(results))
+        results = (compiled(self.variables, sharding.put(batch, by_row)) for batch in batches.in_order(rows, count, batch_size))
+        return jax.tree.map(lambda array: array[:count], sharding.fetch(results))
 
     def _rows(self, inputs: Any) -> dict[str, np.ndarray]:
         if self.spec.tokenizer:

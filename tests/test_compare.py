@@ -25,6 +25,7 @@ from distill_jax import (
     comparison_tables,
     loop,
     methods,
+    processes,
     report,
     stages,
     study,
@@ -348,3 +349,9 @@ def test_on_the_command_line(tmp_path):
         "error: --arms: there is no arm 'cosin'; there are cosine, sd, born_again; did you mean 'cosine'?\n",
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_takes_a_single_process(monkeypatch):
+    monkeypatch.setattr(processes, "is_cluster", lambda: True)
+    with pytest.raises(UserError, match="^a comparison takes a single process; start it once, without srun, or once for each of --arms"):
+        compare.check_devices()
