@@ -23,8 +23,10 @@ for name, value in {
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
 # The tests compile more than they compute. Loops that LLVM gets from XLA itself, not from MLIR, compile in half the time; the flag is gone
-# in jax 0.11. Without any of LLVM's optimizations (level 0), a train step takes twenty times as long.
-FAST = ["--xla_backend_optimization_level=1"] + ["--xla_cpu_use_fusion_emitters=false"] * (jax.__version_info__ < (0, 11))
+# in jax 0.11. Without any of LLVM's optimizations (level 0), a train step takes twenty times as long. pytest's workers occupy the cores, so
+# a program need not be split to be compiled in parallel.
+FAST = ["--xla_backend_optimization_level=1", "--xla_cpu_parallel_codegen_split_count=1"]
+FAST += ["--xla_cpu_use_fusion_emitters=false"] * (jax.__version_info__ < (0, 11))
 given = os.environ.get("XLA_FLAGS", "").split()
 os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in FAST if flag not in given)])
 

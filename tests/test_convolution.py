@@ -38,13 +38,14 @@ def no_minimum(monkeypatch):
     monkeypatch.setattr(convolution, "MAX_WINDOW", 99)
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID", [(1, 1), (1, 1)], [(0, 2), (1, 0)]])
-@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2), (3, 2)])
-@pytest.mark.parametrize("window", [(1, 1), (3, 3), (5, 5), (7, 7), (2, 3)])
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 1), (1, 1)), ((0, 2), (1, 0))])
+@pytest.mark.parametrize(
+    ("window", "strides"),
+    [((3, 3), (1, 1)), ((3, 3), (2, 2)), ((3, 3), (1, 2)), ((1, 1), (2, 2)), ((2, 3), (3, 2)), ((5, 5), (2, 2)), ((7, 7), (1, 1))],
+)
 def test_gradients(no_minimum, window, strides, padding):
     x, kernel = random(4, 13, 10, 3), random(*window, 3, 5)
     run = jax.jit(gradients, static_argnames=("conv", "strides", "padding"))
-    padding = padding if isinstance(padding, str) else tuple(padding)
     assert_same(run(convolution.conv, x, kernel, strides, padding), run(lax.conv_general_dilated, x, kernel, strides, padding), 1e-5)
 
 

@@ -61,7 +61,10 @@ def cells(table):
 
 @pytest.fixture(scope="module")
 def studies_page():
-    return build(STUDIES)
+    """The page of all studies, without the drawings: matplotlib takes a tenth of a second for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "inline_svg", lambda plot: ("", []))
+        return build(STUDIES)
 
 
 # Numbers

@@ -65,11 +65,10 @@ def test_a_methods_loss_of_pixels_is_that_of_the_labelled_pixels_as_samples(name
     options = {key: value for key, value in METHODS[name].items() if key != "name"}
     method = methods.create(name, methods.Setting(apply=None, cycle_ends=(1, 2), num_examples=9, num_classes=3), **options)
     signal = None if name in ("patriarch", "tf_kd", "supervised") else taught
-    known = labels >= 0
-    whole = method.loss(jnp.array(logits), jnp.array(labels), signal)
-    pixels = method.loss(jnp.array(logits[known]), jnp.array(labels[known]), None if signal is None else taught[known])
-    np.testing.assert_allclose(whole, pixels, rtol=1e-5)
-    gradient = jax.grad(lambda logits: method.loss(logits, jnp.array(labels), signal).loss)(jnp.array(logits))
+    known, loss = labels >= 0, jax.jit(method.loss)
+    pixels = loss(logits[known], labels[known], None if signal is None else taught[known])
+    np.testing.assert_allclose(loss(logits, labels, signal), pixels, rtol=1e-5)
+    gradient = jax.jit(jax.grad(lambda logits: method.loss(logits, labels, signal).loss))(logits)
     assert (np.asarray(gradient)[~known] == 0).all() and np.isfinite(gradient).all() and (np.asarray(gradient)[known] != 0).any()
     assert method.pixels
 
@@ -80,7 +79,7 @@ def test_guides_of_a_segmentation_network(loss, guides):
     logits = rng.standard_normal((2, 3, 4, 3)).astype(np.float32)
     taught = rng.standard_normal((guides, 2, 3, 4, 3)).astype(np.float32)
     labels = rng.integers(-1, 3, (2, 3, 4)).astype(np.int32)
-    apply, known = losses.from_teacher(loss, 2.0), labels >= 0
+    apply, known = jax.jit(losses.from_teacher(loss, 2.0)), labels >= 0
     expected = apply(taught[:, known], logits[known], labels[known])
     np.testing.assert_allclose(apply(taught, logits, labels), expected, rtol=2e-5)
 
@@ -349,7 +348,7 @@ def test_group_norm_leaves_the_pooled_map_its_values():
     network = models.create("deeplab_resnet18", 3, width=32, channels=32, output_stride=32, norm="group")
     images = jnp.array(np.random.default_rng(0).standard_normal((2, 32, 32, 3)), jnp.float32)
     catch = functools.partial(network.init_with_output, capture_intermediates=lambda module, _: module.name == "aspp_pooling_norm")
-    _, variables = jax.jit(catch)(jax.random.key(0), images)
+    _, variables = jax.jit(catch, compiler_options={"xla_backend_optimization_level": "0"})(jax.random.key(0), images)
     assert np.std(variables["intermediates"]["aspp_pooling_norm"]["__call__"][0]) > 0.1
 
 
