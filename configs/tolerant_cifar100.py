@@ -1,7 +1,7 @@
 """Tolerant teachers on CIFAR-100 (Yang, Xie, Qiao, Yuille, AAAI 2019, arXiv 1805.05551): a patriarch and generations of students.
 
     python run.py --config=configs/tolerant_cifar100.py --config.data.dir=DIR --workdir=/data/tolerant
-    python run.py --config=configs/tolerant_cifar100.py --workdir=/data/tolerant --mode=ensemble
+    python run.py --workdir=/data/tolerant --mode=ensemble
 
 Each generation is a full run. The paper's networks are ResNets and DenseNets, such as --config.model.name=densenet100_12
 --config.batch_size=64 --config.epochs=300. We do not know its K, eta, lambda and number of generations; the values here are our choice.

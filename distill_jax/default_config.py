@@ -12,7 +12,8 @@ def get_config() -> ConfigDict:
     config.seeds = 1  # number of runs, with the seeds seed, seed + 1, ...
     config.epochs = 164  # passes over the training set
     config.batch_size = 128  # samples per step, in total over all devices
-    config.dtype = "float32"  # computation dtype: float32 or bfloat16; parameters, statistics, logits and losses stay float32
+    config.dtype = "float32"  # computation dtype: float32 or bfloat16; parameters, statistics, logits and losses stay float32. On TPUs and
+    # recent GPUs, JAX rounds the factors of float32 products, unless JAX_DEFAULT_MATMUL_PRECISION is float32
     config.log_every = 100  # steps
     config.eval_every = 1  # epochs; the last epoch is always evaluated
     config.checkpoint_every = 10  # epochs; the last epoch and the end of each cycle are always saved
@@ -58,7 +59,7 @@ def get_config() -> ConfigDict:
     config.optimizer.nesterov = True  # sgd: Nesterov's form of momentum
     config.optimizer.weight_decay = 1e-4  # sgd: on every parameter, added to the gradient; adamw: on matrices and kernels, decoupled
     config.optimizer.clip_norm = 0.0  # the gradient is scaled down to this global norm if its norm is larger; 0 for no clipping
-    config.optimizer.trunk_rate = 1.0  # rate of all but the head (models.in_trunk), in learning_rates; 0 freezes weights, not statistics
+    config.optimizer.trunk_rate = 1.0  # all but the head (models.in_trunk): factor on learning_rate; 0 freezes weights, not statistics
 
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"  # cosine or poly, restarted each cycle; or step

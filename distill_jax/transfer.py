@@ -20,7 +20,7 @@ def ensemble(config: ConfigDict, root: str | os.PathLike, members: Sequence[str]
     """Evaluates finished runs on the test set of `config`, one by one and by the mean of their probabilities.
 
     Args:
-      config: only config.data matters.
+      config: only config.data and batch_size matter.
       root: where to write ensemble.json.
       members: workdirs; by default the stages of `root` or, without stages, its seeds. For a family with several seeds, each seed has
         its own ensemble.

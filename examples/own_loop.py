@@ -45,8 +45,8 @@ def train_step(variables, opt_state, teacher, images_BxD, labels_B, ids_B, key):
 
 observe = method.observe and jax.jit(method.observe, donate_argnums=0)
 for epoch in range(1, EPOCHS + 1):
-    for ids in np.random.default_rng(epoch).permutation(TRAIN).reshape(-1, BATCH_SIZE):
-        key = jax.random.key(epoch)  # for methods that use randomness; these two do not
+    for step, ids in enumerate(np.random.default_rng(epoch).permutation(TRAIN).reshape(-1, BATCH_SIZE)):
+        key = jax.random.fold_in(jax.random.key(epoch), step)  # for methods that use randomness; these two do not
         variables, opt_state, logits = train_step(variables, opt_state, teacher, images[ids], labels[ids], ids, key)
         if observe:
             teacher = observe(teacher, ids, logits)

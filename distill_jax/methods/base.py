@@ -12,7 +12,7 @@
         teacher = method.end_epoch(teacher, network, epoch)
 
 The batches are random unless the method has an `order` of its own. A network is what flax's `apply` takes: {"params": ..., "batch_stats":
-...}. `examples/own_loop.py` is a complete loop of this form.
+...}. `examples/own_loop.py` is such a loop, without `follow`.
 """
 
 from collections.abc import Callable, Sequence
