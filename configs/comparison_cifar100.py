@@ -31,7 +31,9 @@ def get_config():
 
 
 def get_arms():
-    return {name: (changes, DECAYS) for name, changes in one_network().items()}
+    low = {"cycles": 2, "amplitudes": (1.0, 0.3)}  # a gentler restart: what does its height cost, and does SD gain from it?
+    restarts = {"cycles_low": {"schedule": low}, "sd_low": {"schedule": low, "method": {"name": "snapshot", "temperature": 2.0}}}
+    return {name: (changes, DECAYS) for name, changes in (one_network() | restarts).items()}
 
 
 def one_network():
