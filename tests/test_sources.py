@@ -9,7 +9,7 @@ from helpers import loading_fails, text_config, write_npz
 from images_helpers import write_folder
 
 from distill_jax.data import load, load_config, streaming
-from distill_jax.data.dataset import Dataset, check_crop, describe, fingerprint
+from distill_jax.data.dataset import Dataset, balanced_rows, check_crop, describe, fingerprint, proportional_rows
 from distill_jax.errors import UserError
 
 FIRST_DIGITS = [4, 5, 6, 9, 4, 7, 8, 9, 9, 6, 9, 9, 1, 7, 8, 2, 6, 6, 8, 1]
@@ -63,6 +63,16 @@ def test_validation_comes_out_of_the_training_set():
     np.testing.assert_array_equal(validation, [image.tobytes() for image in load("digits", validation_examples=100).test["image"]])
     loading_fails("data.validation_examples is 1437; digits allows 0 to 1436", "digits", "", 0, 1437)
     loading_fails("data.train_examples is 1338; digits allows 0 to 1337", "digits", "", 1338, 100)
+
+
+def test_a_validation_set_has_a_share_of_each_class(tmp_path):
+    """A rare class keeps its training examples."""
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    images = np.arange(100, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
+    data = load(write_npz(tmp_path / "x.npz", images, labels, (images[:3], np.arange(3))), validation_examples=20)
+    assert np.bincount(data.test["label"]).tolist() == [12, 6, 2] and np.bincount(data.train["label"]).tolist() == [48, 24, 8]
+    equal = np.repeat(np.arange(7), 9)
+    np.testing.assert_array_equal(proportional_rows(equal, 17), balanced_rows(equal, 17))
 
 
 def test_downsampling_averages_blocks_and_rounds_halves_up(tmp_path):

@@ -84,6 +84,15 @@ def balanced_rows(labels: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.lexsort((labels, class_ranks(labels)))[:count])
 
 
+def proportional_rows(labels: np.ndarray, count: int) -> np.ndarray:
+    """Indices of `count` rows, ascending, in which each class has its share of all rows (rounded by Webster's method).
+
+    The same rows as `balanced_rows` if all classes have equally many.
+    """
+    share = (class_ranks(labels) + 0.5) / np.bincount(labels)[labels]
+    return np.sort(np.lexsort((labels, share))[:count])
+
+
 def held_out_rows(labels: np.ndarray, one_in: int) -> np.ndarray:
     """Which rows (bool [N]) to hold out for test: one in `one_in` of each class, rounded down, the same in every run."""
     return class_ranks(labels) < (np.bincount(labels) // one_in)[labels]

@@ -6,7 +6,7 @@ import numpy as np
 
 from distill_jax import default_config, logs, processes
 from distill_jax.data import batches, cifar, folder, masks, npz, scenes, streaming, tensorflow_sets, text, tfds_scenes, voc
-from distill_jax.data.dataset import Dataset, balanced_rows, check, count, split, strata, take
+from distill_jax.data.dataset import Dataset, balanced_rows, check, count, proportional_rows, split, strata, take
 from distill_jax.errors import UserError
 
 KNOWN = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH", "text:PATH", "voc:PATH", "masks:PATH")
@@ -37,8 +37,8 @@ def load(
       name: the data set (data.name).
       directory: the folder of CIFAR's files or archives, TFDS's data directory, or the folder that other paths are relative to (data.dir).
       train_examples: 0 for all, or the size of a class-balanced subset of `train` (data.train_examples).
-      validation_examples: 0, or the size of a class-balanced subset that is first held out from `train` and replaces `test`, for tuning
-        (data.validation_examples).
+      validation_examples: 0, or the size of a subset that is first held out from `train`, a share of each class, and replaces `test`, for
+        tuning (data.validation_examples).
       text_fields: how to read a text data set (data.text); see `text.read`. None for the defaults.
       image_size: 0 to read all images into memory; otherwise images of any size are read from disk as needed, in square crops of this
         side in pixels (data.image_size).
@@ -69,7 +69,7 @@ def load(
         dataset = dataset._replace(train=without_damaged(dataset.train), test=without_damaged(dataset.test))
     if validation_examples:
         check_count(name, "data.validation_examples", validation_examples, count(dataset.train) - 1)
-        held_out = balanced_rows(strata(dataset.train), validation_examples)
+        held_out = proportional_rows(strata(dataset.train), validation_examples)
         rest = np.setdiff1d(np.arange(count(dataset.train)), held_out)
         dataset = dataset._replace(train=take(dataset.train, rest), test=take(dataset.train, held_out), evaluated_on="validation")
     if train_examples:
