@@ -27,6 +27,14 @@ def sha256(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def decoded(line: bytes) -> str:
+    """A line as text: UTF-8, or Latin-1 if it is not valid UTF-8."""
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
+
+
 def read_text(path: pathlib.Path) -> str:
     """The content of a text file.
 

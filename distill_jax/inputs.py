@@ -15,6 +15,7 @@ from PIL import Image
 
 from distill_jax.data import images, streaming
 from distill_jax.errors import UserError
+from distill_jax.files import decoded
 from distill_jax.specs import Spec
 
 STDIN = "-"
@@ -71,14 +72,6 @@ def images_below(root: pathlib.Path) -> Iterator[str]:
                 yield os.path.join(parent, name)
     if not found:
         raise UserError(f"--inputs={root}: has no images ({', '.join(images.SUFFIXES)})")
-
-
-def decoded(line: bytes) -> str:
-    """A line as text: UTF-8, or Latin-1 if it is not valid UTF-8."""
-    try:
-        return line.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return line.decode("latin-1")
 
 
 def lines_of(inputs: str, decode: Callable[[bytes], str] = decoded) -> Iterator[tuple[str, str]]:

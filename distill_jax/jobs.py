@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from distill_jax import checks, configuration, logs, processes, stages, workdir
+from distill_jax.errors import UserError
 
 
 class Job(NamedTuple):
@@ -35,7 +36,10 @@ def make_jobs(config: ConfigDict, root: pathlib.Path) -> list[Job]:
             families[seed] = stages.expand(config_of_seed(config, seed))
     folders = seed_folders(config, root)
     names = list(families[config.seed])
-    return [Job(name, seed, folders[seed] / name, families[seed][name]) for name in names for seed in families]
+    for name in names:
+        if len({family[name].seed for family in families.values()}) < len(families):
+            raise UserError(f"stages: {name} sets its own seed, which would make the runs of all seeds the same; leave it out")
+    return [Job(name, seed, folders[seed] / name, with_initial_of(families[seed][name], seed)) for name in names for seed in families]
 
 
 def seed_folders(config: ConfigDict, root: pathlib.Path) -> dict[int, pathlib.Path]:
@@ -45,8 +49,13 @@ def seed_folders(config: ConfigDict, root: pathlib.Path) -> dict[int, pathlib.Pa
 
 
 def config_of_seed(config: ConfigDict, seed: int) -> ConfigDict:
-    """The config of one of several seeds, as a separate run. In `initial`, {seed} stands for the seed."""
-    return ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1, "initial": config.initial.replace("{seed}", str(seed))})
+    """The config of one of several seeds, as a separate run."""
+    return with_initial_of(ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1}), seed)
+
+
+def with_initial_of(config: ConfigDict, seed: int) -> ConfigDict:
+    """The config with {seed} in `initial` replaced by a seed."""
+    return ConfigDict(config.to_dict() | {"initial": config.initial.replace("{seed}", str(seed))})
 
 
 def with_seed(config: ConfigDict) -> ConfigDict:

@@ -87,11 +87,11 @@ def study_tables(study: pathlib.Path) -> list[tuple[str, str]]:
 
 def declare_all(runs: Sequence[Run]) -> dict[str, Any]:
     """Declares a table with one row per run that has metrics."""
-    paths = dict.fromkeys(run.path for run in runs if "train_accuracy" in run.results)
+    paths = {run.path: [run.path] for run in runs if "train_accuracy" in run.results}  # one word each, whatever their names
     cells = ["seeds", *SHOWN, "snapshot_ensemble.test_accuracy"]
     columns = dict(zip(HEADER[1:], cells, strict=True)) | {title: metric for metric, title in TASKS.items()}
     shown = {title: cell for title, cell in columns.items() if cell == "seeds" or any(values_of(runs, path, cell) for path in paths)}
-    return {"rows": {path: path for path in paths}, "columns": shown}
+    return {"rows": paths, "columns": shown}
 
 
 def table(runs: Sequence[Run], declared: dict[str, Any]) -> str:
@@ -101,7 +101,8 @@ def table(runs: Sequence[Run], declared: dict[str, Any]) -> str:
       ValueError: a row or column is empty, or runs to be compared have different seeds.
     """
     rows, columns = declared["rows"], declared["columns"]
-    cells = {(row, title): show(runs, cell, words.split()) for row, words in rows.items() for title, cell in columns.items()}
+    words = {row: given.split() if isinstance(given, str) else given for row, given in rows.items()}
+    cells = {(row, title): show(runs, cell, words[row]) for row in rows for title, cell in columns.items()}
     for name, axis in [*((row, 0) for row in rows), *((title, 1) for title in columns)]:
         if all(text == "-" for key, text in cells.items() if key[axis] == name):
             raise ValueError(f"no run has a value for {name!r}")

@@ -197,6 +197,13 @@ def test_a_seeds_folder_alone_is_a_run_of_its_variant(workdirs, tmp_path):
     assert [run[:3] for run in archive.read_runs(tmp_path / "study")] == [("apart", "", 1)]
 
 
+def test_a_name_with_a_space_is_one_row(workdirs, tmp_path):
+    (workdirs / "plain").rename(workdirs / "my run")
+    collect.collect(tmp_path / "study", [workdirs / "my run"])
+    ((_, table),) = report.study_tables(tmp_path / "study")
+    assert table.splitlines()[-1].startswith("| my run | 1 | ")
+
+
 def test_two_that_collect_into_one_study_wait_for_each_other(workdirs, tmp_path):
     study, theirs = tmp_path / "study", workdirs / "families"
     mine = [run for run, _, _ in collect.read_workdirs(workdirs / "plain")]

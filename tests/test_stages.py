@@ -26,6 +26,20 @@ def test_stages_as_data():
     assert list(stages.expand(config)) == ["big", "small", "a_third"], "each after what it needs"
 
 
+def test_stages_of_several_seeds(tmp_path):
+    """A stage with a seed of its own would be the same run for all of them."""
+    with pytest.raises(UserError, match="^stages: a sets its own seed, which would make the runs of all seeds the same; leave it out"):
+        study.train(with_fields(listed(a={"seed": 5}), seeds=2), tmp_path)
+    made = jobs.make_jobs(with_fields(listed(a={"initial": "runs/{seed}"}), seeds=2), tmp_path)
+    assert [job.config.initial for job in made] == ["runs/0", "runs/1"]
+
+
+@pytest.mark.parametrize("use", [study.train, study.evaluate])
+def test_a_config_made_in_python_is_checked_first(use, tmp_path):
+    with pytest.raises(UserError, match="^initial is None"):
+        use(family_config(initial=None), tmp_path)
+
+
 def bad_lists():
     a = {"method": {"name": "distillation"}}
     cycle = {"a": a | {"teachers": ("stage:b",)}, "b": a | {"teachers": ("stage:c",)}, "c": {"initial": "stage:a"}}

@@ -151,6 +151,11 @@ def test_encodings_and_line_ends(tmp_path, content):
     assert sentences(data, "train") == ["café x", "b"]
 
 
+def test_a_line_that_is_not_utf8_leaves_the_others_alone(tmp_path):
+    data = read_text(write(tmp_path, train="0 caf\u00e9\n".encode() + "1 ol\u00e9\n".encode("latin-1"), test="0 b\n"))
+    assert sentences(data, "train") == ["caf\u00e9", "ol\u00e9"]
+
+
 def test_a_tenth_is_held_out(tmp_path):
     rows = [f"{label} word{label}{number}" for label, count in (("x", 30), ("y", 15), ("z", 4)) for number in range(count)]
     write(tmp_path, train="\n".join(rows))

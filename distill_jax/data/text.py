@@ -13,6 +13,7 @@ import numpy as np
 from distill_jax.data import tokenization
 from distill_jax.data.dataset import Dataset, held_out_rows, locate, shown
 from distill_jax.errors import UserError
+from distill_jax.files import decoded
 
 # The columns of each known layout: label first, then sentences.
 TSV = (("label", "sentence", "sentence2"), ("label", "text", "sentence2"), ("label", "sentence"), ("label", "text"))
@@ -65,7 +66,7 @@ def read(path: str, directory: str, fields: Any = None, tokenizer: str = "") -> 
       glue: PATH is a task's folder with train.tsv and dev.tsv (MNLI: dev_matched.tsv). The dev set is the test set, since GLUE's
         test.tsv has no labels. CoLA, SST-2, MRPC, RTE, WNLI, QNLI, QQP and MNLI are recognised by their columns.
 
-    Files are UTF-8, or Latin-1 if they are not valid UTF-8. If the first training label is an integer, all labels must be integers and
+    Lines are UTF-8, or Latin-1 if they are not valid UTF-8. If the first training label is an integer, all labels must be integers and
     use all of 0..C-1 or of 1..C; otherwise labels are names, and the classes are sorted by name. A row with a label but no sentence is
     left out, with a warning that gives its line: published data sets (MPQA, CR, QQP) have a few. So are rows of QQP that lack columns. A
     label with a single training row is kept, also with a warning: it is often a header or a typo.
@@ -194,11 +195,7 @@ def _lines(file: Path) -> list[str]:
         raise UserError(f"{file}: {error.strerror}") from error
     if b"\0" in raw:
         raise UserError(f"{file}: not a UTF-8 or Latin-1 text file (it has zero bytes)")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = [decoded(line).removesuffix("\r") for line in raw.split(b"\n")]
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
