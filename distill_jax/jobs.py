@@ -36,9 +36,8 @@ def make_jobs(config: ConfigDict, root: pathlib.Path) -> list[Job]:
             families[seed] = stages.expand(config_of_seed(config, seed))
     folders = seed_folders(config, root)
     names = list(families[config.seed])
-    for name in names:
-        if len({family[name].seed for family in families.values()}) < len(families):
-            raise UserError(f"stages: {name} sets its own seed, which would make the runs of all seeds the same; leave it out")
+    if len({family[names[-1]].seed for family in families.values()}) < len(families):
+        raise UserError(f"stages: {names[-1]}, the last, sets its own seed, which would make the results of all seeds one; leave it out")
     return [Job(name, seed, folders[seed] / name, with_initial_of(families[seed][name], seed)) for name in names for seed in families]
 
 

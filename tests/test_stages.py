@@ -27,8 +27,8 @@ def test_stages_as_data():
 
 
 def test_stages_of_several_seeds(tmp_path):
-    """A stage with a seed of its own would be the same run for all of them."""
-    with pytest.raises(UserError, match="^stages: a sets its own seed, which would make the runs of all seeds the same; leave it out"):
+    """If the last stage had a seed of its own, all seeds would have one result."""
+    with pytest.raises(UserError, match="^stages: a, the last, sets its own seed, which would make the results of all seeds one; leave it"):
         study.train(with_fields(listed(a={"seed": 5}), seeds=2), tmp_path)
     made = jobs.make_jobs(with_fields(listed(a={"initial": "runs/{seed}"}), seeds=2), tmp_path)
     assert [job.config.initial for job in made] == ["runs/0", "runs/1"]
