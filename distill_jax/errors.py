@@ -1,5 +1,7 @@
 """Errors that reach the user as one line, without a stack trace."""
 
+import signal
+
 
 class UserError(Exception):
     """An error in the config, the data or the command line. The message names the field or file and says what to do."""
@@ -13,10 +15,10 @@ class Interrupted(Exception):
     """A signal stopped the run after it saved its state; repeating the command resumes it.
 
     Args:
-      message: what was saved, and where.
       signal_number: the signal.
+      advice: what was saved, and what to do.
     """
 
-    def __init__(self, message: str, signal_number: int):
-        super().__init__(message)
+    def __init__(self, signal_number: int, advice: str):
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; {advice}")
         self.signal_number = signal_number

@@ -58,7 +58,8 @@ def with_initial_of(config: ConfigDict, seed: int) -> ConfigDict:
 
 
 def with_seed(config: ConfigDict) -> ConfigDict:
-    """The config as its workdir records it: with one seed, that replaces {seed} in `initial`."""
+    """The config, checked, as its workdir records it: with one seed, that replaces {seed} in `initial`."""
+    checks.check(config)
     return config_of_seed(config, config.seed) if config.seeds == 1 else config
 
 
@@ -98,7 +99,6 @@ def move_first_seed(config: ConfigDict, root: pathlib.Path) -> None:
 
 def finish_moving(config: ConfigDict, root: pathlib.Path) -> None:
     """Finishes an interrupted `move_first_seed`, so that all files of the run are in one place."""
-    checks.check(config)
     configuration.check_claim(root, config)
     if workdir.is_moving(root / f"seed_{config.seed}") and holds_one_seed(root):
         move_first_seed(config, root)

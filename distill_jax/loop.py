@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-import signal
 from typing import Any, NoReturn
 
 import jax
@@ -69,12 +68,10 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0
 
         result = summary.write(exp, seed, folder, state, log.history, provenance)
         if steps_after and (stopping := asked_to_stop()):
-            raise Interrupted(
-                f"stopped by {signal.Signals(stopping).name}; this run has ended. Repeat the command for the others", stopping
-            )
+            raise Interrupted(stopping, "this run has ended. Repeat the command for the others")
     return result
 
 
 def save_and_leave(manager: Any, step: int, state: TrainState, epoch_metrics: Any, number: int) -> NoReturn:
     checkpoints.save(manager, step, saved(state, epoch_metrics))
-    raise Interrupted(f"stopped by {signal.Signals(number).name}; saved after step {step}. Repeat the command to resume there", number)
+    raise Interrupted(number, f"saved after step {step}. Repeat the command to resume there")

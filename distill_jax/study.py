@@ -63,7 +63,6 @@ def train(config: ConfigDict, root: str | os.PathLike, profile: int = 0) -> dict
       Interrupted: by SIGTERM or SIGINT, after saving.
     """
     root = pathlib.Path(root).expanduser()
-    checks.check(config)
     config = with_seed(config)
     finish_moving(config, root)
     study = prepare(config, root)
@@ -131,7 +130,6 @@ def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
     Raises:
       UserError: the workdir has no checkpoint, or belongs to another config.
     """
-    checks.check(config)
     study = prepare(with_seed(config), pathlib.Path(root).expanduser(), training=False)
     jobs = [job for job in study.jobs if workdir.has_checkpoint(job.folder)]
     if not jobs:
