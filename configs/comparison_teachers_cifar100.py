@@ -2,8 +2,8 @@
 
     python -m distill_jax.compare configs/comparison_teachers_cifar100.py --workdir=runs/teachers --config.data.dir=DIR
 
-The student alone is the baseline. One teacher, and one assistant (ResNet-14) that it taught, serve all students and seeds. Temperatures and
-weights: KD as in kd_cifar100.py; DKD and logit standardization as in their papers; the others are our choice.
+The student alone is the baseline. Each student has the teacher of its own seed, or the assistant (ResNet-14) that this one taught.
+Temperatures and weights: KD as in kd_cifar100.py; DKD and logit standardization as in their papers; the others are our choice.
 """
 
 from configs import comparison_cifar100

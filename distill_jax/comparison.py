@@ -63,7 +63,7 @@ def folder_of_teacher(comparison: Comparison, teacher: str, phase: str) -> pathl
     if name == teacher:
         return pathlib.Path(teacher)
     best = best_try(comparison, name)
-    final = comparison.root / name / "final" / f"seed_{comparison.config.seed + 1}"
+    final = comparison.root / name / "final" / "seed_{seed}"
     folder = folder_of_try(comparison, name, best) if phase == "tuning" else final
     return folder.absolute() / list(stages.expand(changed(comparison, name, best, {"seeds": 1}, phase)))[-1]
 

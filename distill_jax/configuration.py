@@ -18,6 +18,7 @@ from distill_jax.fields import flatten
 
 # These may differ when a run is resumed: they do not change what it computes.
 HARMLESS = ("log_every", "data.dir")
+NETWORKS = ("initial", "teachers")  # fields that name networks, in which {seed} stands for the run's seed
 OLDEST = ("seed", "epochs", "data.name", "model.name", "method.name")  # fields that the config of every workdir has
 # Network options that older configs list for every network, with "" or 0 as the default.
 FORMER_MODEL_OPTIONS = ("shortcut", "version", "width", "feature_maps", "layers", "heads", "pooling")
@@ -141,7 +142,8 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
     theirs, ours = flatten(resolved(theirs)), flatten(resolved(ours))
     more_seeds = theirs["seeds"] < ours["seeds"]
     if theirs["seeds"] == 1:
-        ours["initial"] = ours["initial"].replace("{seed}", str(theirs["seed"]))
+        for config in (theirs, ours):
+            config |= {field: of_seed(config[field], theirs["seed"]) for field in NETWORKS}
     return [
         f"{field} is {_shown(theirs, field)} there and {_shown(ours, field)} here"
         for field in sorted(theirs.keys() | ours.keys())
@@ -149,9 +151,16 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
     ]
 
 
+def of_seed(names: Any, seed: int) -> Any:
+    """The value of `initial` or `teachers` for one seed, which replaces {seed}. Leaves values of other types for `check` to find."""
+    if isinstance(names, str):
+        return names.replace("{seed}", str(seed))
+    return tuple(of_seed(name, seed) for name in names) if isinstance(names, tuple | list) else names
+
+
 def _same(field: str, theirs: Any, ours: Any) -> bool:
     """Whether two values are the same; one folder has several spellings."""
-    if field in ("initial", "teachers"):
+    if field in NETWORKS:
         theirs, ours = ([os.path.abspath(name) for name in ([given] if isinstance(given, str) else given)] for given in (theirs, ours))
     return json.dumps(theirs) == json.dumps(ours)
 

@@ -18,10 +18,10 @@ def get_config() -> ConfigDict:
     config.eval_every = 1  # epochs; the last epoch is always evaluated
     config.checkpoint_every = 10  # epochs; the last epoch and the end of each cycle are always saved
 
-    # Networks are named by the workdir of a finished run, or as hf:DIR or torchvision:FILE: see distill_jax/pretrained.py.
+    # Networks are named by the workdir of a finished run, or as hf:DIR or torchvision:FILE: see distill_jax/pretrained.py. In a workdir's
+    # path, {seed} stands for the run's seed.
     config.teachers = ()  # networks that teach this one (methods distillation, densely_guided, attention_transfer)
-    config.initial = ""  # network to start from; its head may differ: see distill_jax/initial.py. In a workdir's path, {seed}
-    # stands for the run's seed; "" for new weights
+    config.initial = ""  # network to start from; its head may differ: see distill_jax/initial.py; "" for new weights
 
     config.data = ConfigDict()
     config.data.name = "cifar100"  # digits, cifar10, cifar100, tfds:NAME, or folder, npz, text, voc or masks:PATH

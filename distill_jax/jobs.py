@@ -17,6 +17,7 @@ class Job(NamedTuple):
     seed: int  # one of the config's seeds; a stage's config may have a different one
     folder: pathlib.Path
     config: ConfigDict
+    template: ConfigDict  # the same as its workdir records it, with {seed} in `initial` and `teachers` not yet replaced
 
 
 def is_finished(job: Job) -> bool:
@@ -38,7 +39,12 @@ def make_jobs(config: ConfigDict, root: pathlib.Path) -> list[Job]:
     names = list(families[config.seed])
     if len({family[names[-1]].seed for family in families.values()}) < len(families):
         raise UserError(f"stages: {names[-1]}, the last, sets its own seed, which would make the results of all seeds one; leave it out")
-    return [Job(name, seed, folders[seed] / name, with_initial_of(families[seed][name], seed)) for name in names for seed in families]
+    return [make_job(name, seed, folders[seed] / name, families[seed][name]) for name in names for seed in families]
+
+
+def make_job(stage: str, seed: int, folder: pathlib.Path, config: ConfigDict) -> Job:
+    networks = {field: configuration.of_seed(config[field], config.seed) for field in configuration.NETWORKS}
+    return Job(stage, seed, folder, ConfigDict(config.to_dict() | networks), config)
 
 
 def seed_folders(config: ConfigDict, root: pathlib.Path) -> dict[int, pathlib.Path]:
@@ -49,18 +55,7 @@ def seed_folders(config: ConfigDict, root: pathlib.Path) -> dict[int, pathlib.Pa
 
 def config_of_seed(config: ConfigDict, seed: int) -> ConfigDict:
     """The config of one of several seeds, as a separate run."""
-    return with_initial_of(ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1}), seed)
-
-
-def with_initial_of(config: ConfigDict, seed: int) -> ConfigDict:
-    """The config with {seed} in `initial` replaced by a seed."""
-    return ConfigDict(config.to_dict() | {"initial": config.initial.replace("{seed}", str(seed))})
-
-
-def with_seed(config: ConfigDict) -> ConfigDict:
-    """The config, checked, as its workdir records it: with one seed, that replaces {seed} in `initial`."""
-    checks.check(config)
-    return config_of_seed(config, config.seed) if config.seeds == 1 else config
+    return ConfigDict(config.to_dict() | {"seed": seed, "seeds": 1})
 
 
 def begun_in(job: Job, root: pathlib.Path) -> pathlib.Path:

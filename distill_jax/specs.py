@@ -184,6 +184,13 @@ def check_fits(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
         raise UserError(f"{where} has a different vocabulary from {data_name} here; train both on the same data")
 
 
+def check_same(where: str, spec: Spec, first: Spec) -> None:
+    """Raises UserError unless the teacher of a further seed, `where`, differs from that of the first seed only in its weights."""
+    for field in Spec._fields:
+        if getattr(spec, field) != getattr(first, field):
+            raise UserError(f"{where} differs in {field} from that of the first seed; the teachers of all seeds must be of one kind")
+
+
 def check_head(where: str, spec: Spec) -> None:
     """Raises UserError if a pre-trained network has no classes."""
     if not spec.num_classes:

@@ -31,7 +31,7 @@ from distill_jax import (
 from distill_jax.data import describe, tokenization
 from distill_jax.errors import UserError
 from distill_jax.experiment import Data, Experiment
-from distill_jax.jobs import Job, begun_in, claim, finish_moving, is_finished, make_jobs, seed_folders, with_seed
+from distill_jax.jobs import Job, begun_in, claim, finish_moving, is_finished, make_jobs, seed_folders
 from distill_jax.results import summarise_seeds
 
 
@@ -63,7 +63,7 @@ def train(config: ConfigDict, root: str | os.PathLike, profile: int = 0) -> dict
       Interrupted: by SIGTERM or SIGINT, after saving.
     """
     root = pathlib.Path(root).expanduser()
-    config = with_seed(config)
+    checks.check(config)
     finish_moving(config, root)
     study = prepare(config, root)
     claim(config, root, study.jobs)
@@ -106,11 +106,11 @@ def run(exp: Experiment, job: Job, later_steps: int = 0, profile: int = 0) -> di
         summary = workdir.load_summary(job.folder)
         logs.say(f"{job.folder}: already finished, {accuracy(summary)}")
         return summary
-    exp = exp._replace(config=job.config)  # each seed has an `initial` of its own
+    exp = exp._replace(config=job.config)  # each seed has its own `initial` and `teachers`
     with workdir.exclusive(job.folder), profiling.traced(exp, profile, job.folder) as exp:
         configuration.check_claim(job.folder, job.config)  # again: another command may have claimed it meanwhile
         if not workdir.is_claimed(job.folder):
-            workdir.claim(job.folder, configuration.recorded(job.config))
+            workdir.claim(job.folder, configuration.recorded(job.template))
         experiment.remember_data(job.folder, exp.data)
         if exp.spec.tokenizer:
             workdir.write_text(job.folder / "tokenizer.json", exp.spec.tokenizer)
@@ -130,7 +130,7 @@ def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
     Raises:
       UserError: the workdir has no checkpoint, or belongs to another config.
     """
-    study = prepare(with_seed(config), pathlib.Path(root).expanduser(), training=False)
+    study = prepare(config, pathlib.Path(root).expanduser(), training=False)
     jobs = [job for job in study.jobs if workdir.has_checkpoint(job.folder)]
     if not jobs:
         first = study.jobs[0].folder
@@ -192,6 +192,8 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
             networks = given.fitted(networks, job.config, data[key].dataset)
             if job.stage not in experiments:
                 experiments[job.stage] = build(job, root, data[key], experiments, networks)
+            for number, (teacher, spec) in enumerate(networks.teachers.items()):
+                specs.check_same(f"teacher {teacher}", spec, experiments[job.stage].teachers[number])
             spec = known[f"{stages.STAGE}{job.stage}"] = experiments[job.stage].spec
             if networks.initial:
                 initial.check(job.config.initial, networks.initial, spec, data[key].dataset.name)

@@ -88,7 +88,7 @@ def build(config, folder=pathlib.Path("nowhere")):
 
 def run(exp, seed, folder):
     """Trains a run of an experiment, or the rest of it; returns its summary."""
-    return study.run(exp, jobs.Job("", seed, pathlib.Path(folder), jobs.config_of_seed(exp.config, seed)))
+    return study.run(exp, jobs.make_job("", seed, pathlib.Path(folder), jobs.config_of_seed(exp.config, seed)))
 
 
 class Crash(Exception):

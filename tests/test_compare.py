@@ -78,7 +78,24 @@ def test_a_taught_try_has_a_teacher_that_has_not_seen_the_validation_set(compare
     teacher_of_tries = read_json(compared / "born_again" / "try_0" / "config.json")["teachers"]
     teacher_of_finals = read_json(compared / "born_again" / "final" / "config.json")["teachers"]
     assert teacher_of_tries == [str(compared / "cosine" / f"try_{best}")]
-    assert teacher_of_finals == [str(compared / "cosine" / "final" / "seed_1")]
+    assert teacher_of_finals == [str(compared / "cosine" / "final" / "seed_{seed}")]
+    for seed in (1, 2):
+        recorded = read_json(compared / "born_again" / "final" / f"seed_{seed}" / "teachers.json")
+        teacher = compared / "cosine" / "final" / f"seed_{seed}"
+        assert recorded == {str(teacher): read_json(teacher / "summary.json")["weights_sha256"]}
+
+
+def test_the_teachers_of_all_seeds_are_of_one_kind(compared, tmp_path):
+    for seed in (1, 2):
+        shutil.copytree(compared / "cosine" / "final" / f"seed_{seed}", tmp_path / str(seed))
+    taught = tiny(seed=1, teachers=(str(tmp_path / "{seed}"),), method={"name": "distillation"}, data__validation_examples=0)
+    study.prepare(taught, tmp_path / "run")
+    network = tmp_path / "2" / "network.json"
+    network.write_text(network.read_text().replace('"plain2_cifar10"', '"plain4_cifar10"'))
+    with pytest.raises(UserError, match=f"^teacher {tmp_path}/2 differs in model from that of the first seed; the teachers of all seeds"):
+        study.prepare(taught, tmp_path / "run")
+    with pytest.raises(UserError, match=f"^teachers names {tmp_path}/1 more than once$"):
+        study.prepare(tiny(seed=1, seeds=1, teachers=(str(tmp_path / "{seed}"), str(tmp_path / "1"))), tmp_path / "run")
 
 
 def test_the_table_has_paired_differences_and_the_whole_cost(compared):
@@ -185,7 +202,7 @@ def test_final_runs_of_another_config_or_teacher(compared, trained):
     text = recorded.read_text()
     recorded.write_text(re.sub('": ".*"', '": "0f"', text))
     with pytest.raises(
-        UserError, match=f"^arm born_again: {compared}/cosine/final/seed_1, the teacher of its final runs, has been retrained"
+        UserError, match=f"^arm born_again: {compared}/cosine/final/seed_2, the teacher of its final runs, has been retrained"
     ):
         compare.compare(whole(compared).config, ARMS, compared)
     recorded.write_text(text)
@@ -250,7 +267,7 @@ def test_a_family_as_baseline_and_as_teacher(tmp_path):
     assert columns["difference to family"] == "test_accuracy minus family/generation_1"
     made = Comparison(tiny(), arms, tmp_path)
     assert comparison.tuning_config(made, "student", 0).teachers == (str(tmp_path / "family" / "try_0" / "generation_1"),)
-    assert comparison.final_config(made, "student", 0).teachers == (str(tmp_path / "family" / "final" / "seed_1" / "generation_1"),)
+    assert comparison.final_config(made, "student", 0).teachers == (str(tmp_path / "family" / "final" / "seed_{seed}" / "generation_1"),)
 
 
 def test_a_try_that_diverges_is_out(tmp_path, trained):

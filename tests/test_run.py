@@ -170,7 +170,7 @@ def test_sigterm_while_a_run_saves_its_end_stops_before_the_next(finished, exp, 
     folder = shutil.copytree(finished[0], tmp_path / "copy")
     (folder / "summary.json").unlink()
     monkeypatch.setattr("distill_jax.loop.summary.write", lambda *arguments: os.kill(os.getpid(), signal.SIGTERM) or {"test_accuracy": 0.5})
-    job = jobs.Job("", 0, folder, make_config())
+    job = jobs.make_job("", 0, folder, make_config())
     with pytest.raises(Interrupted, match="stopped by SIGTERM; this run has ended. Repeat the command for the others"):
         study.run(exp, job, later_steps=5)
     assert study.run(exp, job, later_steps=0) == {"test_accuracy": 0.5}
@@ -265,7 +265,7 @@ def test_seeds_share_one_compilation(finished, tmp_path, monkeypatch):
 
 def test_a_trace_of_some_steps(finished, exp, tmp_path, capsys):
     """A run that has fewer steps, as here, is traced until its end."""
-    job = jobs.Job("", 0, tmp_path, make_config())
+    job = jobs.make_job("", 0, tmp_path, make_config())
     assert study.run(exp, job, profile=100)["params_sha256"] == finished[1]["params_sha256"]
     (trace,) = tmp_path.glob("profile/plugins/profile/*/*.xplane.pb")
     assert b"train_step" in trace.read_bytes()

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import distill_jax
-from distill_jax import archive, collect, files, stages, study, trained, transfer, workdir
+from distill_jax import archive, collect, configuration, files, stages, study, trained, transfer, workdir
 from distill_jax.errors import UserError
 
 METRICS = ("test_accuracy", "test_top5", "test_nll", "test_ece")
@@ -84,6 +84,8 @@ def test_each_seed_starts_from_its_own_network(tmp_path):
     given = {"initial": str(tmp_path / "first" / "seed_{seed}"), "optimizer__trunk_rate": 0.0}
     for seeds in (1, 2):
         study.train(colours_config(tmp_path / "colours.npz", seeds=seeds, **own, **given), tmp_path / "tuned")
+        recorded = configuration.of_workdir(tmp_path / "tuned")
+        assert recorded.initial == given["initial"], "--workdir and --config.seeds are enough to add seeds"
     for seed in (5, 6):
         theirs, ours = (dict(distill_jax.load(tmp_path / each / f"seed_{seed}").variables["params"]) for each in ("first", "tuned"))
         assert bits(theirs.pop("head")) != bits(ours.pop("head")) and bits(theirs) == bits(ours)
