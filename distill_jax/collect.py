@@ -118,8 +118,9 @@ def leaf_results(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def side_results(folder: pathlib.Path) -> dict[str, Any]:
-    """The results in the other files of a workdir, as columns, and its teachers with their hashes."""
-    results = {"teachers": read_json(folder / "teachers.json")} if (folder / "teachers.json").exists() else {}
+    """The results in the other files of a workdir, as columns, and the networks that it used, with their hashes."""
+    used = {name: folder / f"{name}.json" for name in ("teachers", "initial")}
+    results = {name: read_json(path) for name, path in used.items() if path.exists()}
     for path in (path for name in SIDE_RESULTS for path in sorted(folder.glob(f"{name}.json"))):
         results |= columns({path.stem: read_json(path)})
     return results

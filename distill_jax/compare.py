@@ -34,6 +34,8 @@ from distill_jax.comparison_tables import write_tables
 from distill_jax.errors import Diverged, UserError
 from distill_jax.files import read_json
 
+USED = {"teachers.json": "the teacher of its final runs", "initial.json": "from which its final runs started"}
+
 
 def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: Sequence[str] = ()) -> None:
     """Tunes and trains the arms, or those named in `only`, and writes the tables of all finished ones.
@@ -124,7 +126,7 @@ def read_arms(path: str) -> dict[str, Arm]:
 
 
 def check_final(comparison: Comparison, name: str) -> None:
-    """Raises UserError if an arm's final runs are not of its best try (one added later may be best), or had an older teacher."""
+    """Raises UserError if an arm's final runs are not of its best try (one added later may be best), or used networks since retrained."""
     folder, best = comparison.root / name / "final", best_try(comparison, name)
     if not workdir.is_claimed(folder):
         return
@@ -134,11 +136,11 @@ def check_final(comparison: Comparison, name: str) -> None:
     if any(same) and not same[best]:
         raise UserError(f"its final runs are not of its best try, try_{best}; {again}")
     check_same(folder, theirs, configs[best])
-    for path in sorted(folder.glob("seed_*/teachers.json")):
-        for teacher, recorded in read_json(path).items():
-            place = trained.resolve(teacher, path.parent)
+    for path in sorted(path for name in USED for path in folder.glob(f"seed_*/{name}")):
+        for network, recorded in read_json(path).items():
+            place = trained.resolve(network, path.parent)
             if workdir.exists(pathlib.Path(place, "summary.json")) and recorded not in trained.recorded_hashes(trained.find(place)):
-                raise UserError(f"{teacher}, the teacher of its final runs, has been retrained since; {again}")
+                raise UserError(f"{network}, {USED[path.name]}, has been retrained since; {again}")
 
 
 def check_same(folder: pathlib.Path, theirs: ConfigDict, config: ConfigDict) -> None:

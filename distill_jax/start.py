@@ -26,8 +26,10 @@ def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manag
         restored, epoch_metrics = restore(exp, manager, step)
         return restored.replace(given=given), epoch_metrics, step
     fresh = exp.init(key)
-    if exp.config.initial:
-        fresh = exp.begin(initial.load(exp.config.initial, folder, fresh.network, exp.data.mesh, exp.spec.classes))
+    if name := exp.config.initial:
+        weights = trained.weights_hash(trained.find(trained.resolve(name, folder)))
+        workdir.remember(folder / "initial.json", {name: weights}, lambda _, recorded: recorded == weights)
+        fresh = exp.begin(initial.load(name, folder, fresh.network, exp.data.mesh, exp.spec.classes))
     return fresh.replace(given=given), state.empty_metrics(exp.data.mesh, exp.task.train_metrics), 0
 
 

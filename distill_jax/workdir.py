@@ -16,10 +16,9 @@ from distill_jax.files import naming_unwritable, read_json
 
 SCHEMA = 2  # of a workdir's files; 1: those without a "schema" in config.json
 FILES = (  # what runs write, change or delete
-    "metrics.jsonl", "summary.json", "checkpoints", "snapshots", "damaged", "data.json", "teachers.json", "tokenizer.json", "network.json",
-    "predictions.json", "eval.json", "ensemble.json", "table.md", "events.out.*", "features_*.npz", "linear_probe_*.json", "seed_*",
-    "profile", "export", "predictions", "pictures", "confusion.json",
-    "average_precision.json",
+    "metrics.jsonl", "summary.json", "checkpoints", "snapshots", "damaged", "data.json", "teachers.json", "initial.json",
+    "tokenizer.json", "network.json", "predictions.json", "eval.json", "ensemble.json", "table.md", "events.out.*", "features_*.npz",
+    "linear_probe_*.json", "seed_*", "profile", "export", "predictions", "pictures", "confusion.json", "average_precision.json",
 )  # fmt: skip
 KINDS = {"model": str, "epochs": int, "params_sha256": str}  # types of what is read from a summary
 AGAIN = "delete it and repeat the run's command to write it again"

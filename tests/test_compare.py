@@ -1,5 +1,6 @@
 """Comparisons: what is tuned, chosen, trained and shown."""
 
+import json
 import pathlib
 import re
 import shlex
@@ -206,6 +207,10 @@ def test_final_runs_of_another_config_or_teacher(compared, trained):
     ):
         compare.compare(whole(compared).config, ARMS, compared)
     recorded.write_text(text)
+    (started := recorded.with_name("initial.json")).write_text(json.dumps({str(compared / "cosine" / "final" / "seed_1"): "0f"}))
+    with pytest.raises(UserError, match=f"{compared}/cosine/final/seed_1, from which its final runs started, has been retrained since"):
+        compare.compare(whole(compared).config, ARMS, compared)
+    started.unlink()
     compare.compare(whole(compared).config, ARMS, compared)
     assert not trained
 

@@ -88,6 +88,9 @@ def test_each_seed_starts_from_its_own_network(tmp_path):
         assert recorded.initial == given["initial"], "--workdir and --config.seeds are enough to add seeds"
     for seed in (5, 6):
         theirs, ours = (dict(distill_jax.load(tmp_path / each / f"seed_{seed}").variables["params"]) for each in ("first", "tuned"))
+        source = tmp_path / "first" / f"seed_{seed}"
+        recorded = json.loads((tmp_path / "tuned" / f"seed_{seed}" / "initial.json").read_text())
+        assert recorded == {str(source): json.loads((source / "summary.json").read_text())["weights_sha256"]}
         assert bits(theirs.pop("head")) != bits(ours.pop("head")) and bits(theirs) == bits(ours)
 
 
