@@ -66,11 +66,12 @@ def read_workdirs(folder: pathlib.Path) -> list[tuple[Run, Curve, pathlib.Path]]
 
 
 def find_workdirs(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The topmost workdirs in a folder, ordered by name; without studies, and the tries of a comparison that diverged."""
+    """The topmost workdirs in a folder, ordered by name; without studies, exported networks, and tries of a comparison that diverged."""
     if (folder / "runs.csv").exists() or (folder / "diverged.json").exists():
         return
     if (folder / "config.json").exists() or (folder / "summary.json").exists():
-        yield folder
+        if (folder / "summary.json").exists() or "model_type" not in read_json(folder / "config.json"):  # of Hugging Face's layout
+            yield folder
         return
     for child in sorted(path for path in folder.glob("*") if path.is_dir()):
         yield from find_workdirs(child)

@@ -6,6 +6,7 @@ import signal
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -305,6 +306,27 @@ def test_a_users_own_method_is_checked(monkeypatch, tmp_path):
     assert "--config.method.rat is no such field; did you mean 'method.rate'?" == refusal(prepare, own, "--config.method.rat=2")
     assert "it returns int, not a Method" in refusal(prepare, own, "--config.method.kind=other")
     assert "building it failed: KeyError: 'none'" in refusal(prepare, own, "--config.method.kind=none")
+
+
+def unresumable(kind=""):
+    """Methods that train, but whose runs could not resume."""
+
+    def at_the_end(teacher, network, epochs_done):
+        return float(jax.tree.leaves(network)[0].sum()) if epochs_done == 2 else teacher
+
+    def follow(teacher, network):
+        return jax.tree.map(jnp.copy, network)
+
+    return methods.supervised()._replace(end_epoch=at_the_end) if kind == "end_epoch" else methods.supervised()._replace(follow=follow)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("end_epoch", "ConcretizationTypeError: "), ("follow", "TypeError: follow changes the shapes of the teacher")]
+)
+def test_a_users_own_method_can_resume(monkeypatch, tmp_path, kind, message):
+    monkeypatch.setitem(sys.modules, "my_methods", sys.modules[__name__])
+    told = refusal(prepare, "--config.method.name=my_methods:unresumable", f"--config.method.kind={kind}", ONE_CYCLE, workdir=tmp_path)
+    assert f"method.name is 'my_methods:unresumable'; its runs could not resume, since jax.eval_shape fails: {message}" in told
 
 
 def test_a_users_own_method_in_a_combination(monkeypatch, tmp_path):

@@ -146,6 +146,12 @@ def test_what_was_measured_beside_the_training_comes_along(workdirs, tmp_path):
     assert runs["plain"]["data.train_examples"] == 1000 and runs["plain"]["data.test.sha256"] == "ab"
 
 
+def test_exports_beside_workdirs_are_no_runs(workdirs):
+    before = [run for run, *_ in collect.read_workdirs(workdirs)]
+    write(workdirs / "exported" / "config.json", {"model_type": "bert"})
+    assert [run for run, *_ in collect.read_workdirs(workdirs)] == before
+
+
 def test_where_a_run_was_made(tmp_path):
     versions = {"jax": "0.10.2", "numpy": "2.4.6"}
     write_run(tmp_path / "new", commit="1234567", versions=versions, device="NVIDIA H200", classes=["cat", "dog"])

@@ -12,6 +12,8 @@ from distill_jax.data import images, streaming
 from distill_jax.data.dataset import Dataset, held_out_rows, locate, split, take
 from distill_jax.errors import UserError
 
+UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2")  # image files that Pillow cannot read everywhere
+
 
 class Listing(NamedTuple):
     """The files of a split and their classes."""
@@ -24,7 +26,8 @@ def read(path: str, directory: str = "", image_size: int = 0) -> Dataset:
     """Reads PATH/train/<class>/* and PATH/test/<class>/* (or val) as RGB; classes are sorted by name.
 
     Without a train directory, reads PATH/<class>/* and holds out the same fifth of every class in every run. Hidden files and files
-    without an image suffix are ignored. 16-bit grey images are scaled to 8 bits; transparency is dropped.
+    without an image suffix are ignored. 16-bit grey images are scaled to 8 bits; transparency is dropped. EXIF orientations are ignored, as
+    by torchvision's ImageFolder.
 
     Args:
       path: the folder (data.name folder:PATH). A relative path that does not exist here is resolved against `directory`.
@@ -98,6 +101,8 @@ def _class_files(folder: Path) -> list[str]:
         raise UserError(f"{folder}: has images only in sub-folders, such as {nested}; the layout must be {layout}")
     if not found:
         raise UserError(f"{folder}: has no images ({', '.join(images.SUFFIXES)})")
+    if other := [entry.name for entry in entries if entry.name.lower().endswith(UNREAD)]:
+        warnings.warn(f"{folder}: {len(other)} images, such as {other[0]}, are not read; save them as JPEG or PNG", stacklevel=2)
     if nested:
         warnings.warn(f"{folder}: images in sub-folders, such as {nested}, are not read; move them up", stacklevel=2)
     return found

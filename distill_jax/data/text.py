@@ -31,6 +31,7 @@ HEADER_WORDS = set(
     "text texts sentence sentences question questions premise hypothesis title description review comment message tweet "
     "document content body input x id index idx name".split()
 )
+IDS = ("id", "idx", "index")  # columns that number the rows
 COLUMNS = "name the columns `label` and `sentence` (and `sentence2` for pairs) in the first line"
 
 
@@ -61,8 +62,8 @@ def read(path: str, directory: str, fields: Any = None, tokenizer: str = "") -> 
       trec: lines of `label sentence`, split at the first blank. For TREC's own labels, such as `DESC:manner`, only the coarse class (DESC)
         is used.
       tsv: columns split at tabs, without quoting. If a cell of the first line is `label`, that line is a header, whose other columns
-        must include `sentence` or `text` and, for pairs, `sentence2`; case does not matter. Without a header, each line is
-        `label<TAB>sentence`.
+        must include `sentence` or `text` and, for pairs, `sentence2`; case does not matter. A warning names other columns, except row
+        numbers. Without a header, each line is `label<TAB>sentence`.
       glue: PATH is a task's folder with train.tsv and dev.tsv (MNLI: dev_matched.tsv). The dev set is the test set, since GLUE's
         test.tsv has no labels. CoLA, SST-2, MRPC, RTE, WNLI, QNLI, QQP and MNLI are recognised by their columns.
 
@@ -212,7 +213,10 @@ def _parse_trec(file: Path, lines: list[str]) -> Iterator[Row]:
 def _parse_tsv(file: Path, lines: list[str]) -> Iterator[Row]:
     header = [cell.strip().lower() for cell in lines[0].split("\t")]
     if "label" in header:
-        return _parse_columns(file, lines, 1, len(header), _columns(file, header, TSV))
+        columns = _columns(file, header, TSV)
+        if unread := [name for number, name in enumerate(header) if number not in columns and name not in IDS]:
+            warnings.warn(f"{file}: not read: {', '.join(unread)}; the second sentence of a pair must be named sentence2", stacklevel=2)
+        return _parse_columns(file, lines, 1, len(header), columns)
     if len(header) == 1 and "," in lines[0] and file.suffix == ".csv":
         raise UserError(f"{file}: its columns are separated by commas; save it with tabs instead")
     if len(header) != 2:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
+
 from distill_jax import fields, imports
 from distill_jax.methods.attention_transfer import attention_transfer
 from distill_jax.methods.base import Batch, Losses, Method, Setting, no_forwards
@@ -158,6 +160,36 @@ def _own(name: str, function: Callable[..., Method], arguments: dict[str, Any]) 
     if not isinstance(method, Method):
         raise ValueError(f"name is {name!r}; it returns {type(method).__name__}, not a Method")
     return method
+
+
+def check_resumes(name: str, method: Method, network: Any, epochs: int) -> None:
+    """Checks that the runs of a user's own method can resume: the shapes of its teacher must be known before each epoch.
+
+    Args:
+      name: of the method.
+      method: as created.
+      network: the shapes of the student's parameters and statistics.
+      epochs: length of the run.
+
+    Raises:
+      ValueError: they are not, or `follow` changes them.
+    """
+
+    def shapes(tree):
+        return jax.tree.structure(tree), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+
+    try:
+        teacher = jax.eval_shape(method.init, network)
+        for epoch in range(1, epochs + 1):
+            if method.follow and shapes(jax.eval_shape(method.follow, teacher, network)) != shapes(teacher):
+                raise TypeError("follow changes the shapes of the teacher; init must give it the same")
+            teacher = jax.eval_shape(partial(_end_epoch, method, epoch), teacher, network)
+    except Exception as error:
+        raise ValueError(f"name is {name!r}; its runs could not resume, since jax.eval_shape fails: {imports.one_line(error)}") from error
+
+
+def _end_epoch(method: Method, epoch: int, teacher: Any, network: Any) -> Any:
+    return method.end_epoch(teacher, network, epoch)
 
 
 def _is_about_option(error: ValueError, name: str) -> bool:

@@ -85,7 +85,7 @@ class EndEpochFn(Protocol):
     def __call__(self, teacher: Teacher, network: Network, epochs_done: int) -> Teacher:
         """The teacher for the next epoch, given the number of finished epochs (from 1).
 
-        Must copy what it keeps of `network`: the step donates the student's buffers.
+        Must copy what it keeps of `network`: the step donates the student's buffers. Must work in `jax.eval_shape`, for runs that resume.
         """
 
 
