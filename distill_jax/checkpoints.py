@@ -175,16 +175,19 @@ def save_weights(path: pathlib.Path, weights: Any) -> None:
             write_manifest(path)
 
 
+def has_weights(path: pathlib.Path) -> bool:
+    """Whether weights were saved there and their files, if their hashes were recorded, are intact."""
+    return path.exists() and (not (path / MANIFEST).exists() or is_intact(path))
+
+
 def load_weights(path: pathlib.Path, like: Any) -> Any:
     """Reads what `save_weights` wrote, with the structure, shapes, dtypes and shardings of the pytree `like`.
 
     Raises:
       UserError: `path` does not exist, or its files are damaged.
     """
-    if not path.exists():
-        raise UserError(f"{path} is missing")
-    if (path / MANIFEST).exists() and not is_intact(path):
-        raise UserError(f"{path} is damaged")
+    if not has_weights(path):
+        raise UserError(f"{path} is {'damaged' if path.exists() else 'missing'}")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(path.resolve(), like)

@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 from distill_jax import command_line, comparison_checks, configuration, logs, processes, sharding, study, trained, workdir
 from distill_jax.comparison import Arm, Comparison, best_try, final_config, folder_of_try, tuning_config, wanted
 from distill_jax.comparison_tables import write_tables
-from distill_jax.errors import Diverged, UserError
+from distill_jax.errors import Diverged, UserError, prefixed
 from distill_jax.files import read_json
 
 USED = {"teachers.json": "the teacher of its final runs", "initial.json": "from which its final runs started"}
@@ -53,7 +53,7 @@ def compare(config: ConfigDict, arms: dict[str, Arm], root: pathlib.Path, only: 
     comparison = Comparison(config, arms, root.expanduser())
     comparison_checks.check(comparison, only)
     for name in wanted(arms, only):
-        with study.naming_stage(name, "arm"):
+        with prefixed(f"arm {name}"):
             if len(arms[name].tries) > 1:
                 tune(comparison, name)
             check_final(comparison, name)

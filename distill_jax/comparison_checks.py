@@ -8,9 +8,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from distill_jax import checks, experiment, given, jobs, models, specs, stages, study
+from distill_jax import checks, experiment, given, jobs, models, specs, stages
 from distill_jax.comparison import ARM, Arm, Comparison, final_config, summary_of, teaching_arms, tuning_config, wanted
-from distill_jax.errors import UserError
+from distill_jax.errors import UserError, prefixed
 from distill_jax.fields import did_you_mean
 from distill_jax.plan import make_plan
 
@@ -31,12 +31,12 @@ def check(comparison: Comparison, only: Sequence[str]) -> None:
     if len(next(iter(arms.values())).tries) > 1 and not comparison.config.data.validation_examples:
         raise UserError("data.validation_examples is 0; choosing among tries needs a validation set")
     for name, arm in arms.items():
-        with study.naming_stage(name, "arm"):
+        with prefixed(f"arm {name}"):
             for changes in (arm.changes, *arm.tries):
                 check_changes(changes, comparison.config)
             check_teaching_arms(arms, name)
     for name in wanted(arms, only):
-        with study.naming_stage(name, "arm"):
+        with prefixed(f"arm {name}"):
             for teacher in teaching_arms(arms[name]):
                 if teacher not in wanted(arms, only) and not summary_of(comparison, teacher):
                     raise UserError(f"{ARM}{teacher} is not finished with this config; add {teacher} to --arms")
@@ -78,7 +78,7 @@ def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
     """Checks everything that depends on neither the network nor its teachers; study.train checks the rest."""
     checks.check(config)
     for job in jobs.make_jobs(config, pathlib.Path("final")):
-        with study.naming_stage(job.stage):
+        with prefixed(job.stage and f"stage {job.stage}"):
             checks.check(job.config)
             key = json.dumps(job.config.data.to_dict())
             data = loaded[key] = loaded.get(key) or experiment.load_data(job.config)
@@ -96,5 +96,5 @@ def check_networks(config: ConfigDict, root: pathlib.Path, known: dict[str, spec
     for job in jobs.make_jobs(config, pathlib.Path("final")):
         later = [name for name in (job.config.initial, *job.config.teachers) if name.startswith(stages.STAGE)]
         later += [name for name in job.config.teachers if pathlib.Path(name).is_relative_to(root.absolute())]
-        with study.naming_stage(job.stage):
+        with prefixed(job.stage and f"stage {job.stage}"):
             given.read(job.config, pathlib.Path(), ChainMap(known, dict.fromkeys(later)), needs_initial=True, needs_teachers=True)

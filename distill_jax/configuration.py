@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from distill_jax import default_config, workdir
+from distill_jax import default_config, stages, workdir
 from distill_jax.checks import OPTIONS, check, check_groups, naming
 from distill_jax.errors import UserError
 from distill_jax.fields import flatten
@@ -170,16 +170,7 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
     full = default_config.get_config().to_dict()
     for part in OPTIONS:
         full[part] = {"name": full[part]["name"]}
-
-    def fill(mine, given):
-        for name, value in given.items():
-            if isinstance(value, dict) and isinstance(mine.get(name), dict):
-                fill(mine[name], value)
-            else:
-                mine[name] = copy.deepcopy(value)
-
-    fill(full, config)
-    return full
+    return stages.merged(full, copy.deepcopy(dict(config)))
 
 
 def _without_former_options(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Errors that reach the user as one line, without a stack trace."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 
 
 class UserError(Exception):
@@ -9,6 +11,15 @@ class UserError(Exception):
 
 class Diverged(UserError):
     """The loss or a parameter is not finite."""
+
+
+@contextlib.contextmanager
+def prefixed(prefix: str) -> Iterator[None]:
+    """Prefixes the message of a UserError with what it is about; "" leaves it as it is."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{prefix}: {error}" if prefix else str(error)) from error
 
 
 class Interrupted(Exception):

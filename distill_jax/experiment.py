@@ -60,7 +60,8 @@ class Experiment(NamedTuple):
     train_step: Callable[..., tuple[TrainState, Any, jax.Array | None]]  # see step.py
     observe: Callable[..., Any] | None  # (teacher, ids, logits) -> teacher
     predict: Callable[[Any], Any]  # network -> the task's predictions of the test set, [N, ...], such as logits [N, C]
-    predict_teacher: Callable[[TrainState], Any] | None  # state -> the same of its teacher; None if no teacher can predict it
+    # state -> the same of its teacher, None if it has none yet; None if no teacher can predict it
+    predict_teacher: Callable[[TrainState], Any] | None
     pictures: Callable[[Any], list[np.ndarray]] | None  # network -> pictures, uint8 [H, W, 3]; None if the task draws none
 
 
@@ -247,7 +248,7 @@ def make_predict_teacher(
     """See Experiment.predict_teacher. With several frozen networks, the first one is used."""
     if method.predict:
         own = predict_with(data, batch_size, spec, method.predict)
-        return lambda state: own(state.teacher)
+        return lambda state: None if state.teacher is None else own(state.teacher)
     if frozen:
         first_spec, module = frozen[0]
         first = predict_with(data, batch_size, first_spec, programs.inference(module))

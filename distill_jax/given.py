@@ -1,15 +1,14 @@
 """The networks that a config names for a run to start from (`initial`) and to be taught by (`teachers`)."""
 
-import contextlib
 import pathlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from distill_jax import models, pretrained, trained, workdir
 from distill_jax.data import Dataset, tokenization
-from distill_jax.errors import UserError
+from distill_jax.errors import UserError, prefixed
 from distill_jax.specs import Spec
 
 
@@ -37,7 +36,7 @@ def read(config: ConfigDict, folder: pathlib.Path, known: MutableMapping[str, Sp
 
     def spec_of(field, name):
         if name not in known:
-            with _naming(field):
+            with prefixed(field):
                 known[name] = trained.find(trained.resolve(name, folder)).spec
         return known[name]
 
@@ -67,7 +66,7 @@ def fitted(networks: Given, config: ConfigDict, dataset: Dataset) -> Given:
     """
 
     def fit(field, name, spec):
-        with _naming(field):
+        with prefixed(field):
             if bool(spec.tokenizer) != bool(dataset.tokenizer):
                 takes, has = ("sentences", "images") if spec.tokenizer else ("images", "sentences")
                 raise UserError(f"{name} takes {takes}, but {dataset.name} has {has}")
@@ -83,11 +82,3 @@ def determining(name: str, initial: Spec | None, dataset: Dataset) -> Spec | Non
         return None
     is_trunk = dataset.task != initial.task
     return initial if pretrained.is_source(name) or is_trunk or models.is_encoder(initial.model["name"]) else None
-
-
-@contextlib.contextmanager
-def _naming(field: str) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{field}: {error}") from error

@@ -5,7 +5,6 @@ layer "head" (plus an encoder's "pooler") or, in a network with a trunk, everyth
 network, whose trunk is all but its head, and an encoder from one with more layers.
 """
 
-import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -47,17 +46,16 @@ def check_new(model: Mapping[str, Any]) -> None:
         )
 
 
-def load(name: str, folder: pathlib.Path, fresh: dict[str, Any], mesh: Mesh, classes: tuple[str, ...] = ()) -> dict[str, Any]:
+def load(name: str, run: trained.Run, fresh: dict[str, Any], mesh: Mesh, classes: tuple[str, ...] = ()) -> dict[str, Any]:
     """The weights with which a new network starts, on every device. Says what was loaded and what was not.
 
     Args:
       name: config.initial.
-      folder: of the run.
+      run: what it names.
       fresh: the new network, {"params": ..., "batch_stats": ...}.
       mesh: the devices.
       classes: the names of the new network's classes, if they are known.
     """
-    run = trained.find(trained.resolve(name, folder))
     source = pretrained.load(run.source, run.spec) if run.source else pretrained.Loaded(trained.load_variables(run, mesh), (), ())
     found = _placed(source.network, fresh)
     other = {"head"} if _are_others(classes, run) else set()

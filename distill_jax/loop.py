@@ -48,7 +48,7 @@ def train(exp: Experiment, seed: int, folder: pathlib.Path, steps_after: int = 0
 
             cycle_ended = epoch in plan.cycle_ends
             if cycle_ended or epoch % exp.config.eval_every == 0:
-                if teacher_predictions is None and exp.predict_teacher and (state.given or state.teacher is not None):
+                if teacher_predictions is None and exp.predict_teacher:
                     teacher_predictions = exp.predict_teacher(state)
                 line |= evaluate_network(exp, state.network, teacher_predictions, folder if epoch == plan.epochs else None)
                 log.save_pictures(epoch, exp.pictures(state.network) if exp.pictures else [])

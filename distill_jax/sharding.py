@@ -40,6 +40,13 @@ def rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def abstract(tree: Any, shardings: Any) -> Any:
+    """Abstract arrays like those of a pytree, with the shardings given by a tree prefix."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, jax.tree.broadcast(shardings, tree)
+    )
+
+
 def put(tree: Any, sharding: NamedSharding) -> Any:
     """Puts host arrays, identical on every process, on the devices as global arrays."""
 

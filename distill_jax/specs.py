@@ -191,6 +191,12 @@ def check_same(where: str, spec: Spec, first: Spec) -> None:
             raise UserError(f"{where} differs in {field} from that of the first seed; the teachers of all seeds must be of one kind")
 
 
+def check_normalisation(where: str, theirs: Spec, ours: Spec) -> None:
+    """Raises UserError unless the network that a further seed starts from, `where`, normalises images as that of the first seed does."""
+    if (theirs.input_mean, theirs.input_std) != (ours.input_mean, ours.input_std):
+        raise UserError(f"{where} normalises images differently from that of the first seed; train all of them on the same data")
+
+
 def check_head(where: str, spec: Spec) -> None:
     """Raises UserError if a pre-trained network has no classes."""
     if not spec.num_classes:

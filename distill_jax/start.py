@@ -27,16 +27,17 @@ def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manag
         return restored.replace(given=given), epoch_metrics, step
     fresh = exp.init(key)
     if name := exp.config.initial:
-        weights = trained.weights_hash(trained.find(trained.resolve(name, folder)))
+        run = trained.find(trained.resolve(name, folder))
+        weights = trained.weights_hash(run)
         workdir.remember(folder / "initial.json", {name: weights}, lambda _, recorded: recorded == weights)
-        fresh = exp.begin(initial.load(name, folder, fresh.network, exp.data.mesh, exp.spec.classes))
+        fresh = exp.begin(initial.load(name, run, fresh.network, exp.data.mesh, exp.spec.classes))
     return fresh.replace(given=given), state.empty_metrics(exp.data.mesh, exp.task.train_metrics), 0
 
 
 def restore(exp: Experiment, manager: Any, step: int) -> tuple[TrainState, TrainMetrics]:
     """The state and the metrics of its epoch so far, from the checkpoint of a step."""
     like = abstract_state(exp, step // exp.plan.steps_per_epoch)
-    metrics = _with_shardings(jax.eval_shape(exp.task.train_metrics.empty), sharding.replicated(exp.data.mesh))
+    metrics = sharding.abstract(jax.eval_shape(exp.task.train_metrics.empty), sharding.replicated(exp.data.mesh))
     content = state.saved(like, metrics)
     if checkpoints.schema(manager, step) == 1:
         content["state"]["teacher"] = _of_schema_1(exp, like.teacher)
@@ -48,10 +49,8 @@ def restore(exp: Experiment, manager: Any, step: int) -> tuple[TrainState, Train
 def abstract_state(exp: Experiment, epochs_done: int) -> TrainState:
     """Shapes, dtypes and shardings of the state after `epochs_done` epochs, without the frozen networks of other runs."""
     fresh = jax.eval_shape(exp.init, jax.random.key(0))
-    teacher = fresh.teacher
-    for epoch in range(1, epochs_done + 1):
-        teacher = jax.eval_shape(lambda *arguments, epoch=epoch: exp.method.end_epoch(*arguments, epoch), teacher, fresh.network)
-    return _with_shardings(fresh.replace(teacher=teacher), state.layout(exp.method, exp.data.mesh))
+    *_, teacher = methods.abstract_teachers(exp.method, fresh.network, epochs_done)
+    return sharding.abstract(fresh.replace(teacher=teacher), state.layout(exp.method, exp.data.mesh))
 
 
 def load_given(exp: Experiment, folder: pathlib.Path) -> tuple[Any, ...]:
@@ -87,10 +86,3 @@ def _of_schema_1(exp: Experiment, teacher: Any) -> Any:
     if len(names) == 1:
         return guides if names == ["densely_guided"] else teacher
     return tuple(guides if name == "densely_guided" else each for name, each in zip(names, teacher, strict=True))
-
-
-def _with_shardings(tree: Any, prefix: Any) -> Any:
-    """Abstract arrays with the shardings given by a tree prefix."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, jax.tree.broadcast(prefix, tree)
-    )

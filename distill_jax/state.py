@@ -16,7 +16,10 @@ from distill_jax.tasks import TrainMetrics
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that changes during a run, plus the frozen networks of other runs."""
+    """Everything that changes during a run, plus the frozen networks of other runs.
+
+    The metrics of an epoch are apart: the step donates the state, and the log still reads the metrics while the next step runs.
+    """
 
     step: jax.Array  # int32 []: finished iterations
     params: Any  # float32

@@ -1,12 +1,10 @@
 """Trains and evaluates the runs that a config describes, one after the other."""
 
-import contextlib
 import json
 import os
 import pathlib
 import shlex
 import statistics
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from clu import parameter_overview
@@ -29,7 +27,7 @@ from distill_jax import (
     workdir,
 )
 from distill_jax.data import describe, tokenization
-from distill_jax.errors import UserError
+from distill_jax.errors import UserError, prefixed
 from distill_jax.experiment import Data, Experiment
 from distill_jax.jobs import Job, begun_in, claim, finish_moving, is_finished, make_jobs, seed_folders
 from distill_jax.results import summarise_seeds
@@ -78,7 +76,7 @@ def train(config: ConfigDict, root: str | os.PathLike, profile: int = 0) -> dict
         with logs.announced_compilation():
             summaries.append(run(study.experiments[job.stage], job, later_steps[number], profile))
         if number == len(study.jobs) or study.jobs[number].stage != job.stage:
-            del study.experiments[job.stage]  # frees its compiled functions
+            del study.experiments[job.stage]  # frees its compiled step
     return conclude(study, summaries)
 
 
@@ -125,7 +123,7 @@ def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
 
     Returns:
       The content of root/eval.json: the run's results or, for several stages or seeds, the results of each under "runs" and the mean
-      accuracy of the last stage.
+      accuracy of the last stage, if any of its runs has a checkpoint.
 
     Raises:
       UserError: the workdir has no checkpoint, or belongs to another config.
@@ -142,12 +140,13 @@ def evaluate(config: ConfigDict, root: str | os.PathLike) -> dict[str, Any]:
     for job in jobs:
         result = evaluate_run(study.experiments[job.stage], job)
         runs.append(({"stage": job.stage} if job.stage else {}) | result)
-    last_stage = jobs[-1].stage
+    last_stage = study.jobs[-1].stage
     name = study.experiments[last_stage].plan.result
     of_last_stage = [result[name] for job, result in zip(jobs, runs, strict=True) if job.stage == last_stage]
-    result = runs[0] if len(runs) == 1 else {name: statistics.mean(of_last_stage), "runs": runs}
+    mean = {name: statistics.mean(of_last_stage)} if of_last_stage else {}
+    result = runs[0] if len(runs) == 1 else mean | {"runs": runs}
     workdir.write_json(study.root / "eval.json", result)
-    logs.say(f"{study.root / 'eval.json'}: {name.replace('_', ' ')} {result[name]:.2%}")
+    logs.say(f"{study.root / 'eval.json'}" + "".join(f": {name.replace('_', ' ')} {value:.2%}" for value in mean.values()))
     return result
 
 
@@ -176,14 +175,14 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
     configuration.check_claim(root, config)
     jobs = make_jobs(config, root)
     for job in jobs:
-        with naming_stage(job.stage):
+        with prefixed(job.stage and f"stage {job.stage}"):
             checks.check(job.config)
         configuration.check_claim(job.folder, job.config)
     data, experiments, known = {}, {}, {}
     for job in jobs:
-        with naming_stage(job.stage):
-            is_trained = training and not all(is_finished(each) for each in jobs if each.stage == job.stage)
-            networks = given_to(job, root, known, is_trained)
+        with prefixed(job.stage and f"stage {job.stage}"):
+            to_train = training and not all(is_finished(each) for each in jobs if each.stage == job.stage)
+            networks = given_to(job, root, known, to_train)
             tokenizer = given.tokenizer(job.config, begun_in(job, root), networks)
             key = json.dumps(job.config.data.to_dict()) + tokenization.words_of(tokenizer)
             if key not in data:
@@ -197,27 +196,20 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
             spec = known[f"{stages.STAGE}{job.stage}"] = experiments[job.stage].spec
             if networks.initial:
                 initial.check(job.config.initial, networks.initial, spec, data[key].dataset.name)
-            elif is_trained and not job.config.initial and not workdir.has_checkpoint(begun_in(job, root)):
+                if determining := given.determining(job.config.initial, networks.initial, data[key].dataset):
+                    specs.check_normalisation(f"initial: {job.config.initial}", determining, spec)
+            elif to_train and not job.config.initial and not workdir.has_checkpoint(begun_in(job, root)):
                 initial.check_new(spec.model)
         if workdir.exists(begun_in(job, root) / "data.json"):
             experiment.remember_data(begun_in(job, root), data[key])
     return Study(config, root, jobs, experiments)
 
 
-@contextlib.contextmanager
-def naming_stage(stage: str, kind: str = "stage") -> Iterator[None]:
-    """Prefixes a UserError with its stage."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{kind} {stage}: {error}" if stage else str(error)) from error
-
-
-def given_to(job: Job, root: pathlib.Path, known: dict[str, specs.Spec], is_trained: bool) -> given.Given:
-    """The networks that a run still needs: to train, its teachers; and the initial weights, until a checkpoint has them."""
+def given_to(job: Job, root: pathlib.Path, known: dict[str, specs.Spec], to_train: bool) -> given.Given:
+    """The networks that a run still needs: if it is to train, its teachers; and the initial weights, until a checkpoint has them."""
     folder = begun_in(job, root)
-    is_begun = workdir.exists(folder / "network.json") and (not is_trained or workdir.has_checkpoint(folder))
-    return given.read(job.config, job.folder, known, not is_begun, is_trained)
+    is_begun = workdir.exists(folder / "network.json") and (not to_train or workdir.has_checkpoint(folder))
+    return given.read(job.config, job.folder, known, not is_begun, to_train)
 
 
 def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experiment], networks: given.Given) -> Experiment:

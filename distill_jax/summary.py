@@ -10,8 +10,7 @@ from typing import Any
 
 import jax
 
-from distill_jax import checkpoints, evaluate, logs, processes, workdir
-from distill_jax.errors import UserError
+from distill_jax import checkpoints, evaluate, logs, processes, sharding, workdir
 from distill_jax.experiment import Experiment, forward_passes
 from distill_jax.state import TrainState
 
@@ -68,15 +67,15 @@ def summarise(exp: Experiment, seed: int, state: TrainState, history: list[dict[
 
 
 def evaluate_snapshots(exp: Experiment, folder: pathlib.Path, state: TrainState) -> dict[str, Any]:
-    """Evaluates the snapshots at the ends of the cycles, each alone and as an ensemble; {} if one is missing or damaged."""
-    members = []
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state.network)
-    for epoch in exp.plan.cycle_ends:
-        try:
-            members.append(exp.predict(checkpoints.load_weights(workdir.snapshot_path(folder, epoch), like)))
-        except UserError as error:
-            logs.say(f"no ensemble of snapshots: {error}")
+    """Evaluates the snapshots at the ends of the cycles, each alone and as an ensemble; {} if one is missing or damaged, for which all
+    processes take the first one's word."""
+    paths = [workdir.snapshot_path(folder, epoch) for epoch in exp.plan.cycle_ends]
+    for path in paths:
+        if not processes.on_first_only(lambda path=path: checkpoints.has_weights(path)):
+            logs.say(f"no ensemble of snapshots: {path} is missing or damaged")
             return {}
+    like = sharding.abstract(state.network, sharding.replicated(exp.data.mesh))
+    members = [exp.predict(checkpoints.load_weights(path, like)) for path in paths]
     return {"snapshot_ensemble": exp.task.ensemble(members, exp.data.dataset)}
 
 

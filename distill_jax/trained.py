@@ -38,6 +38,7 @@ class Network:
       module: the flax module.
       variables: {"params": ..., "batch_stats": ...}.
       summary: the summary of its run.
+      mesh: the devices that hold the weights.
     """
 
     spec: Spec = dataclasses.field(repr=False)
@@ -191,7 +192,7 @@ def load_variables(run: Run, mesh: Mesh) -> dict[str, Any]:
     whole = sharding.replicated(mesh)
     if run.source:
         return sharding.put(pretrained.complete(run.source, run.spec), whole)
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), run.spec.abstract_network())
+    like = sharding.abstract(run.spec.abstract_network(), whole)
     path = workdir.snapshot_path(run.folder, run.summary["epochs"])
     try:
         variables = checkpoints.load_weights(path, like)

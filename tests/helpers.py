@@ -67,6 +67,8 @@ def text_config(folder, source=text_trec, **fields):
 
 
 def with_fields(config, **fields):
+    """A copy of the config with other values of some fields, data__name for data.name."""
+    config = config.copy_and_resolve_references()
     for name, value in fields.items():
         *parts, last = name.split("__")
         part = config

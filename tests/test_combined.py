@@ -1,10 +1,12 @@
 """Methods combined in one: what cannot go together, and how much of the labels is left."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from methods_helpers import B, C, make
 
+from distill_jax.methods.combined import combine
 from distill_jax.methods.densely_guided import Guidance
 from distill_jax.methods.ps_kd import PastPrediction
 
@@ -12,6 +14,24 @@ from distill_jax.methods.ps_kd import PastPrediction
 def test_two_orders_are_refused():
     with pytest.raises(ValueError, match="^name combines methods that each need their own sample order"):
         make("cs_kd+dlb")
+
+
+def test_each_member_draws_its_own_numbers():
+    def draw(teacher, batch, key):
+        return jax.random.uniform(key)
+
+    member = make("supervised")._replace(signal=draw)
+    key = jax.random.key(0)
+    drawn = [float(number) for number in combine([member] * 3).signal((None,) * 3, None, key)]
+    assert drawn[0] == float(jax.random.uniform(key)) and len(set(drawn)) == 3
+
+
+def test_a_table_for_one_member_is_one_for_the_run():
+    """Then no frozen network has a forward pass in a step, whichever member is taught by it."""
+    options = {"distillation": {"weight_ce": 0.9}, "densely_guided": {"weight_teacher": 0.1}}
+    assert make("distillation+densely_guided+ema_teacher", **options).forwards(1) == 1 + 1
+    options["distillation"]["guide_logits"] = "table"
+    assert make("distillation+densely_guided+ema_teacher", **options).forwards(1) == 1
 
 
 def test_a_table_of_another_view_is_refused():

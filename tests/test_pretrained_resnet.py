@@ -9,7 +9,7 @@ import pytest
 from helpers import colours_config, random_network, text_config, torch_resnet
 from safetensors.numpy import load_file, save_file
 
-from distill_jax import initial, models, pretrained, study, tensor_names
+from distill_jax import initial, models, pretrained, study, tensor_names, trained
 from distill_jax.errors import UserError
 
 
@@ -52,7 +52,7 @@ def test_a_resnet_starts_from_torchvision(resnet18, tmp_path):
     exp = study.prepare(config, tmp_path / "run").experiments[""]
     assert exp.spec.input_mean == pytest.approx((0.485, 0.456, 0.406)) and exp.spec.input_shape == (8, 8, 3)
     fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), exp.spec.abstract_network())
-    started = initial.load(config.initial, tmp_path, fresh, exp.data.mesh)
+    started = initial.load(config.initial, trained.find(config.initial), fresh, exp.data.mesh)
     tensors = load_file(resnet18)
     block, statistics = started["params"]["stage2_block1"], started["batch_stats"]["stage2_block1"]
     np.testing.assert_array_equal(block["shortcut_conv"]["kernel"][0, 0], tensors["layer2.0.downsample.0.weight"][:, :, 0, 0].T)
@@ -61,7 +61,7 @@ def test_a_resnet_starts_from_torchvision(resnet18, tmp_path):
     np.testing.assert_array_equal(statistics["norm1"]["mean"], tensors["layer2.0.bn1.running_mean"])
     np.testing.assert_array_equal(started["params"]["head"]["kernel"], tensors["fc.weight"].T)
     other = fresh["params"] | {"head": {"kernel": np.ones((512, 5)), "bias": np.ones(5)}}
-    started = initial.load(config.initial, tmp_path, fresh | {"params": other}, exp.data.mesh)
+    started = initial.load(config.initial, trained.find(config.initial), fresh | {"params": other}, exp.data.mesh)
     assert (np.asarray(started["params"]["head"]["kernel"]) == 1).all() and started["params"]["head"]["bias"].shape == (5,)
 
 

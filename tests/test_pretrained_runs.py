@@ -75,7 +75,7 @@ def test_it_starts_from_the_weights_of_the_folder(headed, folder, sentences, tmp
         study_of = study.prepare(config, tmp_path / "run")
         exp = study_of.experiments[""]
         fresh = exp.init(jax.random.key(0)).network
-        started = initial.load(config.initial, tmp_path, fresh, exp.data.mesh)
+        started = initial.load(config.initial, trained.find(config.initial), fresh, exp.data.mesh)
         whole = pretrained.load(f"hf:{source}", trained.find(f"hf:{source}").spec).network
         for number, theirs in enumerate((0, 2)):
             jax.tree.map(np.testing.assert_array_equal, started["params"][f"layer{number}"], whole["params"][f"layer{theirs}"])
@@ -90,7 +90,7 @@ def test_a_head_of_other_classes_is_new(folder, sentences, tmp_path, capsys):
     exp = study.prepare(fine_tuning(sentences, source), tmp_path / "run").experiments[""]
     fresh = exp.init(jax.random.key(0)).network
     for classes, is_new in ((("no", "perhaps", "yes"), False), (("yes", "perhaps", "no"), True), (("0", "1", "2"), False), ((), False)):
-        started = initial.load(f"hf:{source}", tmp_path, fresh, exp.data.mesh, classes)
+        started = initial.load(f"hf:{source}", trained.find(f"hf:{source}"), fresh, exp.data.mesh, classes)
         assert np.array_equal(started["params"]["head"]["kernel"], fresh["params"]["head"]["kernel"]) == is_new
         assert ("new: head" in capsys.readouterr().out) == is_new
 
@@ -222,7 +222,7 @@ def test_a_regressions_head_is_no_classifier(folder, sentences, tmp_path):
         distill_jax.load(f"hf:{source}")
     exp = study.prepare(fine_tuning(sentences, source), tmp_path / "run").experiments[""]
     fresh = exp.init(jax.random.key(0)).network
-    started = initial.load(f"hf:{source}", tmp_path, fresh, exp.data.mesh)
+    started = initial.load(f"hf:{source}", trained.find(f"hf:{source}"), fresh, exp.data.mesh)
     jax.tree.map(np.testing.assert_array_equal, started["params"]["head"], fresh["params"]["head"])
 
 

@@ -1,8 +1,10 @@
 """Segmentation: its losses and metric against independent computations, DeepLab's structure, and whole runs."""
 
 import functools
+import json
 import pathlib
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -274,6 +276,10 @@ def test_a_run_starts_from_the_trunk_of_a_classification_run(photographs, data_n
         UserError, match=r"scenes_helpers:Pixels, .*: scenes_helpers:Whole \(trunk/conv/bias is \(8,\) there, \(9,\) here\)"
     ):
         study.prepare(wider, tmp_path / "wider")
+    network = shutil.copytree(tmp_path / "whole", tmp_path / "8") / "network.json"
+    network.write_text(json.dumps(json.loads(network.read_text()) | {"input_mean": [0.5] * 3}))
+    with pytest.raises(UserError, match="^initial: .*/8 normalises images differently from that of the first seed; train all of them on"):
+        study.prepare(with_fields(config, seeds=2), tmp_path / "seeds")
 
 
 def spec_of(name, task="segmentation", **options):

@@ -65,8 +65,9 @@ def test_a_teacher_that_follows_predicts_anew_at_each_evaluation(exp, tmp_path):
     epochs = []
 
     def predict(state):
-        epochs.append(int(state.step) // 5)
-        return exp.predict_teacher(state)
+        if (said := exp.predict_teacher(state)) is not None:
+            epochs.append(int(state.step) // 5)
+        return said
 
     following = exp.method._replace(follow=lambda teacher, network: teacher)
     run(exp._replace(predict_teacher=predict, method=following), 0, tmp_path)

@@ -1,6 +1,7 @@
 """Families of runs: their stages as data, their order, their seeds, and crashes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -128,6 +129,15 @@ def test_the_mean_over_seeds_is_of_the_last_stage(two_seeds):
     ]  # fmt: skip
     assert result["test_accuracy"] == pytest.approx(summary["test_accuracy"])
     assert result["test_accuracy"] != pytest.approx(np.mean([run["test_accuracy"] for run in result["runs"]]))
+
+
+def test_the_mean_is_not_that_of_an_earlier_stage(two_seeds, tmp_path, capsys):
+    folder = shutil.copytree(two_seeds[1], tmp_path / "family")
+    for checkpoint in folder.glob("seed_*/generation_1/checkpoints"):
+        shutil.rmtree(checkpoint)
+    result = study.evaluate(two_seeds[0], folder)
+    assert [run["stage"] for run in result["runs"]] == ["generation_0"] * 2 and "test_accuracy" not in result
+    assert capsys.readouterr().out.endswith(f"{folder / 'eval.json'}\n")
 
 
 def test_each_seed_of_a_family_has_an_ensemble_of_its_own(two_seeds):

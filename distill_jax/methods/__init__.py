@@ -19,7 +19,7 @@ import jax
 
 from distill_jax import fields, imports
 from distill_jax.methods.attention_transfer import attention_transfer
-from distill_jax.methods.base import Batch, Losses, Method, Setting, no_forwards
+from distill_jax.methods.base import Batch, Losses, Method, Setting, abstract_teachers, no_forwards
 from distill_jax.methods.combined import combine
 from distill_jax.methods.cs_kd import cs_kd
 from distill_jax.methods.densely_guided import densely_guided
@@ -74,6 +74,8 @@ def create(name: str, setting: Setting, **given: Any) -> Method:
     fields.check_choice("guide_logits", guide_logits, GUIDE_LOGITS)
     if "+" in name:
         members = {member: _create_member(key, member, setting, given.get(key, {})) for key, member in _members(name).items()}
+        if wants_table(name, **given):  # that of one member holds for the whole run
+            members = {each: method._replace(forwards=no_forwards) if is_guided(each) else method for each, method in members.items()}
         return combine(list(members.values()))._replace(forwards=partial(_forwards, members))
     function = find(name)
     needed = [argument for argument in _arguments(function) if argument in Setting._fields]
@@ -179,17 +181,11 @@ def check_resumes(name: str, method: Method, network: Any, epochs: int) -> None:
         return jax.tree.structure(tree), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
 
     try:
-        teacher = jax.eval_shape(method.init, network)
-        for epoch in range(1, epochs + 1):
+        for teacher in abstract_teachers(method, network, epochs):
             if method.follow and shapes(jax.eval_shape(method.follow, teacher, network)) != shapes(teacher):
                 raise TypeError("follow changes the shapes of the teacher; init must give it the same")
-            teacher = jax.eval_shape(partial(_end_epoch, method, epoch), teacher, network)
     except Exception as error:
         raise ValueError(f"name is {name!r}; its runs could not resume, since jax.eval_shape fails: {imports.one_line(error)}") from error
-
-
-def _end_epoch(method: Method, epoch: int, teacher: Any, network: Any) -> Any:
-    return method.end_epoch(teacher, network, epoch)
 
 
 def _is_about_option(error: ValueError, name: str) -> bool:

@@ -15,7 +15,7 @@ The batches are random unless the method has an `order` of its own. A network is
 ...}. `examples/own_loop.py` is such a loop, without `follow`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -105,7 +105,7 @@ def no_teacher(network: Network) -> Teacher:
 
 
 def keep_teacher(teacher: Teacher, network: Network, epochs_done: int) -> Teacher:
-    """An `end_epoch` for methods whose teacher changes only in `observe`, if at all."""
+    """An `end_epoch` for methods whose teacher changes only in `observe` or `follow`, if at all."""
     del network, epochs_done
     return teacher
 
@@ -134,6 +134,15 @@ class Method(NamedTuple):
     pixels: bool = False  # whether `loss` also takes a label for each pixel: logits [B, H, W, C], labels [B, H, W], means by `losses.mean`
     weight_ce: float = 1.0  # weight of the cross-entropy with the labels in `loss`, at its smallest: `combine` adds up what is left
     forwards: ForwardsFn = no_forwards  # the method's cost, for comparisons; excludes the extra pass of observes="clean"
+
+
+def abstract_teachers(method: Method, network: Any, epochs: int) -> Iterator[Any]:
+    """Shapes and dtypes of a method's teacher, given those of the network: before the first epoch, and after each of `epochs`."""
+    teacher = jax.eval_shape(method.init, network)
+    yield teacher
+    for epoch in range(1, epochs + 1):
+        teacher = jax.eval_shape(lambda *arguments, epoch=epoch: method.end_epoch(*arguments, epoch), teacher, network)
+        yield teacher
 
 
 class Setting(NamedTuple):

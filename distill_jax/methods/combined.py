@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
 from distill_jax.methods.base import Losses, Method
@@ -32,7 +33,8 @@ def combine(members: Sequence[Method]) -> Method:
         return tuple(member.init(network) for member in members)
 
     def signal(teachers, batch, key):
-        return tuple(member.signal(teacher, batch, key) for member, teacher in zip(members, teachers, strict=True))
+        keys = [key, *(jax.random.fold_in(key, number) for number in range(1, len(members)))]
+        return tuple(member.signal(teacher, batch, own) for member, teacher, own in zip(members, teachers, keys, strict=True))
 
     def loss(logits_BxC, labels_B, signals, *maps):
         parts = [

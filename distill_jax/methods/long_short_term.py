@@ -24,7 +24,7 @@ from distill_jax.fields import check_choice, check_range
 from distill_jax.methods.base import Losses, Method
 
 ROW_MULTIPLE = 1024  # tables are padded to a multiple of this, to split evenly over, and move between, any usual number of devices
-UPDATE = {"mode": "promise_in_bounds", "unique_indices": True}  # options of a scatter by ids
+BY_ID = {"mode": "promise_in_bounds", "unique_indices": True}  # how rows are read and written
 
 
 def table_rows(num_examples: int, num_devices: int) -> int:
@@ -54,14 +54,14 @@ class SampleSignal(struct.PyTreeNode):
 def write_rows(table: SampleTable, ids_B: jax.Array, logits_BxC: jax.Array) -> SampleTable:
     """Stores the network's logits for a batch; no id may occur twice in `ids_B`."""
     return table.replace(
-        short=table.short.at[ids_B].set(logits_BxC.astype(table.short.dtype), **UPDATE),
-        has_short=table.has_short.at[ids_B].set(True, **UPDATE),
+        short=table.short.at[ids_B].set(logits_BxC.astype(table.short.dtype), **BY_ID),
+        has_short=table.has_short.at[ids_B].set(True, **BY_ID),
     )
 
 
 def read_rows(table: SampleTable, ids_B: jax.Array) -> SampleSignal:
     """Reads the rows of a batch, in float32."""
-    rows = jax.tree.map(lambda column: column.at[ids_B].get(**UPDATE), table)
+    rows = jax.tree.map(lambda column: column.at[ids_B].get(**BY_ID), table)
     return SampleSignal(rows.short.astype(jnp.float32), rows.long.astype(jnp.float32), rows.has_short, rows.has_long)
 
 

@@ -15,7 +15,7 @@ from flax import struct
 from distill_jax import losses
 from distill_jax.fields import check_range
 from distill_jax.methods.base import Losses, Method
-from distill_jax.methods.long_short_term import UPDATE, table_rows
+from distill_jax.methods.long_short_term import BY_ID, table_rows
 
 
 class Predictions(struct.PyTreeNode):
@@ -62,7 +62,7 @@ def ps_kd(num_examples: int, num_classes: int, num_devices: int = 1, epochs: int
 
     def signal(past, batch, key):
         del key
-        logits_BxC, seen_B = (column.at[batch.ids].get(**UPDATE) for column in (past.logits, past.seen))
+        logits_BxC, seen_B = (column.at[batch.ids].get(**BY_ID) for column in (past.logits, past.seen))
         return PastPrediction(logits_BxC, jnp.where(seen_B, past.weight, 0))
 
     def loss(logits_BxC, labels_B, past):
@@ -72,7 +72,7 @@ def ps_kd(num_examples: int, num_classes: int, num_devices: int = 1, epochs: int
         return Losses(loss=((1 - past.weight_B) * hard_B).mean() + taught, ce=hard_B.mean(), teacher=taught)
 
     def observe(past, ids_B, logits_BxC):
-        return past.replace(logits=past.logits.at[ids_B].set(logits_BxC, **UPDATE), seen=past.seen.at[ids_B].set(True, **UPDATE))
+        return past.replace(logits=past.logits.at[ids_B].set(logits_BxC, **BY_ID), seen=past.seen.at[ids_B].set(True, **BY_ID))
 
     def end_epoch(past, network, epochs_done):
         del network
