@@ -136,7 +136,7 @@ def check_final(comparison: Comparison, name: str) -> None:
     if any(same) and not same[best]:
         raise UserError(f"its final runs are not of its best try, try_{best}; {again}")
     check_same(folder, theirs, configs[best])
-    for path in sorted(path for name in USED for path in folder.glob(f"seed_*/{name}")):
+    for path in sorted(path for name in USED for stage in ("", "*/") for path in folder.glob(f"seed_*/{stage}{name}")):
         for network, recorded in read_json(path).items():
             place = trained.resolve(network, path.parent)
             if workdir.exists(pathlib.Path(place, "summary.json")) and recorded not in trained.recorded_hashes(trained.find(place)):

@@ -208,9 +208,6 @@ def check_method(config: ConfigDict, method: methods.Method, dataset: Dataset, s
         raise UserError("method.view is 'clean', which needs images in memory: streamed ones come as random crops")
     if method.maps:
         check_maps(config, spec, teachers, table)
-    if ":" in config.method.name:
-        with checks.naming("method"):
-            methods.check_resumes(config.method.name, method, spec.abstract_network(), config.epochs)
 
 
 def check_maps(config: ConfigDict, spec: specs.Spec, teachers: Sequence[specs.Spec], table: bool) -> None:

@@ -17,7 +17,7 @@ class Job(NamedTuple):
     seed: int  # one of the config's seeds; a stage's config may have a different one
     folder: pathlib.Path
     config: ConfigDict
-    template: ConfigDict  # the same as its workdir records it, with {seed} in `initial` and `teachers` not yet replaced
+    template: ConfigDict  # the same as its workdir records it: with {seed} in `initial` and `teachers` not yet replaced
 
 
 def is_finished(job: Job) -> bool:
@@ -43,8 +43,8 @@ def make_jobs(config: ConfigDict, root: pathlib.Path) -> list[Job]:
 
 
 def make_job(stage: str, seed: int, folder: pathlib.Path, config: ConfigDict) -> Job:
-    networks = {field: configuration.of_seed(config[field], config.seed) for field in configuration.NETWORKS}
-    return Job(stage, seed, folder, ConfigDict(config.to_dict() | networks), config)
+    own = ConfigDict(config.to_dict() | {field: configuration.of_seed(config[field], seed) for field in configuration.NETWORKS})
+    return Job(stage, seed, folder, own, config if config.seed == seed else own)  # {seed} is none of a stage's own
 
 
 def seed_folders(config: ConfigDict, root: pathlib.Path) -> dict[int, pathlib.Path]:

@@ -186,14 +186,18 @@ def check_fits(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
 
 def check_same(where: str, spec: Spec, first: Spec) -> None:
     """Raises UserError unless the teacher of a further seed, `where`, differs from that of the first seed only in its weights."""
-    for field in Spec._fields:
+    if spec.module() != first.module():
+        raise UserError(f"{where} is another network than that of the first seed; the teachers of all seeds must be of one kind")
+    check_normalisation(where, spec, first)
+    for field in ("input_shape", "vocabulary_size", "image_size", "tokenizer", "task"):
         if getattr(spec, field) != getattr(first, field):
             raise UserError(f"{where} differs in {field} from that of the first seed; the teachers of all seeds must be of one kind")
 
 
 def check_normalisation(where: str, theirs: Spec, ours: Spec) -> None:
-    """Raises UserError unless the network that a further seed starts from, `where`, normalises images as that of the first seed does."""
-    if (theirs.input_mean, theirs.input_std) != (ours.input_mean, ours.input_std):
+    """Raises UserError unless a network of a further seed, `where`, normalises images as that of the first seed does."""
+    means, stds = (theirs.input_mean, ours.input_mean), (theirs.input_std, ours.input_std)
+    if not all(len(each[0]) == len(each[1]) and np.allclose(*each, rtol=1e-5) for each in (means, stds)):
         raise UserError(f"{where} normalises images differently from that of the first seed; train all of them on the same data")
 
 

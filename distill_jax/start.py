@@ -28,9 +28,8 @@ def init_or_restore(exp: Experiment, folder: pathlib.Path, key: jax.Array, manag
     fresh = exp.init(key)
     if name := exp.config.initial:
         run = trained.find(trained.resolve(name, folder))
-        weights = trained.weights_hash(run)
-        workdir.remember(folder / "initial.json", {name: weights}, lambda _, recorded: recorded == weights)
         fresh = exp.begin(initial.load(name, run, fresh.network, exp.data.mesh, exp.spec.classes))
+        workdir.write_json(folder / "initial.json", {name: trained.weights_hash(run)})
     return fresh.replace(given=given), state.empty_metrics(exp.data.mesh, exp.task.train_metrics), 0
 
 

@@ -19,6 +19,7 @@ from distill_jax import (
     initial,
     logs,
     loop,
+    methods,
     processes,
     profiling,
     specs,
@@ -190,7 +191,7 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
                 logs.say(f"{job.config.data.name}: {describe(data[key].dataset)}; {processes.devices()}")
             networks = given.fitted(networks, job.config, data[key].dataset)
             if job.stage not in experiments:
-                experiments[job.stage] = build(job, root, data[key], experiments, networks)
+                experiments[job.stage] = build(job, root, data[key], experiments, networks, to_train)
             for number, (teacher, spec) in enumerate(networks.teachers.items()):
                 specs.check_same(f"teacher {teacher}", spec, experiments[job.stage].teachers[number])
             spec = known[f"{stages.STAGE}{job.stage}"] = experiments[job.stage].spec
@@ -212,7 +213,7 @@ def given_to(job: Job, root: pathlib.Path, known: dict[str, specs.Spec], to_trai
     return given.read(job.config, job.folder, known, not is_begun, to_train)
 
 
-def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experiment], networks: given.Given) -> Experiment:
+def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experiment], networks: given.Given, to_train: bool) -> Experiment:
     """The experiment of a stage, given those of the stages before it."""
     folder = begun_in(job, root)
     recorded = specs.read(folder) if workdir.exists(folder / "network.json") else None
@@ -222,6 +223,9 @@ def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experimen
     exp = experiment.build(job.config, data, tuple(networks.teachers.values()), recorded, determining)
     for teacher, spec in networks.teachers.items():
         specs.check_fits(f"teacher {teacher}", spec, exp.spec, data.dataset.name)
+    if to_train and ":" in job.config.method.name:
+        with checks.naming("method"):
+            methods.check_resumes(job.config.method.name, exp.method, exp.spec.abstract_network(), exp.plan.epochs)
     return experiment.sharing(exp, earlier.values())
 
 

@@ -93,7 +93,7 @@ def test_the_teachers_of_all_seeds_are_of_one_kind(compared, tmp_path):
     study.prepare(taught, tmp_path / "run")
     network = tmp_path / "2" / "network.json"
     network.write_text(network.read_text().replace('"plain2_cifar10"', '"plain4_cifar10"'))
-    with pytest.raises(UserError, match=f"^teacher {tmp_path}/2 differs in model from that of the first seed; the teachers of all seeds"):
+    with pytest.raises(UserError, match=f"^teacher {tmp_path}/2 is another network than that of the first seed; the teachers of all se"):
         study.prepare(taught, tmp_path / "run")
     with pytest.raises(UserError, match=f"^teachers names {tmp_path}/1 more than once$"):
         study.prepare(tiny(seed=1, seeds=1, teachers=(str(tmp_path / "{seed}"), str(tmp_path / "1"))), tmp_path / "run")
@@ -211,6 +211,11 @@ def test_final_runs_of_another_config_or_teacher(compared, trained):
     with pytest.raises(UserError, match=f"{compared}/cosine/final/seed_1, from which its final runs started, has been retrained since"):
         compare.compare(whole(compared).config, ARMS, compared)
     started.unlink()
+    (stage := started.parent / "generation_0").mkdir()
+    (stage / "initial.json").write_text(json.dumps({str(compared / "cosine" / "final" / "seed_1"): "0f"}))
+    with pytest.raises(UserError, match=f"{compared}/cosine/final/seed_1, from which its final runs started, has been retrained since"):
+        compare.compare(whole(compared).config, ARMS, compared)
+    shutil.rmtree(stage)
     compare.compare(whole(compared).config, ARMS, compared)
     assert not trained
 

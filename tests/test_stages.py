@@ -8,7 +8,7 @@ import pytest
 from helpers import crash_in, family_config, with_fields
 from ml_collections import ConfigDict
 
-from distill_jax import jobs, programs, stages, study, trained, transfer, workdir
+from distill_jax import configuration, jobs, programs, stages, study, trained, transfer, workdir
 from distill_jax.errors import UserError
 
 
@@ -33,6 +33,11 @@ def test_stages_of_several_seeds(tmp_path):
         study.train(with_fields(listed(a={"seed": 5}), seeds=2), tmp_path)
     made = jobs.make_jobs(with_fields(listed(a={"initial": "runs/{seed}"}), seeds=2), tmp_path)
     assert [job.config.initial for job in made] == ["runs/0", "runs/1"]
+    family = with_fields(family_config(), initial="runs/{seed}", seeds=2, stages__generations=1)
+    made = jobs.make_jobs(family, tmp_path)
+    assert [(job.config.seed, job.config.initial) for job in made] == [(0, "runs/0"), (1, "runs/1"), (1000, "runs/0"), (1001, "runs/1")]
+    assert [job.template.initial for job in made] == ["runs/{seed}", "runs/{seed}", "runs/0", "runs/1"], "{seed} is none of a stage's own"
+    assert not any(configuration.differences(job.template.to_dict(), job.config) for job in made)
 
 
 @pytest.mark.parametrize("use", [study.train, study.evaluate])

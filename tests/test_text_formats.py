@@ -103,7 +103,7 @@ def test_tsv(tmp_path, train, test, expected):
 
 
 def test_tsv_columns_that_are_not_read_are_named(tmp_path):
-    write(tmp_path, train="text\ttext_pair\tlabel\na b\tx\tpos\nc\ty\tneg", test="text\tlabel\na\tneg")
+    write(tmp_path, train="text\ttext_pair\tlabel\t\na b\tx\tpos\t0\nc\ty\tneg\t1", test="text\tlabel\na\tneg")
     with pytest.warns(UserWarning, match="train: not read: text_pair; the second sentence of a pair must be named sentence2"):
         read_text(tmp_path, format="tsv")
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distill_jax.data import images, streaming
-from distill_jax.data.dataset import Dataset, held_out_rows, locate, split, take
+from distill_jax.data.dataset import Dataset, held_out_rows, locate, shown, split, take
 from distill_jax.errors import UserError
 
 UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2")  # image files that Pillow cannot read everywhere
@@ -102,7 +102,7 @@ def _class_files(folder: Path) -> list[str]:
     if not found:
         raise UserError(f"{folder}: has no images ({', '.join(images.SUFFIXES)})")
     if other := [entry.name for entry in entries if entry.name.lower().endswith(UNREAD)]:
-        warnings.warn(f"{folder}: {len(other)} images, such as {other[0]}, are not read; save them as JPEG or PNG", stacklevel=2)
+        warnings.warn(f"{folder}: not read: {shown(sorted(other))}; save them as JPEG or PNG", stacklevel=2)
     if nested:
         warnings.warn(f"{folder}: images in sub-folders, such as {nested}, are not read; move them up", stacklevel=2)
     return found

@@ -214,7 +214,7 @@ def _parse_tsv(file: Path, lines: list[str]) -> Iterator[Row]:
     header = [cell.strip().lower() for cell in lines[0].split("\t")]
     if "label" in header:
         columns = _columns(file, header, TSV)
-        if unread := [name for number, name in enumerate(header) if number not in columns and name not in IDS]:
+        if unread := [name for number, name in enumerate(header) if name and number not in columns and name not in IDS]:
             warnings.warn(f"{file}: not read: {', '.join(unread)}; the second sentence of a pair must be named sentence2", stacklevel=2)
         return _parse_columns(file, lines, 1, len(header), columns)
     if len(header) == 1 and "," in lines[0] and file.suffix == ".csv":

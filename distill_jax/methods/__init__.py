@@ -181,8 +181,9 @@ def check_resumes(name: str, method: Method, network: Any, epochs: int) -> None:
         return jax.tree.structure(tree), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
 
     try:
-        for teacher in abstract_teachers(method, network, epochs):
-            if method.follow and shapes(jax.eval_shape(method.follow, teacher, network)) != shapes(teacher):
+        *teachers, _ = abstract_teachers(method, network, epochs)
+        for teacher in teachers if method.follow else ():
+            if shapes(jax.eval_shape(method.follow, teacher, network)) != shapes(teacher):
                 raise TypeError("follow changes the shapes of the teacher; init must give it the same")
     except Exception as error:
         raise ValueError(f"name is {name!r}; its runs could not resume, since jax.eval_shape fails: {imports.one_line(error)}") from error
