@@ -78,7 +78,7 @@ def check_runs(config: ConfigDict, loaded: dict[str, experiment.Data]) -> None:
     """Checks everything that depends on neither the network nor its teachers; study.train checks the rest."""
     checks.check(config)
     for job in jobs.make_jobs(config, pathlib.Path("final")):
-        with prefixed(job.stage and f"stage {job.stage}"):
+        with jobs.naming_stage(job):
             checks.check(job.config)
             key = json.dumps(job.config.data.to_dict())
             data = loaded[key] = loaded.get(key) or experiment.load_data(job.config)
@@ -96,5 +96,5 @@ def check_networks(config: ConfigDict, root: pathlib.Path, known: dict[str, spec
     for job in jobs.make_jobs(config, pathlib.Path("final")):
         later = [name for name in (job.config.initial, *job.config.teachers) if name.startswith(stages.STAGE)]
         later += [name for name in job.config.teachers if pathlib.Path(name).is_relative_to(root.absolute())]
-        with prefixed(job.stage and f"stage {job.stage}"):
+        with jobs.naming_stage(job):
             given.read(job.config, pathlib.Path(), ChainMap(known, dict.fromkeys(later)), needs_initial=True, needs_teachers=True)

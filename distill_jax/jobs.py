@@ -2,12 +2,13 @@
 
 import pathlib
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from distill_jax import checks, configuration, logs, processes, stages, workdir
-from distill_jax.errors import UserError
+from distill_jax.errors import UserError, prefixed
 
 
 class Job(NamedTuple):
@@ -44,7 +45,12 @@ def make_jobs(config: ConfigDict, root: pathlib.Path) -> list[Job]:
 
 def make_job(stage: str, seed: int, folder: pathlib.Path, config: ConfigDict) -> Job:
     own = ConfigDict(config.to_dict() | {field: configuration.of_seed(config[field], seed) for field in configuration.NETWORKS})
-    return Job(stage, seed, folder, own, config if config.seed == seed else own)  # {seed} is none of a stage's own
+    return Job(stage, seed, folder, own, config if config.seed == seed else own)  # alone, a stage would put its own seed for {seed}
+
+
+def naming_stage(job: Job) -> AbstractContextManager[None]:
+    """Prefixes a UserError with the job's stage, if it has one."""
+    return prefixed(job.stage and f"stage {job.stage}")
 
 
 def seed_folders(config: ConfigDict, root: pathlib.Path) -> dict[int, pathlib.Path]:

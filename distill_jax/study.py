@@ -28,9 +28,9 @@ from distill_jax import (
     workdir,
 )
 from distill_jax.data import describe, tokenization
-from distill_jax.errors import UserError, prefixed
+from distill_jax.errors import UserError
 from distill_jax.experiment import Data, Experiment
-from distill_jax.jobs import Job, begun_in, claim, finish_moving, is_finished, make_jobs, seed_folders
+from distill_jax.jobs import Job, begun_in, claim, finish_moving, is_finished, make_jobs, naming_stage, seed_folders
 from distill_jax.results import summarise_seeds
 
 
@@ -176,12 +176,12 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
     configuration.check_claim(root, config)
     jobs = make_jobs(config, root)
     for job in jobs:
-        with prefixed(job.stage and f"stage {job.stage}"):
+        with naming_stage(job):
             checks.check(job.config)
         configuration.check_claim(job.folder, job.config)
     data, experiments, known = {}, {}, {}
     for job in jobs:
-        with prefixed(job.stage and f"stage {job.stage}"):
+        with naming_stage(job):
             to_train = training and not all(is_finished(each) for each in jobs if each.stage == job.stage)
             networks = given_to(job, root, known, to_train)
             tokenizer = given.tokenizer(job.config, begun_in(job, root), networks)
