@@ -47,7 +47,7 @@ def restore(exp: Experiment, manager: Any, step: int) -> tuple[TrainState, Train
 
 def abstract_state(exp: Experiment, epochs_done: int) -> TrainState:
     """Shapes, dtypes and shardings of the state after `epochs_done` epochs, without the frozen networks of other runs."""
-    fresh = jax.eval_shape(exp.init, jax.random.key(0))
+    fresh = jax.eval_shape(exp.begin, exp.spec.abstract_network(exp.config.dtype))
     *_, teacher = methods.abstract_teachers(exp.method, fresh.network, epochs_done)
     return sharding.abstract(fresh.replace(teacher=teacher), state.layout(exp.method, exp.data.mesh))
 
