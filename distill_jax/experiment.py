@@ -192,6 +192,7 @@ def make_spec(config: ConfigDict, dataset: Dataset) -> specs.Spec:
         classes=dataset.classes,
         vocabulary_size=dataset.vocabulary_size,
         image_size=config.data.image_size,
+        downsample=config.data.downsample,
         tokenizer=dataset.tokenizer,
         sentences=dataset.sentences,
         task=dataset.task,

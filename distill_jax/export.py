@@ -155,6 +155,9 @@ def describe(network: trained.Network) -> dict[str, Any]:
         prepare = f"the central square, its side {streaming.CENTRE} of the image's shorter side, resized to input_shape (bilinear)"
     else:
         prepare = "the whole image, resized to input_shape (bilinear)"
+        if spec.downsample > 1:
+            height, width = spec.full_size
+            prepare += f"; one of {width}x{height} pixels is averaged over blocks of {spec.downsample}x{spec.downsample} instead"
     result = main_result(network.summary)
     of_run = {name: network.summary[name] for name in (*OF_RUN, result, validation_name(result)) if name in network.summary}
     return {"prepare": prepare, **specs.facts(spec), **of_run, "versions": summary.provenance()["versions"]}

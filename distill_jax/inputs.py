@@ -31,13 +31,12 @@ class Sample(NamedTuple):
     read: Callable[[], Any]  # -> uint8 [H, W, C], or a sentence or a pair; raises UserError, naming the file or line
 
 
-def find(inputs: str, spec: Spec, downsample: int = 1) -> Iterator[Sample]:
+def find(inputs: str, spec: Spec) -> Iterator[Sample]:
     """The samples that --inputs names, in a stable order: that of the lines, or that of the paths, folder by folder.
 
     Args:
       inputs: a file, a folder, or "-" for lines from standard input.
       spec: of the network that is to take them.
-      downsample: of its training images (data.downsample).
 
     Raises:
       UserError: there is no such file, a folder has no images, or a file has no sentences.
@@ -55,7 +54,7 @@ def find(inputs: str, spec: Spec, downsample: int = 1) -> Iterator[Sample]:
         paths = (line for _, line in lines_of(inputs, os.fsdecode))
     else:
         paths = images_below(place) if place.is_dir() else [str(place)]
-    return (Sample(path, functools.partial(read_image, path, spec, downsample)) for path in paths)
+    return (Sample(path, functools.partial(read_image, path, spec)) for path in paths)
 
 
 def images_below(root: pathlib.Path) -> Iterator[str]:
@@ -108,7 +107,7 @@ def sentence(where: str, line: str, sentences: int) -> str | tuple[str, ...]:
     return parts[0] if len(parts) == 1 else parts
 
 
-def read_image(path: str, spec: Spec, downsample: int = 1) -> np.ndarray:
+def read_image(path: str, spec: Spec) -> np.ndarray:
     """An image as the network was evaluated: uint8, of `spec.input_shape`. For segmentation and detection, the whole image in colour,
     turned to its EXIF orientation, so that boxes and masks match what people see.
 
@@ -127,8 +126,8 @@ def read_image(path: str, spec: Spec, downsample: int = 1) -> np.ndarray:
     height, width, channels = spec.input_shape
     with images.opened(path, path, ADVICE) as image:
         whole = images.to_rgb(path, image)
-        if downsample > 1 and whole.size == (width * downsample, height * downsample):
-            whole = whole.reduce(downsample)
+        if whole.size[::-1] == spec.full_size:
+            whole = whole.reduce(spec.downsample)
         elif whole.size != (width, height):
             whole = whole.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(whole if channels == 3 else whole.convert("L")).reshape(height, width, channels)

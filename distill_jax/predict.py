@@ -32,7 +32,7 @@ def predict(config: ConfigDict, root: str | os.PathLike, source: str | None, out
     """Writes the most probable classes of each input to standard output, or pictures. Only a few batches are in memory at any time.
 
     Args:
-      config: batch_size, dtype and data.downsample matter.
+      config: batch_size and dtype matter.
       root: workdir of a finished run; or hf:DIR or torchvision:FILE.
       source: an image, or a folder, searched recursively; or a text file with one sentence per line, or one pair, separated by a tab.
         "-" for lines from standard input: sentences, or the paths of images. Blank lines are skipped.
@@ -49,7 +49,7 @@ def predict(config: ConfigDict, root: str | os.PathLike, source: str | None, out
     with terminal.only_rows() as rows:
         network = trained.load(pathlib.Path(root), config.dtype)
         check_channels(network)
-        samples = inputs.find(source, network.spec, getattr(config.data, "downsample", 1))
+        samples = inputs.find(source, network.spec)
         start = time.perf_counter()
         if network.spec.task == "classification":
             if output:

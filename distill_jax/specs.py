@@ -12,6 +12,7 @@ from PIL import Image
 
 from distill_jax import checks, configuration, files, models
 from distill_jax.data import affine, streaming, tokenization
+from distill_jax.data.images import average_blocks
 from distill_jax.errors import UserError
 from distill_jax.models import bert
 from distill_jax.tasks import TASKS
@@ -28,6 +29,7 @@ class Spec(NamedTuple):
     classes: tuple[str, ...] = ()  # class names, if the data has them
     vocabulary_size: int = 0  # 0 for images
     image_size: int = 0  # side in pixels of streamed images: crops, for evaluation central ones; scenes are letterboxed instead
+    downsample: int = 1  # side in pixels of the blocks that were averaged in images read into memory
     tokenizer: str = ""  # for sentences, as JSON; stored separately as tokenizer.json
     sentences: int = 0  # in a row of text: 1, or 2 for pairs; 0 for images, and in older runs
     task: str = "classification"  # a key of `tasks.TASKS`: what the outputs mean
@@ -53,11 +55,21 @@ class Spec(NamedTuple):
             scaled = jnp.broadcast_to(scaled, (*scaled.shape[:3], channels))
         return (scaled - np.array(self.input_mean, np.float32)) / np.array(self.input_std, np.float32)
 
+    @property
+    def full_size(self) -> tuple[int, int]:
+        """Height and width of the images before data.downsample."""
+        return self.input_shape[0] * self.downsample, self.input_shape[1] * self.downsample
+
     def as_evaluated(self, images: np.ndarray) -> np.ndarray:
-        """What evaluation sees of raw images, uint8 [N, H, W, C]: of streamed images their central square, or the letterboxed whole."""
-        if not self.image_size:
-            return images
+        """What evaluation sees of raw images, uint8 [N, H, W, C].
+
+        Of streamed images, their central square, or the letterboxed whole. Others are averaged over blocks, if they have the size of the
+        training images before data.downsample.
+        """
         height, width = images.shape[1:3]
+        if not self.image_size:
+            is_full = self.downsample > 1 and (height, width) == self.full_size
+            return average_blocks(images, self.downsample) if is_full else images
         colours = map(Image.fromarray, np.broadcast_to(images, (*images.shape[:3], 3)))
         if self.task == "classification":
             return np.stack([streaming.resized(image, self.image_size, streaming.central_box(width, height)) for image in colours])
@@ -97,7 +109,7 @@ def read(folder: pathlib.Path) -> Spec:
     Raises:
       UserError: the run has not begun, or its files are damaged.
     """
-    model = configuration.of_workdir(folder).model.to_dict()
+    config = configuration.of_workdir(folder)
     path = folder / "network.json"
     if not path.exists():
         path = folder / "summary.json"  # workdirs of schema 1 have no network.json
@@ -106,13 +118,14 @@ def read(folder: pathlib.Path) -> Spec:
         raise UserError(f"{folder / 'network.json'} is missing; restore it, or retrain that network")
     try:
         spec = Spec(
-            model=model | (facts.get("model", {}) if path.name == "network.json" else {}),
+            model=config.model.to_dict() | (facts.get("model", {}) if path.name == "network.json" else {}),
             num_classes=facts["num_classes"],
             input_shape=tuple(facts["input_shape"]),
             vocabulary_size=facts["vocabulary_size"],
             tokenizer=tokenizer.read_text(encoding="utf-8") if facts["vocabulary_size"] else "",
             **{name: tuple(facts.get(name, ())) for name in ("input_mean", "input_std", "classes")},
             image_size=facts.get("image_size", 0),
+            downsample=facts.get("downsample", config.data.get("downsample", 1)),
             sentences=facts.get("sentences", 0),
             task=facts.get("task", "classification"),
         )

@@ -11,13 +11,13 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helpers import ROOT, make_config
+from helpers import ROOT, build, make_config
 from PIL import Image
 
 import distill_jax
-from distill_jax import inputs, predict, sharding, specs, trained
+from distill_jax import configuration, inputs, predict, sharding, specs, trained, workdir
 from distill_jax.data import folder as folders
-from distill_jax.data.sources import downsampled
+from distill_jax.data.images import average_blocks
 from distill_jax.errors import UserError
 
 HEADER = ["input", "class", "probability", *(f"{name}_{rank}" for rank in (2, 3, 4, 5) for name in ("class", "probability"))]
@@ -141,6 +141,26 @@ def test_images_of_any_size_are_cropped_as_in_evaluation(photographs, capsys, mo
     assert [answer[1] for answer in answers] == [network.classes[label] for label in logits.argmax(axis=1)]
 
 
+def test_images_from_before_downsampling_are_averaged_and_others_resized():
+    network, noise = random_network(downsample=2), np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    averaged = average_blocks(noise, 2)
+    np.testing.assert_array_equal(network.logits(noise), network.logits(averaged))
+    np.testing.assert_array_equal(network.features(noise), random_network().features(averaged))
+    assert np.abs(random_network().logits(noise) - network.logits(noise)).max() > 1e-3
+    np.testing.assert_array_equal(network.logits(noise[:, :31]), random_network().logits(noise[:, :31]))
+
+
+def test_a_run_records_its_downsampling(tmp_path):
+    """Older ones have it in the config alone."""
+    downsampling = build(make_config(data__downsample=2))
+    facts = specs.facts(downsampling.spec)
+    assert facts["downsample"] == 2 and downsampling.spec.full_size == (8, 8)
+    workdir.claim(tmp_path, configuration.recorded(downsampling.config))
+    for recorded in (facts, {name: value for name, value in facts.items() if name != "downsample"}):
+        workdir.write_json(tmp_path / "network.json", recorded)
+        assert specs.read(tmp_path).downsample == 2
+
+
 @pytest.mark.parametrize("fields", [{}, {"image_size": 16}])
 def test_transparent_images_are_refused(fields):
     with pytest.raises(UserError, match="takes images of 3 channels; these have 4"):
@@ -157,8 +177,8 @@ def test_whole_images(tmp_path):
     spec = random_network().spec
     resized = jax.image.resize(smooth.astype(np.float32), (16, 16, 3), "bilinear")
     np.testing.assert_allclose(inputs.read_image(str(tmp_path / "smooth.png"), spec), resized, atol=1.01)
-    averaged = inputs.read_image(str(tmp_path / "noise.png"), spec, downsample=2)
-    np.testing.assert_array_equal(averaged, downsampled({"image": pixels[None]}, 2)["image"][0])
+    averaged = inputs.read_image(str(tmp_path / "noise.png"), spec._replace(downsample=2))
+    np.testing.assert_array_equal(averaged, average_blocks(pixels[None], 2)[0])
     grey = rng.integers(0, 256, (16, 16), np.uint8)
     Image.fromarray(grey).convert("RGB").save(tmp_path / "grey.png")
     np.testing.assert_array_equal(inputs.read_image(str(tmp_path / "grey.png"), spec._replace(input_shape=(16, 16, 1)))[..., 0], grey)
@@ -213,7 +233,7 @@ def test_mistakes(finished, finished_text, tmp_path):
     (tmp_path / "binary").write_bytes(b"\0\1")
     (tmp_path / "blank.txt").write_text("\n \n")
     (tmp_path / "table.csv").write_text("id,text\n1,the cat\n")
-    for workdir, source, message in (
+    for folder, source, message in (
         (finished[0], None, "--mode=predict needs --inputs"),
         (finished[0], "nowhere.png", "--inputs=nowhere.png: no such file or folder"),
         (finished[0], tmp_path / "empty", "empty: has no images .*.png, .*.tif"),
@@ -224,7 +244,7 @@ def test_mistakes(finished, finished_text, tmp_path):
         (tmp_path, "a.png", "config.json does not exist"),
     ):
         with pytest.raises(UserError, match=message):
-            predict.predict(make_config(), workdir, source and str(source))
+            predict.predict(make_config(), folder, source and str(source))
 
 
 def test_networks_of_other_channels(monkeypatch):

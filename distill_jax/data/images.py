@@ -26,6 +26,14 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
+def average_blocks(images: np.ndarray, factor: int) -> np.ndarray:
+    """Average-pools uint8 images [N, H, W, C] to [N, H / factor, W / factor, C]. Means are rounded to the nearest integer, halves up."""
+    count, height, width, channels = images.shape
+    blocks = images.reshape(count, height // factor, factor, width // factor, factor, channels)
+    sums = blocks.sum(axis=(2, 4), dtype=np.uint32)
+    return ((sums + factor**2 // 2) // factor**2).astype(np.uint8)
+
+
 @contextlib.contextmanager
 def opened(name: str, file: str | bytes, advice: str) -> Iterator[Image.Image]:
     """Opens an image file, to be decoded in the body of a with statement; errors there also become one line.

@@ -7,6 +7,7 @@ import numpy as np
 from distill_jax import default_config, logs, processes
 from distill_jax.data import batches, cifar, folder, masks, npz, scenes, streaming, tensorflow_sets, text, tfds_scenes, voc
 from distill_jax.data.dataset import Dataset, balanced_rows, check, count, proportional_rows, split, strata, take
+from distill_jax.data.images import average_blocks
 from distill_jax.errors import UserError
 
 KNOWN = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH", "text:PATH", "voc:PATH", "masks:PATH")
@@ -77,7 +78,8 @@ def load(
         dataset = dataset._replace(train=take(dataset.train, balanced_rows(strata(dataset.train), train_examples)))
     if downsample != 1:
         check_downsample(dataset, downsample)
-        dataset = dataset._replace(train=downsampled(dataset.train, downsample), test=downsampled(dataset.test, downsample))
+        train, test = (rows | {"image": average_blocks(rows["image"], downsample)} for rows in (dataset.train, dataset.test))
+        dataset = dataset._replace(train=train, test=test)
     return dataset
 
 
@@ -112,14 +114,6 @@ def check_downsample(dataset: Dataset, factor: int) -> None:
     height, width = images.shape[1:3]
     if factor < 1 or height % factor or width % factor:
         raise UserError(f"data.downsample is {factor}, which does not divide the {width}x{height} images of {dataset.name}")
-
-
-def downsampled(rows: dict[str, np.ndarray], factor: int) -> dict[str, np.ndarray]:
-    """Average-pools the images of a split. Means are rounded to the nearest integer, halves up, in integer arithmetic."""
-    count, height, width, channels = rows["image"].shape
-    blocks = rows["image"].reshape(count, height // factor, factor, width // factor, factor, channels)
-    sums = blocks.sum(axis=(2, 4), dtype=np.uint32)
-    return rows | {"image": ((sums + factor**2 // 2) // factor**2).astype(np.uint8)}
 
 
 def check_count(name: str, field: str, count: int, available: int) -> None:
