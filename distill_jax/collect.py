@@ -6,7 +6,6 @@ results/README.md describes studies.
 """
 
 import argparse
-import json
 import pathlib
 import re
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 from distill_jax.archive import Curve, Run, in_turn, read_curves, read_runs, write_study
 from distill_jax.errors import UserError
 from distill_jax.fields import flatten
-from distill_jax.files import read_json
+from distill_jax.files import read_json, read_jsonl
 
 SIDE_RESULTS = ("data", "linear_probe", "linear_probe_*", "ensemble", "eval")  # files beside summary.json, each a prefix of columns
 
@@ -95,7 +94,8 @@ def read_workdir(folder: pathlib.Path, variant: str, stage: str = "", seed: int 
     elif "train_accuracy" not in summary:
         raise UserError(f"{folder / 'summary.json'}: not the summary of a run; restore the file or repeat the run")
     else:
-        yield Run(variant, stage, seed, config, leaf_results(summary) | beside), read_jsonl(folder / "metrics.jsonl"), folder
+        curve = read_jsonl(folder / "metrics.jsonl", is_finished=True)
+        yield Run(variant, stage, seed, config, leaf_results(summary) | beside), curve, folder
 
 
 def seed_folders(folder: pathlib.Path, summaries: Sequence[Any]) -> list[pathlib.Path]:
@@ -132,19 +132,6 @@ def columns(content: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value for name, value in flatten(content).items() if not (isinstance(value, list) and value and isinstance(value[0], str))
     }
-
-
-def read_jsonl(path: pathlib.Path) -> Curve:
-    """The lines of a file; [] if it does not exist.
-
-    Raises:
-      UserError: a line is damaged.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [dict(json.loads(line)) for line in lines]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); restore the file or repeat the run") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -150,7 +150,8 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
         given = configuration.read(paths[-1] if paths else str(QUICKSTART))
     else:
         check_path(folder)
-        given = configuration.of_workdir(pathlib.Path(members[0]).expanduser() if members else folder)
+        source = pathlib.Path(members[0]).expanduser() if members else folder
+        given = configuration.of_workdir_for(source, values.get("data.name"))
     config = configuration.with_options(given, values)
     known = fields.flatten(config)
     for field, argument in overrides.items():

@@ -175,7 +175,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, l
 def check_devices() -> None:
     """Raises UserError if this process is one of several, or has no device."""
     if processes.is_cluster():
-        raise UserError("a comparison takes a single process; start it once, without srun, or once for each of --arms")
+        raise UserError("a comparison takes a single process on one host; start it once, without srun, or once for each of --arms")
     sharding.check_backend()
 
 

@@ -39,7 +39,8 @@ def _write_tables(comparison: Comparison) -> str:
             variant = name if run.variant == "final" else f"{name}/{run.variant}"
             results = run.results | (total if variant == name and not run.stage and run.seed is not None else {})
             runs.append(run._replace(variant=variant, results=results))
-            curves[runs[-1][:3]] = curve
+            if variant == name:
+                curves[runs[-1][:3]] = curve
     folder = comparison.root / "study"
     write_study(folder, runs, curves)
     are_tuned = len(comparison.arms[next(iter(done))].tries) > 1

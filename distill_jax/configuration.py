@@ -19,6 +19,7 @@ from distill_jax.fields import flatten
 # These may differ when a run is resumed: they do not change what it computes.
 HARMLESS = ("log_every", "data.dir")
 NETWORKS = ("initial", "teachers")  # fields that name networks, in which {seed} stands for the run's seed
+OF_ALL_SAMPLES = {"downsample": 1, "train_examples": 0, "validation_examples": 0, "text": {"test": ""}}  # of config.data
 OLDEST = ("seed", "epochs", "data.name", "model.name", "method.name")  # fields that the config of every workdir has
 # Network options that older configs list for every network, with "" or 0 as the default.
 FORMER_MODEL_OPTIONS = ("shortcut", "version", "width", "feature_maps", "layers", "heads", "pooling")
@@ -74,6 +75,22 @@ def of_workdir(folder: pathlib.Path) -> ConfigDict:
         check(config)
     except (UserError, ValueError) as error:
         raise UserError(f"{folder / 'config.json'} is damaged: {error}; restore it, or choose another --workdir") from error
+    return config
+
+
+def of_workdir_for(folder: pathlib.Path, data_name: str | None) -> ConfigDict:
+    """The config of a workdir; for a data set that is not its own, without the fields that select or scale its own samples.
+
+    Args:
+      folder: the workdir.
+      data_name: data.name, or None for its own.
+
+    Raises:
+      UserError: as for `of_workdir`.
+    """
+    config = of_workdir(folder)
+    if data_name not in (None, config.data.name):
+        config = ConfigDict(stages.merged(config.to_dict(), {"data": OF_ALL_SAMPLES}))
     return config
 
 

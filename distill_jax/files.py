@@ -66,8 +66,8 @@ def read_json(path: pathlib.Path, advice: str = ELSEWHERE) -> dict[str, Any]:
     return content
 
 
-def read_jsonl(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, [] if there is none. A last line that a kill cut short is left out.
+def read_jsonl(path: pathlib.Path, is_finished: bool = False) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, [] if there is none. In a run that is not finished, a kill may have cut the last one: it is left out.
 
     Raises:
       UserError: any other line is damaged.
@@ -82,6 +82,6 @@ def read_jsonl(path: pathlib.Path) -> list[dict[str, Any]]:
             is_line = False
         if is_line:
             lines.append(line)
-        elif number < len(texts):
+        elif number < len(texts) or is_finished:
             raise UserError(f"{path} is damaged: line {number} is not what a run writes; {ELSEWHERE}")
     return lines

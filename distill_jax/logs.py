@@ -104,7 +104,7 @@ class RunLog:
         self._finite_until = step
         clock_step, clock_seconds = self._clock
         now = time.perf_counter()
-        if step == clock_step:  # an epoch of one step: time that step, including compilation and evaluation
+        if step == clock_step:  # an epoch of one step: since the end of the last one, including compilation and checkpoints
             clock_step, clock_seconds = step - 1, self._last_end
         seconds = now - clock_seconds
         epoch = (step - 1) // self.plan.steps_per_epoch + 1

@@ -25,7 +25,7 @@ import pathlib
 import re
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill_jax.archive import Run, read_runs
@@ -80,14 +80,15 @@ def study_tables(study: pathlib.Path) -> list[tuple[str, str]]:
     for count, (declaration, stands) in enumerate(found, start=1):
         try:
             tables.append((stands.strip(), table(runs, json.loads(declaration))))
-        except (ValueError, KeyError, AttributeError, IndexError) as error:
+        except (ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
             raise UserError(f"{readme}: table {count}: {error}") from error
     return tables
 
 
 def declare_all(runs: Sequence[Run]) -> dict[str, Any]:
     """Declares a table with one row per run that has metrics."""
-    paths = {run.path: [run.path] for run in runs if "train_accuracy" in run.results}  # one word each, whatever their names
+    shown_runs = [run for run in runs if "train_accuracy" in run.results]
+    paths = {run.path + marked(run.results): [run.path] for run in shown_runs}  # one word each, whatever their names
     cells = ["seeds", *SHOWN, "snapshot_ensemble.test_accuracy"]
     columns = dict(zip(HEADER[1:], cells, strict=True)) | {title: metric for metric, title in TASKS.items()}
     shown = {title: cell for title, cell in columns.items() if cell == "seeds" or any(values_of(runs, path, cell) for path in paths)}
@@ -125,6 +126,8 @@ def show(runs: Sequence[Run], cell: str, words: Sequence[str]) -> str:
     other, baseline = first_with(runs, parts["minus"].format(*words), metric)
     if not baseline:
         raise ValueError(f"{cell!r}: no run to subtract")
+    if on_validation(runs, path, metric) != on_validation(runs, other, metric):
+        raise ValueError(f"{cell!r}: one is evaluated on validation data, the other on test data")
     return "-" if path == other else plus_minus(*paired_difference(values, baseline), digits, factor)
 
 
@@ -160,6 +163,10 @@ def values_of(runs: Sequence[Run], path: str, metric: str) -> Values:
         return {seed: seed for seed, results in rows.items() if "train_accuracy" in results}
     names = (metric, validation_name(metric))
     return {seed: results[name] for seed, results in rows.items() for name in names if name in results}
+
+
+def on_validation(runs: Sequence[Run], path: str, metric: str) -> bool:
+    return any(validation_name(metric) in run.results for run in runs if run.path == path)
 
 
 # Workdirs
@@ -200,6 +207,11 @@ def is_summary(summary: Any) -> bool:
     return has_result and all(isinstance(value, float) for value in shown)
 
 
+def marked(summary: Mapping[str, Any]) -> str:
+    """What a row's name ends with."""
+    return " (validation)" if summary.get("evaluated_on") == "validation" else ""
+
+
 def row(name: str, summaries: list[dict[str, Any]]) -> list[str]:
     """A row of the table: mean and, with several seeds, standard deviation (n - 1); -: no such result."""
     runs = []
@@ -209,8 +221,7 @@ def row(name: str, summaries: list[dict[str, Any]]) -> list[str]:
     summary = summarise_seeds(runs) if len(runs) > 1 else runs[0]
     cells = percents(summary, "train_accuracy", "test_accuracy", "best_test_accuracy")
     cells += [number(summary, "test_nll", 3), *percents(summary, "test_ece", "ensemble_test_accuracy", *TASKS)]
-    on_validation = " (validation)" if summary.get("evaluated_on") == "validation" else ""
-    return [name + on_validation, str(len(runs)), *cells]
+    return [name + marked(summary), str(len(runs)), *cells]
 
 
 def report(folders: Sequence[pathlib.Path]) -> str:

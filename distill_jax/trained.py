@@ -163,13 +163,15 @@ def below(folder: pathlib.Path) -> list[pathlib.Path]:
     """The folders of a finished family's stages, or of a finished run's seeds, in order.
 
     Raises:
-      UserError: there are none.
+      UserError: there are none, or the folder of a seed is missing.
     """
     config = configuration.of_workdir(folder)
     summary = workdir.load_summary(folder) if (folder / "summary.json").exists() else {}
     if "runs" in summary:
-        seeds = (folder / f"seed_{seed}" for seed in range(config.seed, config.seed + config.seeds))
-        return [seed for seed in seeds if (seed / "summary.json").exists()]
+        seeds = [folder / f"seed_{seed}" for seed in range(config.seed, config.seed + len(summary["runs"]))]
+        if missing := [str(seed) for seed in seeds if not (seed / "summary.json").exists()]:
+            raise UserError(f"{missing[0]} is missing or not finished; restore it, or name the other seeds with --members")
+        return seeds
     if "stages" in summary:
         return [folder / stage["stage"] for stage in summary["stages"]]
     raise UserError(f"{folder} holds no finished run of several stages or seeds; name the workdirs with --members")

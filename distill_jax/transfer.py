@@ -47,7 +47,7 @@ def ensemble(config: ConfigDict, root: str | os.PathLike, members: Sequence[str]
             datasets[run.spec.tokenizer] = load_config(config.data, tokenizer=run.spec.tokenizer)
         dataset = datasets[run.spec.tokenizer]
         check_unchanged(run, config, dataset)
-        check_member(run, dataset)
+        check_member(run, config, dataset)
         logits.append(trained.load(run.folder).map(trained.forward, dataset.test, config.batch_size))
     labels, split = np.asarray(dataset.test["label"]), dataset.evaluated_on
     results = [
@@ -133,13 +133,17 @@ def check_unchanged(run: trained.Run, config: ConfigDict, dataset: Dataset) -> N
         workdir.remember(run.folder / "data.json", fingerprint(dataset, workdir.load_config(run.folder)[1]))
 
 
-def check_member(run: trained.Run, dataset: Dataset) -> None:
-    """Raises UserError unless a network's classes and input size are those of a data set."""
+def check_member(run: trained.Run, config: ConfigDict, dataset: Dataset) -> None:
+    """Raises UserError if a network's classes or input size are not those of a data set, or if it was trained on its validation samples."""
     where = f"member {run.folder}"
     specs.check_classes(where, run.spec, run.spec._replace(num_classes=dataset.num_classes, classes=dataset.classes), dataset.name)
     shape = next(column.shape[1:] for name, column in dataset.test.items() if name != "label")
     if tuple(shape) != run.spec.input_shape:
         raise UserError(f"{where} takes inputs of shape {run.spec.input_shape}; those of {dataset.name} are {tuple(shape)}")
+    theirs, held_out = configuration.of_workdir(run.folder).data, config.data.validation_examples
+    if held_out and theirs.name == config.data.name and theirs.validation_examples != held_out:
+        theirs, advice = theirs.validation_examples, "for the test set, add --config.data.validation_examples=0"
+        raise UserError(f"{where} was trained on validation samples: its data.validation_examples is {theirs}; {advice}")
 
 
 def file_name(name: str) -> str:

@@ -38,6 +38,7 @@ def test_npz_without_channels(tmp_path):
         ({"train_labels": np.zeros(5, int)}, "train_labels must be 6 integers"),
         ({"train_labels": np.array([1, 2, 3, 1, 2, 3])}, r"must use all of 0\.\.C-1, but has 3 values up to 3"),
         ({"train_labels": np.array([-1, 0, 1, 0, 1, 0])}, r"must use all of 0\.\.C-1"),
+        ({"test_labels": np.array([0, 2**32, 1])}, "test_labels are class numbers, but one is 4294967296"),
         ({"test_labels": np.array([0, 3, 1])}, r"test labels must be 0\.\.2, found 0\.\.3"),
         ({"test_images": np.zeros((3, 4, 4, 3), np.uint8)}, r"train images are \(4, 5, 3\), test images \(4, 4, 3\)"),
         ({"test_images": np.zeros((0, 4, 5, 3), np.uint8), "test_labels": np.zeros(0, int)}, "test split is empty"),

@@ -143,6 +143,13 @@ def test_the_costs_of_a_stage_include_its_teachers():
     assert overview.minutes(lines["strict/generation_2"], list(lines.values())) == pytest.approx(sum(own))
 
 
+def test_the_cost_of_a_teacher_outside_the_family_is_not_known():
+    (source,) = comparisons.read([ROOT / "results" / "comparison_cifar100_cpu"])
+    lines = [line for each in source.comparisons for line in each.lines]
+    taught, alone = (next(line for line in lines if line.name == f"80_epochs/{name}") for name in ("tf_kd_self", "cosine"))
+    assert overview.minutes(taught, lines) is None and overview.minutes(alone, lines) > 0
+
+
 def test_paths_follow_the_teachers():
     (source,) = comparisons.read([ROOT / "results" / "dgkd_cifar100_cpu"])
     code, paper = overview.paths(source.comparisons[0])

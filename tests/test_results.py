@@ -241,7 +241,7 @@ def test_what_cannot_be_collected(workdirs, tmp_path):
     (workdirs / "families" / "summary.json").write_text('{"runs": 1}')
     refused(lambda: add(workdirs / "families"), "families/summary.json: not the summary of a run")
     (workdirs / "apart" / "seed_0" / "metrics.jsonl").write_text('{"step": 1}\n{"st')
-    refused(lambda: add(workdirs / "apart"), "seed_0/metrics.jsonl: damaged")
+    refused(lambda: add(workdirs / "apart"), "seed_0/metrics.jsonl is damaged: line 2")
     (workdirs / "apart" / "seed_0" / "metrics.jsonl").unlink()
     (workdirs / "apart" / "seed_0" / "metrics.jsonl").mkdir()
     refused(lambda: add(workdirs / "apart"), f"Is a directory: '{workdirs}/apart/seed_0/metrics.jsonl'")
@@ -311,10 +311,15 @@ def test_a_studys_table(workdirs, tmp_path, capsys):
         ({"a": "test_accuracy minus apart"}, "seeds [0] cannot be paired with seeds [0, 1]"),
         ({"a": "params_sha256 of apart"}, "params_sha256 is 0e1234 for one seed"),
         ({"a": "test_accuracy of {3}"}, "table 1"),
+        ({"a": "test_accuracy minus tuned"}, "one is evaluated on validation data, the other on test data"),
+        ({"a": "params_sha256 minus seeds"}, "table 1"),
+        ({"a": 3}, "table 1"),
+        ([], "table 1"),
     ],
 )
 def test_a_table_that_cannot_be_made(columns, message, workdirs, tmp_path):
-    collect.collect(tmp_path / "study", [workdirs])
+    write_run(tmp_path / "tuned", on="validation")
+    collect.collect(tmp_path / "study", [workdirs, tmp_path / "tuned"])
     write(tmp_path / "study" / "README.md", f"<!-- table\n{json.dumps({'rows': {'one': 'plain'}, 'columns': columns})}\n-->\n<!-- end -->")
     refused(lambda: report.main([str(tmp_path / "study")]), message)
 

@@ -163,6 +163,9 @@ def test_seeds_are_the_studys_whatever_a_stage_has(finished_family, tmp_path):
     summary = workdir.load_summary(finished_family[0] / "generation_0")
     assert study.conclude(prepared, [summary | {"seed": job.config.seed} for job in prepared.jobs])["seeds"] == [3, 4]
     assert trained.below(tmp_path) == [tmp_path / "seed_3", tmp_path / "seed_4"]
+    (tmp_path / "seed_3" / "summary.json").unlink()
+    with pytest.raises(UserError, match="seed_3 is missing or not finished; restore it, or name the other seeds with --members"):
+        trained.below(tmp_path)
 
 
 def test_stages_that_compute_the_same_share_their_programs(tmp_path):

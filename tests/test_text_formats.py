@@ -31,6 +31,17 @@ def test_defaults(tmp_path):
     np.testing.assert_equal(data, load(f"text:{tmp_path}/train", text_fields=ConfigDict({"max_length": 64})))
 
 
+def test_where_the_test_file_is(tmp_path, monkeypatch):
+    """Where the training file's path is relative to, or in data.dir; a namesake in the current folder is not taken."""
+    there = write(tmp_path / "there", train="a one\nb two\n", test="a one\n")
+    here = write(tmp_path / "here", test="a one\nb two\nb three\n")
+    monkeypatch.chdir(here)
+    for name in ("train", there / "train"):
+        assert len(load(f"text:{name}", str(there), text_fields=fields()).test["label"]) == 1
+    write(here, train="a one\nb two\n")
+    assert len(load("text:train", str(there), text_fields=fields()).test["label"]) == 3
+
+
 def test_class_names(tmp_path):
     assert read_text(write(tmp_path, train="NUM:dist How far ?\nDESC:manner How ?\n", test="DESC:def What ?\n")).classes == ("DESC", "NUM")
     assert read_text(write(tmp_path, train="10 a\n2 a\n" + "".join(f"{n} a\n" for n in (1, 3, 4, 5, 6, 7, 8, 9)), test="1 a")).classes[

@@ -39,8 +39,15 @@ def test_an_ensemble_of_generations(finished_family):
 
 
 def test_an_ensemble_on_validation_data_is_called_so(finished_family, tmp_path):
-    config = family_config(data__validation_examples=50)
-    result = transfer.ensemble(config, tmp_path, [str(finished_family[0] / "generation_0")])
+    config, member = family_config(data__validation_examples=50), finished_family[0] / "generation_0"
+    with pytest.raises(UserError, match="was trained on validation samples: its data.validation_examples is 0; for the"):
+        transfer.ensemble(config, tmp_path, [str(member)])
+    tuned = shutil.copytree(member, tmp_path / "tuned")
+    recorded = files.read_json(tuned / "config.json")
+    recorded["data"]["validation_examples"] = 50
+    workdir.write_json(tuned / "config.json", recorded)
+    (tuned / "data.json").unlink()
+    result = transfer.ensemble(config, tmp_path, [str(tuned)])
     assert "validation_accuracy" in result and "validation_accuracy" in result["members"][0]
     assert not any(name.startswith("test_") for name in result)
     assert transfer.linear_probe(config, finished_family[0] / "generation_0").keys() >= {"train_accuracy", "validation_accuracy"}

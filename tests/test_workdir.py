@@ -21,6 +21,15 @@ def do(mode, folder, *arguments):
     return MODES[mode](config, root)
 
 
+def test_another_data_set_is_read_whole(finished):
+    """The subset and the scale of the run's own data say nothing about it."""
+    own, _ = command_line.read_config([], "features", str(finished[0]))
+    other, _ = command_line.read_config(["--config.data.name=cifar10"], "features", str(finished[0]))
+    some, _ = command_line.read_config(["--config.data.train_examples=7", "--config.data.name=cifar10"], "features", str(finished[0]))
+    assert own.data.train_examples > 0 == other.data.train_examples and some.data.train_examples == 7
+    assert other.data.to_dict() == own.data.to_dict() | {"name": "cifar10", "train_examples": 0}
+
+
 def again(folder, **fields):
     """Repeats the command that began the run."""
     return study.train(make_config(**fields), folder)
@@ -233,10 +242,8 @@ def test_a_full_disk_leaves_no_half_of_the_features(copy, monkeypatch):
 
 
 def test_validation_data_are_called_so(copy):
-    validation = "--config.data.validation_examples=50"
-    config, root = command_line.read_config([validation], "ensemble", str(copy / "together"), [str(copy)])
-    for result in (transfer.ensemble(config, root, [str(copy)]), do("linear_probe", copy, validation)):
-        assert "validation_accuracy" in result and "test_accuracy" not in result
+    result = do("linear_probe", copy, "--config.data.validation_examples=50")
+    assert "validation_accuracy" in result and "test_accuracy" not in result
 
 
 # Changed data

@@ -48,6 +48,8 @@ def _split(file: Path, arrays: dict[str, np.ndarray], part: str) -> dict[str, np
         raise UserError(f"{file}: {part}_images must be uint8 [N, H, W] or [N, H, W, C], not {images.dtype} {images.shape}")
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
         raise UserError(f"{file}: {part}_labels must be {len(images)} integers, one per image, not {labels.dtype} {labels.shape}")
+    if labels.max(initial=0) > np.iinfo(np.int32).max:
+        raise UserError(f"{file}: {part}_labels are class numbers, but one is {labels.max()}")
     return split(images if images.ndim == 4 else images[..., None], labels)
 
 

@@ -78,8 +78,9 @@ def read(path: str, directory: str, fields: Any = None, tokenizer: str = "") -> 
       directory: data.dir, or "".
       fields: data.text, or None for the defaults:
         format: trec, tsv or glue.
-        test: the test file, relative to `directory` or, for glue, to the task's folder. "": GLUE's dev set or, for the other formats, a
-          tenth of every class in the training file, the same in every run.
+        test: the test file. A relative path is resolved like that of the training file, against `directory` if that one is absolute;
+          for glue, against the task's folder. "": GLUE's dev set or, for the other formats, a tenth of every class in the training file,
+          the same in every run.
         max_length: in tokens; longer rows are truncated, the longer sentence of a pair first.
         vocabulary_size: maximum number of token ids: three special ones and the most frequent words of the training split.
       tokenizer: the JSON of a trained run's tokenizer, which then determines the ids and the length of the rows; or that of a pre-trained
@@ -153,7 +154,8 @@ def drop_empty(where: str, rows: list[Row]) -> list[Row]:
 def _files(path: str, directory: str, fields: Any) -> tuple[Path, Path | None]:
     place = locate(path, directory)
     if fields.format != "glue":
-        folder = Path("" if place == Path(path).expanduser() else directory).expanduser()  # that of `path`
+        given = Path(path).expanduser()
+        folder = Path("" if place == given and not given.is_absolute() else directory).expanduser()
         return place, folder / Path(fields.test).expanduser() if fields.test else None
     dev = "dev_matched.tsv" if (place / "dev_matched.tsv").exists() else "dev.tsv"
     return place / "train.tsv", place / Path(fields.test or dev).expanduser()

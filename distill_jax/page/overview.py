@@ -128,6 +128,7 @@ def costs(comparison: Comparison) -> list[Plot]:
         times = [point.x for each in series for point in each.points]
         caption = (
             f"{sentence(comparison.split)} accuracy against the time to train a network and, in a family, all networks that teach it. "
+            "Networks taught by those of other runs are left out. "
             f"Wall time depends on the machine and its load. {spread_of(every, 'bars')}"
         )
         panel = Panel(f"{comparison.split} accuracy, %", series, "points")
@@ -138,9 +139,12 @@ def costs(comparison: Comparison) -> list[Plot]:
 
 
 def minutes(line: Line, lines: Sequence[Line]) -> float | None:
-    """Mean training time of a network and the stages that teach it, directly or not; None if one was not recorded."""
+    """Mean training time of a network and the stages that teach it, directly or not; None if one was not recorded or is no stage."""
     stages = {other.stage: other for other in lines if other.variant == line.variant}
-    times = [result(each, "wall_seconds", lambda seconds: seconds / 60) for each in needed_by(line, stages).values()]
+    needed = needed_by(line, stages)
+    if any(teacher not in stages for each in needed.values() for teacher in teachers_of(each)):
+        return None
+    times = [result(each, "wall_seconds", lambda seconds: seconds / 60) for each in needed.values()]
     return sum(mean for mean, _, _ in times) if all(times) else None
 
 
