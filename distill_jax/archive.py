@@ -53,7 +53,7 @@ def in_turn(study: pathlib.Path) -> Iterator[None]:
 
 
 def write_study(study: pathlib.Path, runs: Sequence[Run], curves: dict[tuple, Curve]) -> None:
-    """Writes config.json, runs.csv and curves.csv.gz, all or none; numbers keep every digit. See `in_turn`.
+    """Writes runs.csv, config.json and curves.csv.gz, each completely or not at all; numbers keep every digit. See `in_turn`.
 
     Raises:
       UserError: they cannot be written.
@@ -64,8 +64,9 @@ def write_study(study: pathlib.Path, runs: Sequence[Run], curves: dict[tuple, Cu
         rows.append(key_columns(run[:3]) | {"overrides": overrides} | run.results)
     lines = [key_columns(key) | line for key, curve in curves.items() for line in curve]
     contents = {
-        "config.json": (json.dumps(nest(shared), indent=2) + "\n").encode(),
+        # first, since added runs move fields from config.json to their overrides, where both may have them
         "runs.csv": to_csv(rows, (*KEYS, "overrides", *PROVENANCE)).encode(),
+        "config.json": (json.dumps(nest(shared), indent=2) + "\n").encode(),
         "curves.csv.gz": gzip.compress(to_csv(lines, KEYS).encode(), mtime=0),  # the same bytes for the same content
     }
     with naming_unwritable(str(study)):
@@ -92,7 +93,10 @@ def read_runs(study: pathlib.Path) -> list[Run]:
     path = study / "runs.csv"
     runs = []
     for row in from_csv(path, (*KEYS, "overrides")):
-        runs.append(Run(*pop_key(row), shared | row.pop("overrides", {}), row))
+        key, overrides = pop_key(row), row.pop("overrides", {})
+        if not isinstance(overrides, dict):
+            raise UserError(f"{path}: damaged (the overrides {overrides!r} are not a JSON object); restore the file")
+        runs.append(Run(*key, shared | overrides, row))
     return runs
 
 
@@ -113,8 +117,15 @@ def key_columns(key: tuple) -> dict[str, Any]:
 
 
 def pop_key(row: dict[str, Any]) -> tuple[str, str, int | None]:
-    """The inverse of `key_columns`; removes the key from the row."""
-    return row.pop("variant", ""), row.pop("stage", ""), row.pop("seed", None)
+    """The inverse of `key_columns`; removes the key from the row.
+
+    Raises:
+      UserError: the seed is not an integer.
+    """
+    variant, stage, seed = str(row.pop("variant", "")), str(row.pop("stage", "")), row.pop("seed", None)
+    if not isinstance(seed, int | None):
+        raise UserError(f"a table of runs is damaged: the seed of {variant} {stage} is {seed!r}; restore the file")
+    return variant, stage, seed
 
 
 def to_csv(rows: Sequence[dict[str, Any]], first: Sequence[str]) -> str:

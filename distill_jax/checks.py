@@ -128,6 +128,9 @@ def _check_numbers(given: Mapping[str, Any]) -> None:
     boundaries = [fields.cast("schedule.boundaries", entry, 0.5) for entry in given["schedule.boundaries"]]
     if any(not 0 < entry < 1 for entry in boundaries) or boundaries != sorted(set(boundaries)):
         raise ValueError(f"schedule.boundaries is {tuple(boundaries)}; it must be increasing fractions of the run, between 0 and 1")
+    for field in ("data.voc.train", "data.voc.test"):
+        for name in given[field]:
+            fields.cast(field, name, "")
     teachers = [fields.cast("teachers", name, "") for name in given["teachers"]]
     for name in teachers:
         if teachers.count(name) > 1:

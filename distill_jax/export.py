@@ -32,8 +32,8 @@ import jax.numpy as jnp
 from flax import traverse_util
 from safetensors.numpy import save
 
-from distill_jax import huggingface, logs, pretrained, specs, summary, tensor_names, trained, workdir
-from distill_jax.data import streaming, tokenization
+from distill_jax import checkpoints, huggingface, logs, pretrained, specs, summary, tensor_names, trained, workdir
+from distill_jax.data import affine, streaming, tokenization
 from distill_jax.errors import UserError
 from distill_jax.files import naming_unwritable
 from distill_jax.results import main_result, validation_name
@@ -150,7 +150,8 @@ def describe(network: trained.Network) -> dict[str, Any]:
     if spec.vocabulary_size:
         prepare = "tokens are those of tokenizer.json, which also truncates and pads"
     elif spec.task != "classification":
-        prepare = "the whole image, its longer side resized to that of input_shape (bilinear), in the upper left corner; the rest is grey"
+        place = f"in the upper left corner; the rest has the colour {affine.GREY}"
+        prepare = f"the whole image, its longer side resized to that of input_shape (bilinear), {place}"
     elif spec.image_size:
         prepare = f"the central square, its side {streaming.CENTRE} of the image's shorter side, resized to input_shape (bilinear)"
     else:
@@ -160,6 +161,7 @@ def describe(network: trained.Network) -> dict[str, Any]:
             prepare += f"; one of {width}x{height} pixels is averaged over blocks of {spec.downsample}x{spec.downsample} instead"
     result = main_result(network.summary)
     of_run = {name: network.summary[name] for name in (*OF_RUN, result, validation_name(result)) if name in network.summary}
+    of_run.setdefault("params_sha256", checkpoints.sha256(network.variables["params"]))  # a pre-trained network has no summary
     return {"prepare": prepare, **specs.facts(spec), **of_run, "versions": summary.provenance()["versions"]}
 
 

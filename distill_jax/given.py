@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from distill_jax import models, pretrained, trained, workdir
+from distill_jax import pretrained, trained, workdir
 from distill_jax.data import Dataset, tokenization
 from distill_jax.errors import UserError, prefixed
 from distill_jax.specs import Spec
@@ -74,11 +74,3 @@ def fitted(networks: Given, config: ConfigDict, dataset: Dataset) -> Given:
 
     initial = networks.initial and fit("initial", config.initial, networks.initial)
     return Given(initial, {name: fit("teachers", name, spec) for name, spec in networks.teachers.items()})
-
-
-def determining(name: str, initial: Spec | None, dataset: Dataset) -> Spec | None:
-    """The spec of config.initial, `name`, if it determines that of the network that starts from it: see `specs.completed`."""
-    if not initial:
-        return None
-    is_trunk = dataset.task != initial.task
-    return initial if pretrained.is_source(name) or is_trunk or models.is_encoder(initial.model["name"]) else None

@@ -1,8 +1,8 @@
 """Networks that start from the weights of another: of a finished run, or a pre-trained one.
 
-Everything but the head must fit. A head that does not, or a layer "head" for classes of other names, is newly initialised. The head is the
-layer "head" (plus an encoder's "pooler") or, in a network with a trunk, everything on top of it. A trunk can start from a classification
-network, whose trunk is all but its head, and an encoder from one with more layers.
+All layers but the head must match. A head of another shape is newly initialised, and so are the layers `WITH_CLASSES` if the classes have
+other names or another order. The head is the layer "head" (plus an encoder's "pooler") or, in a network with a trunk, everything on top of
+it. A trunk can start from a classification network, whose trunk is all but its head, and an encoder from one with more layers.
 """
 
 import re
@@ -18,6 +18,7 @@ from distill_jax.errors import UserError
 from distill_jax.models import bert
 from distill_jax.specs import Spec
 
+WITH_CLASSES = ("head", "classifier", "detector")  # layers whose outputs are those of the classes, or contain them
 OF_ENCODERS = ("layers", "pooling", "dropout")  # options in which an encoder may differ from the one that it starts from
 
 
@@ -58,7 +59,7 @@ def load(name: str, run: trained.Run, fresh: dict[str, Any], mesh: Mesh, classes
     """
     source = pretrained.load(run.source, run.spec) if run.source else pretrained.Loaded(trained.load_variables(run, mesh), (), ())
     found = _placed(source.network, fresh)
-    other = {"head"} if _are_others(classes, run) else set()
+    other = WITH_CLASSES if _are_others(classes, run) else ()
     afresh = [
         part
         for part in fresh["params"]

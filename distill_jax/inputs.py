@@ -108,8 +108,8 @@ def sentence(where: str, line: str, sentences: int) -> str | tuple[str, ...]:
 
 
 def read_image(path: str, spec: Spec) -> np.ndarray:
-    """An image as the network was evaluated: uint8, of `spec.input_shape`. For segmentation and detection, the whole image in colour,
-    turned to its EXIF orientation, so that boxes and masks match what people see.
+    """An image, prepared as in the network's evaluation: uint8, of `spec.input_shape`. For segmentation and detection, the whole image in
+    colour, turned to its EXIF orientation, so that boxes and masks match what people see.
 
     For networks trained on streamed images, the central crop. Other networks get the whole image: as it is if it has their size, averaged
     over blocks if it has the size of training images before data.downsample, and otherwise resized (bilinear). It is converted to grey for

@@ -197,8 +197,7 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
             spec = known[f"{stages.STAGE}{job.stage}"] = experiments[job.stage].spec
             if networks.initial:
                 initial.check(job.config.initial, networks.initial, spec, data[key].dataset.name)
-                if determining := given.determining(job.config.initial, networks.initial, data[key].dataset):
-                    specs.check_normalisation(f"initial: {job.config.initial}", determining, spec)
+                specs.check_normalisation(f"initial: {job.config.initial}", networks.initial, spec)
             elif to_train and not job.config.initial and not workdir.has_checkpoint(begun_in(job, root)):
                 initial.check_new(spec.model)
         if workdir.exists(begun_in(job, root) / "data.json"):
@@ -219,8 +218,7 @@ def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experimen
     recorded = specs.read(folder) if workdir.exists(folder / "network.json") else None
     for teacher, spec in networks.teachers.items():
         specs.check_head(f"teacher {teacher}", spec)
-    determining = given.determining(job.config.initial, networks.initial, data.dataset)
-    exp = experiment.build(job.config, data, tuple(networks.teachers.values()), recorded, determining)
+    exp = experiment.build(job.config, data, tuple(networks.teachers.values()), recorded, networks.initial)
     for teacher, spec in networks.teachers.items():
         specs.check_fits(f"teacher {teacher}", spec, exp.spec, data.dataset.name)
     if to_train and ":" in job.config.method.name:

@@ -380,5 +380,5 @@ def test_on_the_command_line(tmp_path):
 
 def test_a_comparison_takes_a_single_process(monkeypatch):
     monkeypatch.setattr(processes, "is_cluster", lambda: True)
-    with pytest.raises(UserError, match="^a comparison takes a single process on one host; start it once, without srun, or once for each of --arms"):
+    with pytest.raises(UserError, match="^a comparison takes a single process on one host; start it once, without srun"):
         compare.check_devices()

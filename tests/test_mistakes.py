@@ -129,6 +129,7 @@ def refusal(act, *arguments, **options):
         ("--config.teachers=('nowhere',)", "teachers: nowhere/config.json does not exist"),
         ("--config.teachers=(1,)", "teachers is 1; it must be of type str"),
         ("--config.teachers=('a','a')", "teachers names a more than once"),
+        ("--config.data.voc.train=2007", "data.voc.train is 2007; it must be"),
         ("--config.initial=stage:x", "stage:x is given, but this run has no stages"),
         (f"{KD} --config.data.name=digits --config.data.crop_padding=0 {ONE_CYCLE}", "teachers: num_teachers is 0; distillation takes one"),
         # families: all stages are checked before the first

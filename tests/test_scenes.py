@@ -168,6 +168,60 @@ def test_a_test_set_without_annotations_is_not_the_default(tmp_path):
         assert count(read(name, task=task).test) == 2
 
 
+def test_the_default_test_set_is_that_of_the_years_that_have_its_annotations(tmp_path):
+    """As in a devkit of VOC2007, whose test set is published, and VOC2012, whose is not."""
+    for year, tests in (("VOC2007", 3), ("VOC2012", 4)):
+        write_voc(tmp_path / year, sets=(("train", 2), ("val", 2), ("test", tests)))
+    assert count(read(f"voc:{tmp_path}", task="detection").test) == 7
+    for path in (tmp_path / "VOC2012/Annotations").glob("test_*"):
+        path.unlink()
+    assert count(read(f"voc:{tmp_path}", task="detection").test) == 3
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_an_image_counts_once(tmp_path, capsys, task):
+    name = write_voc(tmp_path)
+    for kind in ("Main", "Segmentation"):
+        path = tmp_path / f"ImageSets/{kind}/val.txt"
+        path.write_text(path.read_text() * 2)
+    data = read(name, task=task, voc=ConfigDict({"train": ("train", "train"), "test": ("val",), "masks": "SegmentationClass"}))
+    assert (count(data.train), count(data.test)) == (6, 4)
+    assert f"{name}: 4 of 8 images are listed twice" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given, found", [("1", True), ("True", True), ("0", False), ("Unspecified", False), ("", False)])
+def test_what_is_difficult(tmp_path, given, found):
+    name = write_voc(tmp_path)
+    write_xml(tmp_path / "Annotations/train_0.xml", [("dog", (1, 2, 9, 10))], difficult=given)
+    assert read(name, task="detection").train["image"].scene(0).difficult.tolist() == [found]
+
+
+@pytest.mark.parametrize(
+    "object, message", [(("", "0"), "an object lacks its name"), (("dog", "2"), "an object's difficult is '2', not 0 or 1")]
+)
+def test_a_nameless_object_is_damaged(tmp_path, object, message):
+    name = write_voc(tmp_path)
+    write_xml(tmp_path / "Annotations/train_0.xml", [(object[0], (1, 2, 9, 10))], difficult=object[1])
+    with pytest.raises(UserError, match=f"train_0.xml: damaged .{message}"):
+        read(name, task="detection")
+
+
+def test_processes_leave_out_the_same_images(monkeypatch):
+    """The first one decides; another that cannot read an image that the first can stops."""
+
+    def make(item):
+        if item == 3:
+            raise UserError("no 3")
+        return item
+
+    for theirs, found in (([False, True, True, False], [1, 4]), ([False, False, True, False], [1, 2, 4])):
+        monkeypatch.setattr(scenes.processes, "from_first", lambda own, theirs=theirs: np.array(theirs))
+        assert scenes.read_all(make, [1, 2, 3, 4], "skip") == found
+    monkeypatch.setattr(scenes.processes, "from_first", lambda own: np.zeros(4, bool))
+    with pytest.raises(UserError, match="^no 3$"):
+        scenes.read_all(make, [1, 2, 3, 4], "skip")
+
+
 def test_difficult_and_truncated(tmp_path):
     name = write_voc(tmp_path)
     write_xml(tmp_path / "Annotations/val_0.xml", [("dog", (1, 2, 9, 10))], difficult="1")

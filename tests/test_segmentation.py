@@ -269,6 +269,10 @@ def test_a_run_starts_from_the_trunk_of_a_classification_run(photographs, data_n
     assert bits(loaded[0].params["trunk"]["conv"]) == bits(theirs["params"]["conv"])
     assert bits(loaded[0].batch_stats["trunk"]) == bits({"norm": theirs["batch_stats"]["norm"]})
     summary = study.train(config, tmp_path / "run")
+    again = trained.find(tmp_path / "run")
+    for classes, is_new in ((again.spec.classes, False), (again.spec.classes[::-1], True), ((), False)):
+        initial.load("run", again, loaded[0].network, exp.data.mesh, classes)
+        assert ("; new: classifier" in capsys.readouterr().out.splitlines()[-1]) == is_new
     assert summary["params_sha256"] == study.train(config, tmp_path / "run")["params_sha256"], "{seed} in a path"
     assert study.evaluate(config, tmp_path / "run")["test_miou"] == summary["test_miou"]
     wider = with_fields(pixels_config(data_name, initial=str(tmp_path / "whole")), model__features=9)

@@ -22,6 +22,7 @@ from helpers import (
     start_in,
     step,
     student_config,
+    with_fields,
 )
 from ml_collections import ConfigDict
 from scipy.special import softmax
@@ -132,6 +133,13 @@ def test_a_student_may_inherit_its_weights(finished_family, tmp_path):
     with pytest.raises(UserError, match="^initial: .*generation_0 holds a different network from resnet8, which this run trains"):
         study.train(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_images_are_normalised_as_those_that_the_initial_weights_saw(finished_colours, tmp_path):
+    config = colours_config(tmp_path / "bright.npz", brightness=100, initial=str(finished_colours[0]))
+    theirs, started = trained.find(finished_colours[0]).spec, study.prepare(config, tmp_path / "run").experiments[""].spec
+    assert started.input_mean == theirs.input_mean and started.input_std == theirs.input_std
+    assert min(build(with_fields(config, initial="")).spec.input_mean) > max(theirs.input_mean)
 
 
 def test_a_teacher_of_several_seeds_is_read_once(finished_family, tmp_path, monkeypatch):

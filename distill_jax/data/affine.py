@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-GREY = (124, 116, 104)  # around an image: the mean of ImageNet's pixels, zero after normalisation
+GREY = (124, 116, 104)  # around an image: the mean of ImageNet's pixels, about zero after normalisation with its statistics
 SMALLEST = 1.0  # pixels: a box that is narrower or lower on the canvas is dropped
 
 

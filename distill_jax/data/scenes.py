@@ -7,6 +7,7 @@ turned image.
 
 import dataclasses
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -14,12 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from distill_jax import logs
+from distill_jax import logs, processes
 from distill_jax.data import affine, images
 from distill_jax.data.streaming import ADVICE, Streamed, below_common_folder
 from distill_jax.errors import UserError
 
 VOID = 255  # in batches: a pixel without a label
+MOST_NAMED = 10  # of the samples that are left out
 
 
 class Scene(NamedTuple):
@@ -128,23 +130,31 @@ def check_scales(scales: Sequence[float]) -> tuple[float, float]:
 
 
 def read_all(make: Callable[[Any], Any], items: Sequence[Any], damaged: str) -> list[Any]:
-    """make(item) for each item; if `damaged` is "skip", those that raise UserError are left out, counted and named.
+    """make(item) for each item; if `damaged` is "skip", those that raise UserError in the first process are left out, counted and named.
 
     Raises:
       UserError: that of an item, or all are left out.
     """
-    found, left_out = [], []
-    for item in items:
+    if damaged != "skip":
+        return [make(item) for item in items]
+
+    def attempt(item):
         try:
-            found.append(make(item))
+            return make(item)
         except UserError as error:
-            if damaged != "skip":
-                raise
-            left_out.append(str(error))
+            return error
+
+    made = [attempt(item) for item in items]
+    left_out = processes.from_first(np.array([isinstance(each, UserError) for each in made]))
+    reasons, found = list(itertools.compress(made, left_out)), list(itertools.compress(made, ~left_out))
+    for each in found:
+        if isinstance(each, UserError):
+            raise each
     if not found:
-        raise UserError(f"none of the {len(items)} images can be read, beginning with {left_out[0]}")
-    if left_out:
-        logs.say(f"left out {len(left_out)} damaged of {len(items)} images: {'; '.join(left_out)}")
+        raise UserError(f"none of the {len(items)} images can be read, beginning with {reasons[0]}")
+    if reasons:
+        more = f"; and {len(reasons) - MOST_NAMED} more" * (len(reasons) > MOST_NAMED)
+        logs.say(f"left out {len(reasons)} damaged of {len(items)} images: {'; '.join(map(str, reasons[:MOST_NAMED]))}{more}")
     return found
 
 

@@ -33,7 +33,8 @@ CLASSES = (
 )  # fmt: skip
 SETS = {"segmentation": "Segmentation", "detection": "Main"}  # task -> folder of its image sets
 OWN_MASKS = "SegmentationClass"
-TEST = ("test", "val")  # the first of these that exists, and is annotated, is the default test set
+DIFFICULT = {"0": False, "1": True, "false": False, "true": True, "unspecified": False}
+TEST = ("test", "val")  # the first of these that is annotated is the default test set
 
 
 class Parsed(NamedTuple):
@@ -66,8 +67,8 @@ def read(path: str, directory: str, task: str, fields: Any, damaged: str, size: 
     root, name = locate(path, directory), f"voc:{path}"
     if not root.is_dir():
         raise UserError(f"data.name {name}: {root} is not a directory")
-    chosen = tuple(fields.train) or ("train",), tuple(fields.test) or (_default_test(root, task, fields.masks),)
-    found = [[each for one in sets for each in _listed(root, one, task)] for sets in chosen]
+    chosen = tuple(fields.train) or ("train",), tuple(fields.test) or _default_test(root, task, fields.masks)
+    found = [_without_repetitions(name, [each for one in sets for each in _listed(root, one, task)]) for sets in chosen]
     if task == "segmentation":
         classes = class_names(root) or ("background", *CLASSES)
         folders = fields.masks, _test_masks(found[1], fields.masks)
@@ -93,15 +94,26 @@ def _years(root: Path) -> list[Path]:
     return years
 
 
-def _default_test(root: Path, task: str, masks: str) -> str:
-    lists = [year / "ImageSets" / SETS[task] for year in _years(root)]
-    existing = [one for one in TEST if any((folder / f"{one}.txt").exists() for folder in lists)]
+def _default_test(root: Path, task: str, masks: str) -> tuple[str, ...]:
+    """The first of `TEST` that is annotated in a year, of every year in which it is: VOC2012's own test set is not."""
     annotations = ("Annotations/{}.xml",) if task == "detection" else (f"{masks}/{{}}.png", f"{OWN_MASKS}/{{}}.png")
+    lists = {(one, year): year / "ImageSets" / SETS[task] / f"{one}.txt" for one in TEST for year in _years(root)}
+    existing = [key for key, file in lists.items() if file.exists()]
 
-    def is_annotated(one):  # VOC2012's own test set is not
-        return any((year / each.format(name)).exists() for year, name in _listed(root, one, task) for each in annotations)
+    def is_annotated(one, year):
+        return any((year / each.format(name)).exists() for _, name in _listed(year, one, task) for each in annotations)
 
-    return next(filter(is_annotated, existing), existing[0] if existing else TEST[-1])
+    for one in TEST:
+        if years := [year for other, year in existing if other == one and is_annotated(one, year)]:
+            return tuple(one if year == root else f"{year.name}/{one}" for year in years)
+    return (existing[0][0] if existing else TEST[-1],)
+
+
+def _without_repetitions(name: str, listed: list[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    once = list(dict.fromkeys(listed))
+    if len(once) < len(listed):
+        logs.say(f"{name}: {len(listed) - len(once)} of {len(listed)} images are listed twice, in one set or in several, and are used once")
+    return once
 
 
 def _test_masks(listed: Sequence[tuple[Path, str]], masks: str) -> str:
@@ -162,12 +174,15 @@ def _parse(year: Path, name: str) -> Parsed:
             left, top, right, bottom = (float(each.find("bndbox").find(side).text) for side in ("xmin", "ymin", "xmax", "ymax"))
             boxes.append((left - 1, top - 1, right, bottom))
             classes.append(each.findtext("name").strip())
-            difficult.append((each.findtext("difficult") or "0").strip() == "1")
+            difficult.append(DIFFICULT[(each.findtext("difficult") or "0").strip().lower()])
+            if not classes[-1]:
+                raise ValueError
             check_box(f"{file}, object {number}", boxes[-1], size)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror or error}") from error
-    except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:
+    except (ElementTree.ParseError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = error if isinstance(error, ElementTree.ParseError) else "an object lacks its name or a number of its bndbox"
+        reason = f"an object's difficult is {error}, not 0 or 1" if isinstance(error, KeyError) else reason
         raise UserError(f"{file}: damaged ({reason}); repair it, or leave out such images with --config.data.damaged=skip") from error
     arrays = np.array(boxes, np.float32).reshape(-1, 4), np.zeros(len(boxes), np.int32), np.array(difficult, bool)
     stated_size = tuple((root.findtext(f"size/{side}") or "0").strip() for side in ("width", "height"))

@@ -1,7 +1,8 @@
 """Boxes around objects, by FCOS: models/fcos.py, anchor_free.py.
 
 Labels are the boxes on the canvas and their classes, padded with `anchor_free.NO_OBJECT`. Difficult objects are learnt like any other, as
-in detectron2, except COCO's crowds; the metrics ignore both. The metric is VOC's AP50, of boxes at the images' own size.
+in detectron2, except COCO's crowds. The metric is VOC's AP50, of boxes at the images' own size; it ignores both, and COCO's metrics ignore
+crowds alone.
 """
 
 import importlib.util
