@@ -331,7 +331,7 @@ def test_objects_drawn_as_255_are_no_class(named, tmp_path):
         (tmp_path / "classes.txt").unlink()
     for mask in tmp_path.glob("*annot/*.png"):
         Image.fromarray(np.where(np.asarray(Image.open(mask)) > 0, 255, 0).astype(np.uint8)).save(mask)
-    with pytest.raises(UserError, match="trainannot: the masks have no class other than 0 \(data.void is 255\); .* instead of 0 and 255"):
+    with pytest.raises(UserError, match=r"trainannot: the masks have no class other than 0 \(data.void is 255\); .* instead of 0 and 255"):
         read(name)
 
 
