@@ -259,9 +259,9 @@ def test_bad_input_is_told_in_one_line(tmp_path):
     (run,) = write_runs(tmp_path, ["sd"])
     seed = run / "seed_1"
     kept = (seed / "metrics.jsonl").read_text()
-    for damage, message in (("", "seed_1/metrics.jsonl: missing or empty"), ('{"step": 1\n{"st', "metrics.jsonl: damaged"),
+    for damage, message in (("", "seed_1/metrics.jsonl: missing or empty"), ('{"step": 1\n{"st', "metrics.jsonl is damaged: line 1"),
                             ('{"step": 1, "loss_ce": "high"}', "metrics.jsonl: loss_ce is 'high' instead of a number"),
-                            ('{"train_accuracy": 1.0}', "metrics.jsonl: step is None"),
+                            ('{"train_accuracy": 1.0}', "metrics.jsonl is damaged: line 1"),
                             ('{"step": 1, "test_accuracy": NaN}', "test_accuracy is nan instead of a number")):  # fmt: skip
         write(seed / "metrics.jsonl", damage)
         refused(draw(run, tmp_path), message)
