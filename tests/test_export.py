@@ -119,6 +119,13 @@ def test_a_resnet_goes_to_pytorch(tmp_path):
     np.testing.assert_allclose(forward(inputs).detach(), logits, rtol=1e-4, atol=1e-5 * np.abs(logits).max())
 
 
+def test_how_images_are_prepared_is_said():
+    network = random_network({"name": "small_cnn"}, **RESNET | {"downsample": 2})
+    described = export.describe(network)
+    assert described["prepare"].endswith("(bilinear); one of 64x64 pixels is averaged over blocks of 2x2 instead")
+    assert described["params_sha256"] == checkpoints.sha256(network.variables["params"]), "also without a summary"
+
+
 def test_a_resnet_has_the_names_of_torchvision(tmp_path):
     """Also without PyTorch; the file comes in again as any other of torchvision's."""
     network = random_network({"name": "resnet18"}, **RESNET | {"input_shape": (224, 224, 3)})
