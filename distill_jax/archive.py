@@ -19,6 +19,7 @@ from distill_jax.fields import flatten
 from distill_jax.files import naming_unwritable, read_json
 
 Curve = list[dict[str, Any]]  # the lines of a metrics.jsonl
+TYPES = {"seed": int, "overrides": dict}  # of the cells of these columns, if not empty
 KEYS = ("variant", "stage", "seed")
 PROVENANCE = ("commit", "versions", "device", "inferred")
 
@@ -93,10 +94,7 @@ def read_runs(study: pathlib.Path) -> list[Run]:
     path = study / "runs.csv"
     runs = []
     for row in from_csv(path, (*KEYS, "overrides")):
-        key, overrides = pop_key(row), row.pop("overrides", {})
-        if not isinstance(overrides, dict):
-            raise UserError(f"{path}: damaged (the overrides {overrides!r} are not a JSON object); restore the file")
-        runs.append(Run(*key, shared | overrides, row))
+        runs.append(Run(*pop_key(row), shared | row.pop("overrides", {}), row))
     return runs
 
 
@@ -117,15 +115,8 @@ def key_columns(key: tuple) -> dict[str, Any]:
 
 
 def pop_key(row: dict[str, Any]) -> tuple[str, str, int | None]:
-    """The inverse of `key_columns`; removes the key from the row.
-
-    Raises:
-      UserError: the seed is not an integer.
-    """
-    variant, stage, seed = str(row.pop("variant", "")), str(row.pop("stage", "")), row.pop("seed", None)
-    if not isinstance(seed, int | None):
-        raise UserError(f"a table of runs is damaged: the seed of {variant} {stage} is {seed!r}; restore the file")
-    return variant, stage, seed
+    """The inverse of `key_columns`; removes the key from the row."""
+    return str(row.pop("variant", "")), str(row.pop("stage", "")), row.pop("seed", None)
 
 
 def to_csv(rows: Sequence[dict[str, Any]], first: Sequence[str]) -> str:
@@ -153,7 +144,11 @@ def from_csv(path: pathlib.Path, needed: Sequence[str]) -> Iterator[dict[str, An
     for count, cells in enumerate(lines[1:], start=2):
         if len(cells) != len(columns):
             raise UserError(f"{path}: row {count} has {len(cells)} cells instead of {len(columns)}; restore the file")
-        yield {name: from_cell(cell) for name, cell in zip(columns, cells, strict=True) if cell}
+        row = {name: from_cell(cell) for name, cell in zip(columns, cells, strict=True) if cell}
+        for name, kind in TYPES.items():
+            if name in row and not isinstance(row[name], kind):
+                raise UserError(f"{path}: row {count}: {name} is {row[name]!r}; restore the file")
+        yield row
 
 
 def to_cell(value: Any) -> str:

@@ -161,7 +161,8 @@ def describe(network: trained.Network) -> dict[str, Any]:
             prepare += f"; one of {width}x{height} pixels is averaged over blocks of {spec.downsample}x{spec.downsample} instead"
     result = main_result(network.summary)
     of_run = {name: network.summary[name] for name in (*OF_RUN, result, validation_name(result)) if name in network.summary}
-    of_run.setdefault("params_sha256", checkpoints.sha256(network.variables["params"]))  # a pre-trained network has no summary
+    if "params_sha256" not in of_run:  # a pre-trained network has no summary
+        of_run["params_sha256"] = checkpoints.sha256(network.variables["params"])
     return {"prepare": prepare, **specs.facts(spec), **of_run, "versions": summary.provenance()["versions"]}
 
 

@@ -125,7 +125,7 @@ def read(folder: pathlib.Path) -> Spec:
             tokenizer=tokenizer.read_text(encoding="utf-8") if facts["vocabulary_size"] else "",
             **{name: tuple(facts.get(name, ())) for name in ("input_mean", "input_std", "classes")},
             image_size=facts.get("image_size", 0),
-            downsample=facts.get("downsample", config.data.get("downsample", 1)),
+            downsample=facts.get("downsample", config.data.downsample),
             sentences=facts.get("sentences", 0),
             task=facts.get("task", "classification"),
         )

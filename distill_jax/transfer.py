@@ -140,10 +140,11 @@ def check_member(run: trained.Run, config: ConfigDict, dataset: Dataset) -> None
     shape = next(column.shape[1:] for name, column in dataset.test.items() if name != "label")
     if tuple(shape) != run.spec.input_shape:
         raise UserError(f"{where} takes inputs of shape {run.spec.input_shape}; those of {dataset.name} are {tuple(shape)}")
-    theirs, held_out = configuration.of_workdir(run.folder).data, config.data.validation_examples
-    if held_out and theirs.name == config.data.name and theirs.validation_examples != held_out:
-        theirs, advice = theirs.validation_examples, "for the test set, add --config.data.validation_examples=0"
-        raise UserError(f"{where} was trained on validation samples: its data.validation_examples is {theirs}; {advice}")
+    if config.data.validation_examples:
+        theirs = configuration.of_workdir(run.folder).data
+        if theirs.name == config.data.name and theirs.validation_examples != config.data.validation_examples:
+            said = f"its data.validation_examples is {theirs.validation_examples}"
+            raise UserError(f"{where} was trained on validation samples: {said}; for the test set, add --config.data.validation_examples=0")
 
 
 def file_name(name: str) -> str:

@@ -97,16 +97,15 @@ def _years(root: Path) -> list[Path]:
 def _default_test(root: Path, task: str, masks: str) -> tuple[str, ...]:
     """The first of `TEST` that is annotated in a year, of every year in which it is: VOC2012's own test set is not."""
     annotations = ("Annotations/{}.xml",) if task == "detection" else (f"{masks}/{{}}.png", f"{OWN_MASKS}/{{}}.png")
-    lists = {(one, year): year / "ImageSets" / SETS[task] / f"{one}.txt" for one in TEST for year in _years(root)}
-    existing = [key for key, file in lists.items() if file.exists()]
+    years = {one: [year for year in _years(root) if _list(year, one, task).exists()] for one in TEST}
 
-    def is_annotated(one, year):
+    def is_annotated(year, one):
         return any((year / each.format(name)).exists() for _, name in _listed(year, one, task) for each in annotations)
 
     for one in TEST:
-        if years := [year for other, year in existing if other == one and is_annotated(one, year)]:
-            return tuple(one if year == root else f"{year.name}/{one}" for year in years)
-    return (existing[0][0] if existing else TEST[-1],)
+        if annotated := [year for year in years[one] if is_annotated(year, one)]:
+            return tuple(one if year == root else f"{year.name}/{one}" for year in annotated)
+    return (next((one for one in TEST if years[one]), TEST[-1]),)
 
 
 def _without_repetitions(name: str, listed: list[tuple[Path, str]]) -> list[tuple[Path, str]]:
@@ -122,11 +121,15 @@ def _test_masks(listed: Sequence[tuple[Path, str]], masks: str) -> str:
     return OWN_MASKS if has_own else masks
 
 
+def _list(year: Path, name: str, task: str) -> Path:
+    return year / "ImageSets" / SETS[task] / f"{name}.txt"
+
+
 def _listed(root: Path, one: str, task: str) -> list[tuple[Path, str]]:
     """The folder of the year and the id of each image in a set: "train" of every year that has it, or "VOC2007/trainval" of one."""
     year, _, name = one.rpartition("/")
     years = [root / year] if year else _years(root)
-    files = [folder / "ImageSets" / SETS[task] / f"{name}.txt" for folder in years]
+    files = [_list(folder, name, task) for folder in years]
     existing = [file for file in files if file.exists()]
     if not existing:
         others = sorted(path.stem for path in files[0].parent.glob("*.txt") if "_" not in path.stem)  # cat_train is a list of one class
@@ -181,8 +184,11 @@ def _parse(year: Path, name: str) -> Parsed:
     except OSError as error:
         raise UserError(f"{file}: {error.strerror or error}") from error
     except (ElementTree.ParseError, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = error if isinstance(error, ElementTree.ParseError) else "an object lacks its name or a number of its bndbox"
-        reason = f"an object's difficult is {error}, not 0 or 1" if isinstance(error, KeyError) else reason
+        reason = "an object lacks its name or a number of its bndbox"
+        if isinstance(error, KeyError):
+            reason = f"an object's difficult is {error}, not 0 or 1"
+        elif isinstance(error, ElementTree.ParseError):
+            reason = error
         raise UserError(f"{file}: damaged ({reason}); repair it, or leave out such images with --config.data.damaged=skip") from error
     arrays = np.array(boxes, np.float32).reshape(-1, 4), np.zeros(len(boxes), np.int32), np.array(difficult, bool)
     stated_size = tuple((root.findtext(f"size/{side}") or "0").strip() for side in ("width", "height"))
