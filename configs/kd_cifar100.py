@@ -2,6 +2,9 @@
 
 python run.py --config=configs/supervised_cifar100.py --config.data.dir=DIR --workdir=/data/teacher --config.model.name=resnet110
 python run.py --config=configs/kd_cifar100.py --config.data.dir=DIR --workdir=/data/kd --config.teachers="('/data/teacher',)"
+
+DKD: --config.method.loss=dkd --config.method.weight_ce=1 --config.method.weight_teacher=1 --config.method.warmup_epochs=20. Logit
+standardization: --config.method.standardize=True --config.method.weight_teacher=9 --config.method.temperature=2.
 """
 
 from ml_collections import ConfigDict

@@ -6,8 +6,9 @@
 The folder holds train/<class>/*.JPEG and val/<class>/*.JPEG; prepare the TFDS data set with `tfds build imagenet2012
 --file_format=array_record`. The recipe follows Goyal et al. (arXiv 1706.02677), plus label smoothing; unlike theirs, weight decay includes
 BatchNorm's scales and biases. The other *_imagenet.py configs have its epochs, batch and learning rate, but a cosine and no label
-smoothing; for their fair baseline, add --config.schedule.name=cosine --config.method.label_smoothing=0. For a larger batch on more devices,
-set only --config.batch_size=1024: the learning rate scales with it. On accelerators: --config.dtype=bfloat16.
+smoothing; for a fair baseline, add --config.schedule.name=cosine --config.method.label_smoothing=0, and for SD's also
+--config.model.name=resnet101 --config.schedule.warmup_epochs=0, without and with --config.schedule.cycles=2. For a larger batch on more
+devices, set only --config.batch_size=1024: the learning rate scales with it. On accelerators: --config.dtype=bfloat16.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,8 @@
 
 Each generation is a full run. The paper's networks are ResNets and DenseNets, such as --config.model.name=densenet100_12
 --config.batch_size=64 --config.epochs=300. We do not know its K, eta, lambda and number of generations; the values here are our choice.
-Other first generations: --config.stages.regularizer=label_smoothing or confidence_penalty; configs/born_again_cifar100.py has a strict one.
+Other first generations: --config.stages.eta=0.9 with --config.stages.regularizer=label_smoothing (by 0.1) or confidence_penalty;
+configs/born_again_cifar100.py has a strict one.
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,8 @@ The file has get_config(), which all arms share, and get_arms(), which describes
 
 An arm is a pair: its changes to the config, and its tries, each a further change; a change of method.name, model.name or stages.name drops
 the options of the old one. Every try is trained with the config's seed and evaluated on data.validation_examples. Tries that diverge are
-dropped; the one that is best at the last epoch is retrained on the whole training set, with the seeds after that one. An arm may be a
+dropped; the one that is best at the last epoch is retrained without a validation set (but on data.train_examples images as
+before, if that is set), with the seeds after that one. An arm may be a
 family of stages, whose last stage counts. teachers=("arm:NAME",) stands for the network of an earlier arm: of its best try during tuning,
 of the same seed afterwards.
 

@@ -38,7 +38,7 @@ def tuning_config(comparison: Comparison, name: str, attempt: int) -> ConfigDict
 
 
 def final_config(comparison: Comparison, name: str, attempt: int) -> ConfigDict:
-    """The config of an arm's final runs: a try on the whole training set, with seeds that no try has seen."""
+    """The config of an arm's final runs: a try without a validation set, with seeds that no try has seen."""
     return changed(comparison, name, attempt, {"seed": comparison.config.seed + 1, "data": {"validation_examples": 0}}, "final")
 
 

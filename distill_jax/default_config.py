@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.dtype = "float32"  # computation dtype: float32 or bfloat16; parameters, statistics, logits and losses stay float32. On TPUs and
     # recent GPUs, JAX rounds the factors of float32 products, unless JAX_DEFAULT_MATMUL_PRECISION is float32
     config.log_every = 100  # steps
-    config.eval_every = 1  # epochs; the last epoch is always evaluated
+    config.eval_every = 1  # epochs; the last epoch and the end of each cycle are always evaluated
     config.checkpoint_every = 10  # epochs; the last epoch and the end of each cycle are always saved
 
     # Networks are named by the workdir of a finished run, or as hf:DIR or torchvision:FILE: see distill_jax/pretrained.py. In a workdir's
@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # sgd, or adamw
-    config.optimizer.learning_rate = 0.1  # peak
+    config.optimizer.learning_rate = 0.1  # the peak, before the factor of a warm-up
     config.optimizer.reference_batch_size = 0  # linear scaling: the batch size that learning_rate is for; 0 for no scaling
     config.optimizer.momentum = 0.9  # sgd: fraction of the previous update to keep
     config.optimizer.nesterov = True  # sgd: Nesterov's form of momentum
@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
 
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"  # cosine or poly, restarted each cycle; or step
-    config.schedule.cycles = 1  # number of cycles of equal length, in whole epochs
+    config.schedule.cycles = 1  # number of cycles of nearly equal length, in whole epochs
     config.schedule.cycle_epochs = ()  # lengths of the cycles in epochs, instead of `cycles`
     config.schedule.amplitudes = ()  # largest rate of each cycle as a fraction of learning_rate; () for all 1
     config.schedule.warmup_epochs = 0.0  # epochs, possibly fractional, over which the rate rises linearly; step i of n has i/n of it

@@ -148,7 +148,7 @@ def decoupled_distillation(
     return temperature**2 * mean(weight_target * target_B + weight_others * others_B, labels_B)
 
 
-OUTSIDE = -1e4  # a logit without probability; finite, since 0 * (inf - inf) is not a number
+OUTSIDE = -1e4  # a logit whose probability is zero; finite, since 0 * (inf - inf) is not a number
 
 
 def relational_distillation(
@@ -223,8 +223,8 @@ def from_teacher(
       temperature: T > 0, softens both.
       loss_weights: of the loss's two parts, in the order of its arguments: (alpha, beta) of dkd, (beta, gamma) of dist; () for the
         defaults.
-      standardize: apply `standardized` to the logits of both first. For three classes or more: of two logits it leaves only the order,
-        which has no gradient.
+      standardize: apply `standardized` to the logits of both first. Needs three or more classes: standardising two logits leaves only
+        their order, which has no gradient.
       num_classes: C, if known, to check standardize.
 
     Returns:

@@ -19,8 +19,8 @@ def create(fields, schedule: optax.Schedule) -> optax.GradientTransformation:
     Args:
       fields: config.optimizer. "sgd": the gradient of the L2 penalty is added before momentum, for every parameter, as in the vision
         papers. "adamw": decoupled decay (Loshchilov & Hutter, arXiv 1711.05101) of parameters with two or more axes; biases and
-        normalisation scales do not decay. With either, the gradient is first clipped to `clip_norm`, by its global norm, and the updates
-        of the trunk (`models.in_trunk`) are last multiplied by `trunk_rate`, weight decay included.
+        normalisation scales do not decay. With either, the gradient is first clipped to `clip_norm`, by its global norm; finally, the
+        updates of the trunk (`models.in_trunk`) are multiplied by `trunk_rate`, weight decay included.
       schedule: learning rate of each iteration.
 
     Raises:

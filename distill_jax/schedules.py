@@ -51,7 +51,8 @@ def cyclic_poly(peaks: Sequence[float], ends: Sequence[int], power: float) -> op
     """ "Poly" decay to zero in every cycle: iteration i of a cycle of L iterations has the rate peak * (1 - i / L)^power.
 
     With power 0.9 the schedule of DeepLab (Chen et al., arXiv 1706.05587); with power 1 and a warm-up that of BERT's fine-tuning (Devlin
-    et al., 2019, arXiv 1810.04805). That several cycles restart it is our choice. Arguments as for `cyclic_cosine`.
+    et al., 2019, arXiv 1810.04805), except that here the rate decays during the warm-up too. That several cycles restart it is our
+    choice. Arguments as for `cyclic_cosine`.
     """
     return _cyclic(lambda peak, length: optax.polynomial_schedule(peak, 0.0, power, length), peaks, ends)
 
@@ -77,7 +78,7 @@ def create(schedule, learning_rate: float, epochs: int, steps_per_epoch: int) ->
 
     Args:
       schedule: config.schedule.
-      learning_rate: the peak.
+      learning_rate: the peak, before the factor of a warm-up.
       epochs: length of the run.
       steps_per_epoch: iterations per epoch.
 

@@ -88,7 +88,8 @@ def options(name: str) -> dict[str, Any]:
     """The options of a method and their defaults; for several methods, a dict for each, by its name or, for an import path, its function's.
 
     Every method taught by frozen networks of other runs has the option guide_logits, which the run implements: "forward" runs these
-    networks on each batch; "table" runs them once on the training set, before training, and requires augmentation off.
+    networks on each batch; "table" runs them once on the training set, before training, and requires augmentation off;
+    attention_transfer takes only "forward".
 
     Raises:
       ValueError: there is no such method, or one is named twice.

@@ -126,7 +126,8 @@ class Method(NamedTuple):
     # A separate call, since reading and writing a table within one compiled program copies the whole table, twice per step.
     observe: ObserveFn | None = None
     observes: str = "step"  # logits passed to `observe`: "step", those of the step; "clean", those of the unaugmented samples
-    by_sample: Any = False  # whether the teacher is a table with one row per sample, split evenly over the devices; several: a tuple
+    # Whether the teacher is a table with one row per sample, split evenly over the devices; or a tree of such bools, as in ps_kd.py.
+    by_sample: Any = False
     follow: FollowFn | None = None
     order: OrderFn | None = None  # None: each epoch is a random permutation
     maps: bool = False  # whether `loss` takes the student's feature maps, and `signal` asks the teachers for theirs: see models/maps.py

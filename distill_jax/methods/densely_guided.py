@@ -45,8 +45,8 @@ def densely_guided(
 ) -> Method:
     """A student of several frozen guides of any architecture, the largest first.
 
-    The forward pass of a dropped guide is skipped. Measured on a CPU with four plain8 guides of a plain2 on 32x32 images, relative to all
-    forward passes, a step takes 0.80 times as long at p = 0.75, 0.53 times at p = 0.25, and no longer at p = 1.
+    The forward pass of a dropped guide is skipped. Measured on a CPU with four plain8 guides of a plain2 on 32x32 images, a step takes
+    0.80 of the time of all guides at p = 0.75, and 0.53 at p = 0.25; deciding which to skip costs nothing.
 
     Args:
       num_teachers: number of guides, n + 1.
