@@ -13,4 +13,5 @@ def get_config():
     config = supervised_imagenet.imagenet()
     config.method = lstsd_cifar100.lstsd_fields()
     config.method.table_dtype = "bfloat16"
+    config.checkpoint_every = 5  # epochs; hashing that much takes a while
     return config

@@ -52,13 +52,19 @@ def save(manager: ocp.CheckpointManager, step: int, tree: Any) -> None:
     folder = pathlib.Path(manager.directory) / str(step)
     with told_if_not_saved(folder):
         manager.save(step, args=ocp.args.StandardSave(tree))
-        if processes.is_first():
-            write_manifest(folder)
+    write_manifest(folder)
 
 
 def write_manifest(folder: pathlib.Path) -> None:
-    """Writes the hashes of a folder's files into it, and the devices they were written on."""
-    workdir.write_json(folder / MANIFEST, {"schema": workdir.SCHEMA, "topology": processes.topology(), "files": file_hashes(folder)})
+    """Writes the hashes of a folder's files into it, and the devices they were written on. All processes wait for the first, which writes:
+    if one ended before, the cluster might end the others too, and leave the folder unfinished."""
+
+    def write():
+        with told_if_not_saved(folder):
+            content = {"schema": workdir.SCHEMA, "topology": processes.topology(), "files": file_hashes(folder)}
+            workdir.write_json(folder / MANIFEST, content)
+
+    processes.on_first(write)
 
 
 def schema(manager: ocp.CheckpointManager, step: int) -> int:
@@ -171,8 +177,7 @@ def save_weights(path: pathlib.Path, weights: Any) -> None:
     with told_if_not_saved(path), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.resolve(), weights, force=True)
         checkpointer.wait_until_finished()
-        if processes.is_first():
-            write_manifest(path)
+    write_manifest(path)
 
 
 def has_weights(path: pathlib.Path) -> bool:

@@ -179,12 +179,12 @@ def _override(config: "ConfigDict", argument: str) -> bool:
 
 
 def join_other_processes(mode: str) -> None:
-    """Joins the other processes, if the flags or the environment name any, and checks that there are devices.
+    """Joins the other processes, if the flags or the environment name any; checks that there are devices, and keeps compiled programs.
 
     Raises:
       UserError: the mode takes a single process, the others cannot be joined, or there is no device.
     """
-    from distill_jax import processes, sharding
+    from distill_jax import compilation, processes, sharding
     from distill_jax.errors import UserError
 
     if processes.is_one_of_several(DISTRIBUTED.value, COORDINATOR.value, PROCESSES.value, PROCESS.value):
@@ -192,6 +192,7 @@ def join_other_processes(mode: str) -> None:
             raise UserError(f"--mode={mode} takes a single process; start it on one host, with --nodistributed")
         processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value, JOIN_TIMEOUT.value)
     sharding.check_backend()
+    compilation.keep_programs()
 
 
 @contextlib.contextmanager
@@ -224,12 +225,11 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def import_jax() -> None:
-    """Imports jax, which takes a second, and keeps its compiled programs.
+    """Imports jax, which takes a second.
 
     Raises:
       UserError: an environment variable of JAX has an invalid value.
     """
-    from distill_jax import compilation
     from distill_jax.errors import UserError
 
     terminal.show("importing JAX ...")
@@ -237,8 +237,8 @@ def import_jax() -> None:
         import jax  # noqa: F401
     except ValueError as error:
         raise UserError(f"JAX cannot be imported: {error}; check the environment variables JAX_*") from error
-    compilation.keep_programs()
-    logging.set_verbosity(logging.FATAL)  # orbax logs every file it touches, and also every error it raises
+    logging.set_verbosity(logging.WARNING)  # JAX's, such as that it uses the CPU since it cannot use the GPU
+    logging.get_absl_logger().setLevel("CRITICAL")  # orbax's: it logs every file it touches, and also every error it raises
     terminal.show("")
 
 

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from distill_jax import command_line, comparison_checks, configuration, logs, processes, sharding, study, trained, workdir
+from distill_jax import command_line, comparison_checks, compilation, configuration, logs, processes, sharding, study, trained, workdir
 from distill_jax.comparison import Arm, Comparison, best_try, final_config, folder_of_try, tuning_config, wanted
 from distill_jax.comparison_tables import write_tables
 from distill_jax.errors import Diverged, UserError, prefixed
@@ -186,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with command_line.errors_in_one_line():
         command_line.import_jax()
         check_devices()
+        compilation.keep_programs()
         config, root = command_line.read_config([f"--config={options.config}", *overrides], "train", options.workdir)
         compare(config, read_arms(options.config), root, [name for name in options.arms.split(",") if name])
 

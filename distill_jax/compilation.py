@@ -5,6 +5,10 @@ import os
 import pathlib
 import warnings
 
+import jax
+
+from distill_jax import processes
+
 LARGEST_CACHE = 2 * 1024**3  # bytes; beyond that, JAX evicts the least recently used programs
 SETTINGS = {  # small programs are kept too: a run has dozens
     "jax_persistent_cache_min_compile_time_secs": 0,
@@ -17,10 +21,12 @@ def keep_programs() -> None:
     """Turns on JAX's persistent compilation cache, in the user's cache folder.
 
     JAX's own environment variables, such as JAX_COMPILATION_CACHE_DIR, take precedence; JAX_ENABLE_COMPILATION_CACHE=0 turns the cache off.
-    A program that cannot be read or written is compiled silently.
+    A program that cannot be read or written is compiled silently. Several processes have no cache unless JAX_COMPILATION_CACHE_DIR is set:
+    only the first one would write it, and on GPUs the others could then wait forever for the autotuning that it skips. Call it after
+    `processes.join`.
     """
-    import jax
-
+    if processes.are_several():
+        return
     warnings.filterwarnings("ignore", message=".*persistent compilation cache")
     settings = {name: value for name, value in SETTINGS.items() if name.upper() not in os.environ}
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -62,7 +62,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None, ti
     alarm.daemon = True
     alarm.start()
     try:
-        jax.distributed.initialize(coordinator, processes, process, initialization_timeout=timeout + 60)
+        jax.distributed.initialize(coordinator, processes, process, own_gpus(), initialization_timeout=timeout + 60)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"--distributed: {reason}; set --coordinator (with a free port), --processes and --process") from error
@@ -70,12 +70,24 @@ def join(coordinator: str | None, processes: int | None, process: int | None, ti
         alarm.cancel()
 
 
+def own_gpus() -> list[int] | None:
+    """`local_device_ids` of jax.distributed.initialize: [] for all GPUs that this process sees, None to leave the choice to JAX.
+
+    Under Slurm, JAX gives each task of a node one of the GPUs that it sees, by its number. All but one would be idle if it is the only
+    task, and most tasks would find none if each sees only its own.
+    """
+    tasks, nodes = os.environ.get("SLURM_STEP_NUM_TASKS"), os.environ.get("SLURM_STEP_NUM_NODES")
+    is_only_task, sees_one = tasks is not None and tasks == nodes, "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ",")
+    return [] if (is_only_task or sees_one) and "JAX_LOCAL_DEVICE_IDS" not in os.environ else None
+
+
 def keep_gloo_quiet() -> None:
-    """Reserves standard output for Python: Gloo, which connects CPUs, prints a line for each connection to C's."""
+    """Reserves standard output for Python: Gloo, which connects CPUs, prints a line for each connection to C's. What NCCL_DEBUG asks for
+    goes to standard error."""
     sys.stdout.flush()
     own = os.dup(sys.stdout.fileno())
     with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
+        os.dup2(2 if "NCCL_DEBUG" in os.environ else nowhere.fileno(), 1)
     sys.stdout = open(own, "w", encoding=sys.stdout.encoding, errors="backslashreplace", buffering=1)
 
 

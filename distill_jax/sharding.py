@@ -26,8 +26,8 @@ def check_backend() -> None:
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """A one-axis mesh over `devices` (default: all)."""
-    devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    # Not jax.make_mesh, which refuses the GPUs of several hosts.
+    return Mesh(np.array(jax.devices() if devices is None else devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

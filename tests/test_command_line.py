@@ -7,7 +7,7 @@ import sys
 import pytest
 from helpers import ROOT
 
-from distill_jax import command_line
+from distill_jax import command_line, compilation, processes
 
 
 def call(*arguments):
@@ -64,6 +64,8 @@ PROGRAM = """
 from distill_jax import command_line
 command_line.make_streams_safe()
 command_line.import_jax()
+from distill_jax import compilation
+compilation.keep_programs()
 import jax
 print(jax.jit(lambda x: 3 * x + 1)(2.0))
 """
@@ -94,6 +96,32 @@ def test_jax_may_keep_its_programs_elsewhere_or_nowhere(tmp_path):
     compile_with(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "file"))
     compile_with(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine"), XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert list((tmp_path / "mine").glob("*-cache")) and not (tmp_path / "cache").exists()
+
+
+def test_several_processes_keep_no_programs(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "are_several", lambda: True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    compilation.keep_programs()
+    assert not list(tmp_path.iterdir())
+
+
+LOGGING = """
+import logging
+from absl import app, logging as orbax
+from distill_jax import command_line
+def main(argv):
+    command_line.import_jax()
+    logging.getLogger("jax._src.distributed").info("starting")
+    logging.getLogger("jax._src.xla_bridge").warning("falling back to cpu")
+    orbax.error("a file was not written")
+app.run(main)
+"""
+
+
+def test_what_jax_warns_of_is_shown_and_what_orbax_logs_is_not():
+    result = subprocess.run([sys.executable, "-c", LOGGING], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert result.stderr.count("\n") == 1 and "falling back to cpu" in result.stderr
 
 
 @pytest.mark.parametrize(

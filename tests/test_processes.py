@@ -14,7 +14,7 @@ import pytest
 from helpers import ROOT, TINY, build, make_config, read_lines, run
 
 from configs import sd_lstsd_digits
-from distill_jax import checkpoints, evaluate, files, processes, trained
+from distill_jax import checkpoints, evaluate, files, processes, sharding, trained
 from distill_jax import start as starting
 
 ARGUMENTS = [
@@ -251,3 +251,36 @@ def test_a_cluster_is_noticed(monkeypatch, environment, cluster):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert processes.is_cluster() == cluster
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpus"),
+    [
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "4", "CUDA_VISIBLE_DEVICES": "0,1"}, []),  # all of its node's
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "4", "CUDA_VISIBLE_DEVICES": "0,1"}, None),  # one of its node's
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "4", "CUDA_VISIBLE_DEVICES": "1"}, []),  # its own
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "4", "JAX_LOCAL_DEVICE_IDS": "0"}, None),
+        ({}, None),
+    ],
+)
+def test_the_gpus_of_a_task(monkeypatch, environment, gpus):
+    for name in ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "CUDA_VISIBLE_DEVICES", "JAX_LOCAL_DEVICE_IDS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert processes.own_gpus() == gpus
+
+
+class Gpu:
+    """XLA gives each host of GPUs a slice_index of its own."""
+
+    platform, device_kind = "gpu", "H200"
+
+    def __init__(self, number):
+        self.id = self.slice_index = self.process_index = number
+
+
+def test_a_mesh_has_the_gpus_of_several_hosts():
+    """jax.make_mesh refuses them."""
+    gpus = [Gpu(0), Gpu(1)]
+    assert sharding.make_mesh(gpus).devices.tolist() == gpus

@@ -152,8 +152,13 @@ def in_threads(samples: np.ndarray, load: Any, batch_size: int) -> Iterator[Any]
     """Calls load(sample) in threads and stacks the results into batches, in order."""
     import grain  # here, since its import takes seconds and only streaming needs it
 
-    options = grain.ReadOptions(num_threads=os.cpu_count(), prefetch_buffer_size=BATCHES_AHEAD * batch_size)
+    options = grain.ReadOptions(num_threads=own_cores(), prefetch_buffer_size=BATCHES_AHEAD * batch_size)
     return iter(grain.MapDataset.source(samples).map(load).to_iter_dataset(options).batch(batch_size))
+
+
+def own_cores() -> int:
+    """The number of CPU cores that this process may use: under Slurm, fewer than the host has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def read_crop(record: Record, size: int, rng: np.random.Generator | None, advice: str = ADVICE) -> np.ndarray:
