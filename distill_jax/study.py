@@ -193,6 +193,7 @@ def prepare(config: ConfigDict, root: pathlib.Path, training: bool = True) -> St
             if job.stage not in experiments:
                 experiments[job.stage] = build(job, root, data[key], experiments, networks, to_train)
             for number, (teacher, spec) in enumerate(networks.teachers.items()):
+                specs.check_fits(f"teacher {teacher}", spec, experiments[job.stage].spec, data[key].dataset.name)
                 specs.check_same(f"teacher {teacher}", spec, experiments[job.stage].teachers[number])
             spec = known[f"{stages.STAGE}{job.stage}"] = experiments[job.stage].spec
             if networks.initial:
@@ -219,8 +220,6 @@ def build(job: Job, root: pathlib.Path, data: Data, earlier: dict[str, Experimen
     for teacher, spec in networks.teachers.items():
         specs.check_head(f"teacher {teacher}", spec)
     exp = experiment.build(job.config, data, tuple(networks.teachers.values()), recorded, networks.initial)
-    for teacher, spec in networks.teachers.items():
-        specs.check_fits(f"teacher {teacher}", spec, exp.spec, data.dataset.name)
     if to_train and ":" in job.config.method.name:
         with checks.naming("method"):
             methods.check_resumes(job.config.method.name, exp.method, exp.spec.abstract_network(), exp.plan.epochs)

@@ -234,6 +234,15 @@ def test_a_teacher_of_other_classes_is_refused(finished_colours, tmp_path, names
         study.train(config, tmp_path / "student")
 
 
+def test_the_teachers_of_all_seeds_have_the_runs_classes(finished_colours, tmp_path):
+    (tmp_path / "0").symlink_to(finished_colours[0])
+    with_facts(finished_colours[0], tmp_path / "1", classes=["green", "red", "blue"])
+    own = {"seeds": 2, "teachers": (str(tmp_path / "{seed}"),), "method": {"name": "distillation"}}
+    with pytest.raises(UserError, match="teacher .*1 has different classes from npz:.*: class 0 is 'green' there and 'red' here"):
+        study.train(colours_config(tmp_path / "colours.npz", **own), tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+
+
 def test_a_teacher_whose_classes_have_no_names_is_taken(finished_colours, tmp_path):
     nameless = with_facts(finished_colours[0], tmp_path / "nameless", classes=[])
     assert build(colours_config(tmp_path / "again.npz", teachers=(str(nameless),), method={"name": "distillation"})).spec.classes == COLOURS
