@@ -17,7 +17,7 @@ from distill_jax.errors import UserError
 from distill_jax.fields import flatten
 from distill_jax.files import read_json, read_jsonl
 
-SIDE_RESULTS = ("data", "linear_probe", "linear_probe_*", "ensemble", "eval")  # files beside summary.json, each a prefix of columns
+SIDE_RESULTS = ("data", "linear_probe", "linear_probe_*", "ensemble")  # files beside summary.json, each a prefix of columns
 
 
 def collect(study: pathlib.Path, workdirs: Sequence[pathlib.Path]) -> None:
@@ -84,6 +84,8 @@ def read_workdir(folder: pathlib.Path, variant: str, stage: str = "", seed: int 
     seed = config.get("seed") if seed is None else seed
     beside = side_results(folder)
     if isinstance(summary.get("runs"), list):
+        if "ensemble.members" in beside and len(beside["ensemble.members"]) != len(summary["runs"]):
+            raise UserError(f"{folder / 'ensemble.json'}: is not of all {len(summary['runs'])} seeds; repeat --mode=ensemble, or remove it")
         yield Run(variant, stage, None, config, beside), [], folder
         for child in seed_folders(folder, summary["runs"]):
             yield from read_workdir(child, variant, stage)

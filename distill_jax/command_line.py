@@ -149,8 +149,8 @@ def read_config(arguments: list[str], mode: str, workdir: str | None, members: S
     elif paths or (mode == "train" and not (folder / "config.json").exists()):
         given = configuration.read(paths[-1] if paths else str(QUICKSTART))
     else:
-        check_path(folder)
         source = pathlib.Path(members[0]).expanduser() if members else folder
+        check_path(source)
         given = configuration.of_workdir_for(source, values.get("data.name"))
     config = configuration.with_options(given, values)
     known = fields.flatten(config)

@@ -68,8 +68,9 @@ def features(config: ConfigDict, root: str | os.PathLike) -> pathlib.Path:
     """Writes the features of a data set, the inputs of a network's last dense layer, to features_<data set>.npz.
 
     Args:
-      config: config.data names the data set. As the network needs, images are resized (bilinear) and grey ones repeated over the
-        channels; they are normalised as in its training, and sentences are encoded with its own tokenizer.
+      config: config.data names the data set. As the network needs, images are resized (bilinear), or averaged over blocks as by
+        data.downsample in its training, and grey ones repeated over the channels; they are normalised as in its training, and sentences are
+        encoded with its own tokenizer.
       root: workdir of a finished run.
 
     Returns:
@@ -82,8 +83,11 @@ def features(config: ConfigDict, root: str | os.PathLike) -> pathlib.Path:
     trained.check_classifies(str(run.folder), run.spec)
     dataset = load_config(config.data, tokenizer=run.spec.tokenizer)
     check_unchanged(run, config, dataset)
+    check_held_out(str(run.folder), run, config)
     network, arrays = trained.load(run.folder), {}
     for split, rows in (("train", dataset.train), ("test", dataset.test)):
+        if run.spec.downsample > 1 and isinstance(rows.get("image"), np.ndarray):
+            rows = rows | {"image": run.spec.as_evaluated(rows["image"])}
         arrays[f"{split}_features"] = network.map(trained.penultimate, rows, config.batch_size)
         arrays[f"{split}_labels"] = np.asarray(rows["label"])
     path = run.folder / f"features_{file_name(config.data.name)}.npz"
@@ -134,12 +138,17 @@ def check_unchanged(run: trained.Run, config: ConfigDict, dataset: Dataset) -> N
 
 
 def check_member(run: trained.Run, config: ConfigDict, dataset: Dataset) -> None:
-    """Raises UserError if a network's classes or input size are not those of a data set, or if it was trained on its validation samples."""
+    """Raises UserError if a network does not have a data set's classes or input size, or was trained on its validation samples."""
     where = f"member {run.folder}"
     specs.check_classes(where, run.spec, run.spec._replace(num_classes=dataset.num_classes, classes=dataset.classes), dataset.name)
     shape = next(column.shape[1:] for name, column in dataset.test.items() if name != "label")
     if tuple(shape) != run.spec.input_shape:
         raise UserError(f"{where} takes inputs of shape {run.spec.input_shape}; those of {dataset.name} are {tuple(shape)}")
+    check_held_out(where, run, config)
+
+
+def check_held_out(where: str, run: trained.Run, config: ConfigDict) -> None:
+    """Raises UserError if a network was trained on a data set's validation samples."""
     if config.data.validation_examples:
         theirs = configuration.of_workdir(run.folder).data
         if theirs.name == config.data.name and theirs.validation_examples != config.data.validation_examples:

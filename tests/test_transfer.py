@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 import distill_jax
-from distill_jax import archive, collect, configuration, files, stages, study, trained, transfer, workdir
+from distill_jax import archive, collect, command_line, configuration, files, stages, study, trained, transfer, workdir
+from distill_jax.data.images import average_blocks
 from distill_jax.errors import UserError
 
 METRICS = ("test_accuracy", "test_top5", "test_nll", "test_ece")
@@ -50,7 +51,9 @@ def test_an_ensemble_on_validation_data_is_called_so(finished_family, tmp_path):
     result = transfer.ensemble(config, tmp_path, [str(tuned)])
     assert "validation_accuracy" in result and "validation_accuracy" in result["members"][0]
     assert not any(name.startswith("test_") for name in result)
-    assert transfer.linear_probe(config, finished_family[0] / "generation_0").keys() >= {"train_accuracy", "validation_accuracy"}
+    assert transfer.linear_probe(config, tuned).keys() >= {"train_accuracy", "validation_accuracy"}
+    with pytest.raises(UserError, match="was trained on validation samples"):
+        transfer.linear_probe(config, member)
 
 
 def test_members_that_do_not_fit_are_told(finished_family, finished_colours, tmp_path):
@@ -74,6 +77,16 @@ def test_an_ensemble_of_seeds(tmp_path):
     result = transfer.ensemble(config, tmp_path / "run")
     assert [member["member"] for member in result["members"]] == [str(tmp_path / "run" / f"seed_{seed}") for seed in (5, 6)]
     assert [member["test_accuracy"] for member in result["members"]] == [each["test_accuracy"] for each in summary["runs"]]
+    collect.collect(tmp_path / "study", [tmp_path / "run"])
+    workdir.write_json(tmp_path / "run" / "ensemble.json", result | {"members": result["members"][:1]})  # as before a seed was added
+    with pytest.raises(UserError, match="ensemble.json: is not of all 2 seeds; repeat --mode=ensemble, or remove it"):
+        collect.collect(tmp_path / "other", [tmp_path / "run"])
+
+
+def test_an_ensemble_of_members_may_be_repeated(finished, tmp_path):
+    workdir.write_json(tmp_path / "ensemble.json", {})
+    config, folder = command_line.read_config([], "ensemble", str(tmp_path), [str(finished[0])])
+    assert folder == tmp_path and config.data.name == "digits"
 
 
 def test_what_each_seed_starts_from_is_checked_before_the_first(finished_colours, tmp_path):
@@ -99,6 +112,18 @@ def test_each_seed_starts_from_its_own_network(tmp_path):
         recorded = json.loads((tmp_path / "tuned" / f"seed_{seed}" / "initial.json").read_text())
         assert recorded == {str(source): json.loads((source / "summary.json").read_text())["weights_sha256"]}
         assert bits(theirs.pop("head")) != bits(ours.pop("head")) and bits(theirs) == bits(ours)
+
+
+def test_other_images_of_the_size_before_downsampling_are_averaged(finished_colours, tmp_path):
+    folder = shutil.copytree(finished_colours[0], tmp_path / "run")
+    facts = files.read_json(folder / "network.json")
+    workdir.write_json(folder / "network.json", facts | {"downsample": 2})  # the 8x8 images of the run, once 16x16
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8)
+    config = colours_config(tmp_path / "own.npz")
+    config.data.name = write_npz(tmp_path / "large.npz", images, np.arange(12) % 3)
+    found = np.load(transfer.features(config, folder))["train_features"]
+    expected = distill_jax.load(finished_colours[0]).features(average_blocks(images, 2))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_linear_probe_is_scikit_learns_on_the_written_features(finished_family):
