@@ -201,7 +201,7 @@ def _spec_of_encoder(folder: pathlib.Path) -> Spec:
     with _opened(weights, kind) as tensors:
         outputs = math.prod(tensors[head].get_shape()) if head in tensors else 0
     num_classes = outputs if outputs > 1 else 0  # a single output is that of a regression
-    return Spec(
+    spec = Spec(
         model=model | ids,
         num_classes=num_classes,
         input_shape=(positions,),
@@ -209,6 +209,7 @@ def _spec_of_encoder(folder: pathlib.Path) -> Spec:
         vocabulary_size=config["vocab_size"],
         tokenizer=tokenization.adopted(words, positions),
     )
+    return _as_exported(spec, weights, "huggingface")
 
 
 def _read_tokenizer(folder: pathlib.Path, config: Mapping[str, Any], positions: int) -> tuple[str, dict[str, int]]:
@@ -237,19 +238,22 @@ def _spec_of_resnet(path: pathlib.Path) -> Spec:
         raise UserError(f"{path} holds no ResNet of torchvision or timm, of depth {known}: its stages have {blocks} blocks")
     mean, std = (tuple(float(value) for value in values) for values in (streaming.MEAN, streaming.STD))
     spec = Spec({"name": f"resnet{depths[0]}"}, num_classes, (224, 224, 3), input_mean=mean, input_std=std, image_size=224)
-    return _as_exported(spec, path)
+    return _as_exported(spec, path, "torchvision")
 
 
-def _as_exported(spec: Spec, weights: pathlib.Path) -> Spec:
-    """The spec with what --mode=export wrote beside the weights: classes, and how images are prepared."""
+def _as_exported(spec: Spec, weights: pathlib.Path, names: str) -> Spec:
+    """The spec with what --mode=export, with these `names`, wrote beside the weights: how images or sentences are prepared, and classes."""
     path = weights.with_name("network.json")
     facts = files.read_json(path, "take the whole folder") if path.is_file() else {}
-    if facts.get("names") != "torchvision":
+    if facts.get("names") != names:
         return spec
     try:
+        if spec.tokenizer:
+            words = tokenization.adopted(spec.tokenizer, min(facts["input_shape"][0], spec.input_shape[0]))
+            return spec._replace(tokenizer=words, sentences=int(facts["sentences"]))
         if (facts["model"]["name"], facts["num_classes"]) != (spec.model["name"], spec.num_classes):
             raise UserError(f"{path} describes another network than {weights.name}; move that to a folder of its own")
         known = {name: tuple(facts[name]) for name in ("input_shape", "input_mean", "input_std", "classes")}
-        return spec._replace(**known, image_size=int(facts["image_size"]))
-    except (KeyError, TypeError, ValueError) as error:
+        return spec._replace(**known, image_size=int(facts["image_size"]), downsample=int(facts.get("downsample", 1)))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged (missing or invalid: {error}); export the network again") from error

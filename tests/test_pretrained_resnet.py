@@ -100,6 +100,16 @@ def test_sentences_are_not_read_by_a_resnet(resnet18, sentences, tmp_path):
         study.prepare(config, tmp_path / "run")
 
 
+def test_an_export_says_how_images_are_prepared(resnet18, tmp_path):
+    copy = shutil.copy(resnet18, tmp_path / "mine.safetensors")
+    facts = {"names": "torchvision", "model": {"name": "resnet18"}, "num_classes": 3, "input_shape": [32, 32, 3], "image_size": 0}
+    facts |= {"input_mean": [0.1] * 3, "input_std": [0.2] * 3, "classes": list("abc")}
+    for own, downsample in (({}, 1), ({"downsample": 2}, 2)):
+        (tmp_path / "network.json").write_text(json.dumps(facts | own))
+        spec = pretrained.spec_of(f"torchvision:{copy}")
+        assert (spec.input_shape, spec.input_mean, spec.classes, spec.downsample) == ((32, 32, 3), (0.1,) * 3, tuple("abc"), downsample)
+
+
 def test_an_export_that_describes_another_network(resnet18, tmp_path):
     copy = shutil.copy(resnet18, tmp_path / "mine.safetensors")
     facts = {"names": "torchvision", "model": {"name": "resnet34"}, "num_classes": 5, "input_shape": [32, 32, 3]}

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
 import distill_jax
-from distill_jax import command_line, export, huggingface, initial, jobs, predict, pretrained, specs, study, tensor_names, trained
+from distill_jax import command_line, export, huggingface, initial, jobs, predict, pretrained, specs, study, tensor_names, trained, workdir
 from distill_jax.data import load_config, tokenization
 from distill_jax.errors import UserError
 
@@ -235,6 +235,11 @@ def test_a_folder_is_exported(headed, tmp_path):
     facts = json.loads((folder / "network.json").read_text())
     words = Tokenizer.from_file(str(folder / "tokenizer.json"))
     assert facts["takes"] == "tokens, int32 [batch, 20]" and len(words.encode("the cat").ids) == 20
+
+    workdir.write_json(folder / "network.json", facts | {"input_shape": [4], "sentences": 1})  # as after training on short rows
+    spec = distill_jax.load(f"hf:{folder}").spec
+    assert Tokenizer.from_str(spec.tokenizer).encode("the old red cat").ids == words.encode("the old").ids[:4]
+    assert spec.sentences == 1 and spec.input_shape == (20,), "its positions still allow longer rows, to start from it"
 
 
 def test_a_folder_taken_for_a_workdir(folder):
