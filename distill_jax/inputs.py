@@ -66,7 +66,7 @@ def images_below(root: pathlib.Path) -> Iterator[str]:
     for parent, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if images.is_image(name):
+            if images.is_image(name, (*images.SUFFIXES, *images.UNREAD)):  # one that cannot be read is then told
                 found = True
                 yield os.path.join(parent, name)
     if not found:
@@ -126,11 +126,10 @@ def read_image(path: str, spec: Spec) -> np.ndarray:
     height, width, channels = spec.input_shape
     with images.opened(path, path, ADVICE) as image:
         whole = images.to_rgb(path, image)
-        if whole.size[::-1] == spec.full_size:
-            whole = whole.reduce(spec.downsample)
-        elif whole.size != (width, height):
+        whole = whole if channels == 3 else whole.convert("L")
+        if whole.size not in ((width, height), spec.full_size[::-1]):
             whole = whole.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(whole if channels == 3 else whole.convert("L")).reshape(height, width, channels)
+        return spec.as_evaluated(np.asarray(whole).reshape(1, whole.height, whole.width, channels))[0]
 
 
 def in_batches(samples: Iterable[Sample], batch_size: int) -> Iterator[list[tuple[str, Any]]]:

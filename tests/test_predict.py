@@ -67,6 +67,13 @@ def test_a_folder(finished, pictures, capsys):
         np.testing.assert_allclose(np.array(answer[2::2], float), probs[top], rtol=1e-5, atol=1e-6)
 
 
+def test_images_that_pillow_may_not_read_are_not_passed_over(tmp_path):
+    names = ["a.png", "b.HEIC", "c.jp2"]
+    for name in (*names, "d.txt", "._b.HEIC"):
+        (tmp_path / name).touch()
+    assert [pathlib.Path(path).name for path in inputs.images_below(tmp_path)] == names
+
+
 def test_batches_are_compiled_once(finished, pictures, capsys):
     trained._compiled.cache_clear()
     for source, size in ((pictures, 4), (pictures / "a.png", 1)):  # three batches, the last one short; a lone image
@@ -172,13 +179,15 @@ def test_whole_images(tmp_path):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
     smooth = np.asarray(Image.fromarray(pixels).resize((37, 23), Image.Resampling.BICUBIC))
-    for name, image in (("noise", pixels), ("smooth", smooth)):
-        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    Image.fromarray(smooth).save(tmp_path / "smooth.png")
     spec = random_network().spec
     resized = jax.image.resize(smooth.astype(np.float32), (16, 16, 3), "bilinear")
     np.testing.assert_allclose(inputs.read_image(str(tmp_path / "smooth.png"), spec), resized, atol=1.01)
-    averaged = inputs.read_image(str(tmp_path / "noise.png"), spec._replace(downsample=2))
-    np.testing.assert_array_equal(averaged, average_blocks(pixels[None], 2)[0])
+    for factor in (2, 3):  # Pillow's own rounds differently at 3
+        noise = rng.integers(0, 256, (16 * factor, 16 * factor, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / "noise.png")
+        averaged = inputs.read_image(str(tmp_path / "noise.png"), spec._replace(downsample=factor))
+        np.testing.assert_array_equal(averaged, average_blocks(noise[None], factor)[0])
     grey = rng.integers(0, 256, (16, 16), np.uint8)
     Image.fromarray(grey).convert("RGB").save(tmp_path / "grey.png")
     np.testing.assert_array_equal(inputs.read_image(str(tmp_path / "grey.png"), spec._replace(input_shape=(16, 16, 1)))[..., 0], grey)

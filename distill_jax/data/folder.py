@@ -12,8 +12,6 @@ from distill_jax.data import images, streaming
 from distill_jax.data.dataset import Dataset, held_out_rows, locate, shown, split, take
 from distill_jax.errors import UserError
 
-UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2")  # image files that Pillow cannot read everywhere
-
 
 class Listing(NamedTuple):
     """The files of a split and their classes."""
@@ -101,7 +99,7 @@ def _class_files(folder: Path) -> list[str]:
         raise UserError(f"{folder}: has images only in sub-folders, such as {nested}; the layout must be {layout}")
     if not found:
         raise UserError(f"{folder}: has no images ({', '.join(images.SUFFIXES)})")
-    if other := [entry.name for entry in entries if entry.name.lower().endswith(UNREAD)]:
+    if other := [entry.name for entry in entries if images.is_image(entry.name, images.UNREAD)]:
         warnings.warn(f"{folder}: not read: {shown(sorted(other))}; save them as JPEG or PNG", stacklevel=2)
     if nested:
         warnings.warn(f"{folder}: images in sub-folders, such as {nested}, are not read; move them up", stacklevel=2)

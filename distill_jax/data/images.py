@@ -10,6 +10,7 @@ from PIL import ExifTags, Image
 from distill_jax.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # of image files, in lower case
+UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2")  # of image files that Pillow cannot read everywhere
 ORIENTATIONS = {  # of EXIF, besides 1: what turns the pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -21,9 +22,9 @@ ORIENTATIONS = {  # of EXIF, besides 1: what turns the pixels upright
 }
 
 
-def is_image(name: str) -> bool:
+def is_image(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
     """Whether a file is named as an image, and is not hidden, as the ._x.png files of macOS are."""
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
 def average_blocks(images: np.ndarray, factor: int) -> np.ndarray:
