@@ -211,6 +211,15 @@ def test_names_are_no_markup(tmp_path):
     assert figures(content)["curves"][1][0]["series"][0]["name"].startswith("<script>")
 
 
+def test_names_are_no_mathematics_and_need_not_be_utf_8(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "sd")
+    said = json.loads((folder / "predictions.json").read_text())
+    names = ["b$\\frac", "100%_$", "caf\udce9", *said["classes"][3:]]
+    write(folder / "predictions.json", said | {"classes": names})
+    content = build([folder])
+    assert "b$\\frac" in content and "caf?" in content and content.encode()
+
+
 def test_twenty_runs_take_less_than_three_megabytes(finished, tmp_path):
     folders = write_runs(tmp_path, [f"run_{number}" for number in range(20)], seeds=(0, 1, 2), epochs=164)
     for folder in folders:

@@ -27,6 +27,7 @@ STYLE = {
     "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "grid.color": GRID, "axes.grid": True, "grid.linewidth": 0.6,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.4, "axes.axisbelow": True,
     "legend.frameon": False, "legend.handlelength": 1.8, "svg.fonttype": "none", "svg.hashsalt": "distill_jax", "figure.dpi": 72,
+    "text.parse_math": False,
 }  # fmt: skip
 
 

@@ -131,7 +131,8 @@ def label_of(line: Line) -> str:
 
 
 def class_name(said: dict[str, Any], label: int) -> str:
-    return said["classes"][label] if label < len(said["classes"]) else str(label)
+    name = said["classes"][label] if label < len(said["classes"]) else str(label)
+    return name.encode(errors="replace").decode()  # a folder's may not be UTF-8
 
 
 def sentence(text: str) -> str:
