@@ -1,4 +1,4 @@
-r"""Fine-tunes a pre-trained encoder on GLUE's MRPC (Dolan & Brockett, 2005): whether two sentences mean the same, 3,667 pairs.
+r"""Fine-tunes a pre-trained encoder on GLUE's MRPC (Dolan & Brockett, 2005): whether two sentences mean the same, 3,668 pairs.
 
     python run.py --config=configs/finetune_mrpc.py --config.data.dir=DIR --config.initial=hf:ENCODER --workdir=/data/finetune_mrpc
 
