@@ -241,9 +241,9 @@ def test_a_full_disk_leaves_no_half_of_the_features(copy, monkeypatch):
     assert not list(copy.glob("features*"))
 
 
-def test_validation_data_are_called_so(copy):
-    result = do("linear_probe", copy, "--config.data.validation_examples=50")
-    assert "validation_accuracy" in result and "test_accuracy" not in result
+def test_validation_data_that_the_network_was_trained_on_are_refused(copy):
+    said = refusal(do, "linear_probe", copy, "--config.data.validation_examples=50")
+    assert "was trained on validation samples: its data.validation_examples is 0" in said
 
 
 # Changed data
