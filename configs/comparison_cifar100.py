@@ -3,7 +3,7 @@
     python -m distill_jax.compare configs/comparison_cifar100.py --workdir=runs/comparison --config.data.dir=DIR
 
 Here the network over-fits, so a method against over-fitting can show its worth: one cosine ends at 71 % training accuracy and 22 % test
-accuracy. The same steps on 5,000 images, --config.data.train_examples=5000 --config.epochs=40, do not over-fit: 51 % and 28 %
+accuracy. The same steps on 5,000 images, --config.data.train_examples=5000 --config.epochs=40, over-fit less: 51 % and 28 %
 at a weight decay of 2e-3. The tries do not train on their validation images; the final runs, which use the test images, do. Every arm
 tries the same three weight decays; its method's own options are the paper's where we know them, and our choice otherwise. The generations
 take three times as many steps as the others, tf_kd_self twice as many.
