@@ -6,13 +6,12 @@ To see how long a run waits for its data, look at data_wait in its metrics.jsonl
 """
 
 import argparse
-import os
 import statistics
 import time
 
 from distill_jax.data import load
 from distill_jax.data.batches import epoch_order
-from distill_jax.data.streaming import batches
+from distill_jax.data.streaming import batches, own_cores
 
 
 def main(argv: list[str] | None = None) -> str:
@@ -33,7 +32,7 @@ def main(argv: list[str] | None = None) -> str:
     speeds = speeds[1:]  # the first epoch warms up the file cache
     report = (
         f"{statistics.median(speeds):.0f} images/s (median of {len(speeds)}, {min(speeds):.0f} to {max(speeds):.0f}), crops of "
-        f"{arguments.image_size} pixels, {os.cpu_count()} cores"
+        f"{arguments.image_size} pixels, {own_cores()} cores"
     )
     print(report)
     return report

@@ -11,10 +11,9 @@ The file has get_config(), which all arms share, and get_arms(), which describes
 
 An arm is a pair: its changes to the config, and its tries, each a further change; a change of method.name, model.name or stages.name drops
 the options of the old one. Every try is trained with the config's seed and evaluated on data.validation_examples. Tries that diverge are
-dropped; the one that is best at the last epoch is retrained without a validation set (but on data.train_examples images as
-before, if that is set), with the seeds after that one. An arm may be a
-family of stages, whose last stage counts. teachers=("arm:NAME",) stands for the network of an earlier arm: of its best try during tuning,
-of the same seed afterwards.
+dropped; the one that is best at the last epoch is retrained without a validation set (but on data.train_examples images as before, if that
+is set), with the seeds after that one. An arm may be a family of stages, whose last stage counts. teachers=("arm:NAME",) stands for the
+network of an earlier arm: of its best try during tuning, of the same seed afterwards.
 
 Each run is an ordinary one in WORKDIR/<arm>/try_<n> or WORKDIR/<arm>/final, which record their teachers' folders: do not move WORKDIR.
 Repeat the command to resume. Finished runs are not repeated, so adding an arm or seeds trains only what is new. If a try added later turns

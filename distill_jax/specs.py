@@ -198,11 +198,12 @@ def check_fits(where: str, theirs: Spec, ours: Spec, data_name: str) -> None:
 
 
 def check_same(where: str, spec: Spec, first: Spec) -> None:
-    """Raises UserError unless the teacher of a further seed, `where`, differs from that of the first seed only in its weights."""
+    """Raises UserError unless the teacher of a further seed, `where`, differs from that of the first seed only in its weights. Both fit the
+    run: see `check_fits`."""
     if spec.module() != first.module():
         raise UserError(f"{where} is another network than that of the first seed; the teachers of all seeds must be of one kind")
     check_normalisation(where, spec, first)
-    for field in ("input_shape", "vocabulary_size", "image_size", "tokenizer", "task"):
+    for field in ("vocabulary_size", "image_size", "tokenizer"):
         if getattr(spec, field) != getattr(first, field):
             raise UserError(f"{where} differs in {field} from that of the first seed; the teachers of all seeds must be of one kind")
 
